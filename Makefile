@@ -1,0 +1,90 @@
+# One virtual environment (.venv) and Debian packages where there is root; every target installs what it misses.
+#   make demo     the whole method on a CPU: data -> SFT -> ViRL -> eval -> runs/demo/report.html
+#   make test     all tests            make smoke    the demo's path in a few steps
+#   make lint     ruff                 make doctor   what works on this machine
+PYTHON3 ?= python3
+PY := .venv/bin/python
+SUDO := $(shell [ "$$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo "sudo -n"; })
+DEBIAN := chromium-headless-shell bubblewrap fonts-dejavu-core fonts-liberation texlive-latex-base texlive-latex-recommended \
+          texlive-latex-extra texlive-pictures texlive-science texlive-fonts-recommended
+export TOKENIZERS_PARALLELISM := false
+
+# what the demo does; `make smoke` shrinks it
+RUN := runs/demo
+TRAIN := 16000
+POOL := 384
+TEST := 200
+SFT_STEPS := 900
+VIRL_STEPS := 40
+NEW_TOKENS := 160
+SYNTH := --domains svg chart --difficulty 0.15 --svg-side 64
+
+.PHONY: setup demo smoke test lint doctor clean
+setup: .venv/ready
+
+.venv/ready: requirements.txt
+	@echo "== Python packages into .venv"
+	@$(PYTHON3) -m venv .venv && $(PY) -m pip install -q --disable-pip-version-check -r requirements.txt
+	@$(MAKE) --no-print-directory tools
+	@touch $@
+
+# Renderers that are not Python packages. Without root or network the languages concerned are off, and --doctor says so.
+.PHONY: tools
+tools:
+	@if command -v pdflatex bwrap >/dev/null && kpsewhich pgfplots.sty standalone.cls >/dev/null 2>&1 \
+	    && { command -v chromium-headless-shell || command -v chromium; } >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] || [ -n "$(SUDO)" ]; then \
+	    echo "== Debian packages: $(DEBIAN)"; \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get update -qq; \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN) >/dev/null \
+	        || echo "Some Debian packages could not be installed; python render.py --doctor tells what is off."; \
+	else echo "No root: install $(DEBIAN) yourself for html, latex and the outer sandbox; going on without."; fi
+	@mkdir -p .venv/share
+	@[ -s .venv/share/mermaid.min.js ] || { cd .venv/share && npm pack --silent mermaid@11 >/dev/null 2>&1 \
+	    && tar -xzf mermaid-*.tgz --strip-components=2 package/dist/mermaid.min.js && rm -f mermaid-*.tgz; } \
+	    || echo "mermaid could not be fetched with npm: mermaid diagrams are off."
+	@[ -d .venv/share/torchvision ] || $(PY) -c "import torchvision" 2>/dev/null || $(PY) -m pip install -q --no-deps \
+	    --disable-pip-version-check --target .venv/share/torchvision "torchvision==0.28.*" 2>/dev/null \
+	    || echo "torchvision could not be fetched: one test (AutoProcessor) will be skipped."
+
+demo: setup
+	@rm -rf $(RUN)
+	@echo "== 1. a tiny Qwen3-VL with random weights, and picture-code pairs to learn from"
+	$(PY) model.py create $(RUN)/model
+	$(PY) synth.py --out $(RUN)/train.parquet --count $(TRAIN) --seed 1 $(SYNTH)
+	$(PY) synth.py --out $(RUN)/pool.parquet --count $(POOL) --seed 2 $(SYNTH)
+	$(PY) synth.py --out $(RUN)/test.parquet --count $(TEST) --seed 3 $(SYNTH)
+	@echo "== 2. stage 1: supervised fine-tuning"
+	$(PY) train_sft.py tiny --model $(RUN)/model --data $(RUN)/train.parquet --out $(RUN)/sft --steps $(SFT_STEPS)
+	@echo "== 3. stage 2: ViRL, from what the code looks like"
+	$(PY) train_virl.py tiny --model $$(ls -d $(RUN)/sft/checkpoints/step-* | tail -1) --data $(RUN)/pool.parquet \
+	    --out $(RUN)/virl --steps $(VIRL_STEPS) --max-new-tokens $(NEW_TOKENS)
+	@echo "== 4. evaluation on targets never trained on, greedy and sampled"
+	@for pair in untrained=$(RUN)/model SFT=$$(ls -d $(RUN)/sft/checkpoints/step-* | tail -1) \
+	        ViRL=$$(ls -d $(RUN)/virl/checkpoints/step-* | tail -1); do \
+	    name=$${pair%%=*}; model=$${pair#*=}; for T in 0 1; do \
+	    G=$$([ $$T = 0 ] && echo 1 || echo 4); \
+	    $(PY) eval.py run --model $$model --data $(RUN)/test.parquet --temperature $$T --G $$G \
+	        --max-new-tokens $(NEW_TOKENS) --svg-side 64 --out $(RUN)/eval/$$name-T$$T || exit 1; done; done
+	@$(PY) eval.py report --out $(RUN)/report.html --curves $(RUN)/sft/curves.png $(RUN)/virl/curves.png --runs \
+	    "untrained, greedy"=$(RUN)/eval/untrained-T0 "SFT, greedy"=$(RUN)/eval/SFT-T0 "ViRL, greedy"=$(RUN)/eval/ViRL-T0 \
+	    "untrained, T=1"=$(RUN)/eval/untrained-T1 "SFT, T=1"=$(RUN)/eval/SFT-T1 "ViRL, T=1"=$(RUN)/eval/ViRL-T1
+	@cp $(RUN)/virl/curves.png $(RUN)/virl/metrics.jsonl $(RUN)/
+	@echo "Open $(RUN)/report.html"
+
+smoke: setup
+	@$(MAKE) --no-print-directory demo RUN=runs/smoke TRAIN=64 POOL=16 TEST=8 SFT_STEPS=6 VIRL_STEPS=2 NEW_TOKENS=64
+
+test: setup
+	@OMP_NUM_THREADS=2 $(PY) -m pytest -q
+
+lint: setup
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check .
+	@wc -l *.py | awk '$$2 == "total" {if ($$1 > 4500) {print "the root files have " $$1 " lines, more than 4500"; bad = 1}} \
+	    $$2 != "total" && $$1 > 600 {print $$2 " has " $$1 " lines, more than 600"; bad = 1} END {exit bad}'
+
+doctor: setup
+	@$(PY) render.py --doctor
+
+clean:
+	rm -rf runs .venv

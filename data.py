@@ -1,0 +1,674 @@
+"""Samples: a picture, the prompt about it, and the code that draws it. Load, check, mutate, shuffle, write.
+
+    python data.py inspect PATH [--contact-sheet OUT.png]            # what is in it, and what is wrong with which row
+
+PATH is one of
+    a folder with MANIFEST.jsonl     rows {id, domain, language, path} and optionally {image, prompt, draft};
+                                     path, image and draft are files relative to the folder
+    FILE.jsonl                       ms-swift: {"messages": [{"role", "content"}, ..], "images": [path]}
+    FILE.parquet, or a folder of it  SFT (user_content, assistant_content, image) or EasyR1 (problem, answer, images)
+Rows are read when they are asked for, so a set of millions needs little memory.
+"""
+
+import ast
+import glob
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+import zlib
+from array import array
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tyro
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from render import Renderer
+
+
+@dataclass
+class Sample:
+    """One target picture. `prompt` is everything the model reads besides it; a refinement repeats its `draft` there."""
+
+    id: str
+    domain: str
+    language: str
+    image: Image.Image | None  # RGB; None where the target has still to be rendered from `code`
+    prompt: str
+    code: str | None = None
+    draft: str | None = None
+
+
+# ----------------------------------------------------------------------------------------------------------- languages
+
+LANGUAGES = {  # and the words that name them in a prompt
+    "python": r"python3?|py|matplotlib|seaborn|plotly|pyplot|rdkit",
+    "svg": r"svg|scalable vector graphics?",
+    "html": r"html5?|htm|css",
+    "latex": r"latex|tex|tikz|tikzpicture|pgfplots",
+    "mermaid": r"mermaid|mmd",
+}
+ALIASES = {"py": "python", "python3": "python", "tikz": "latex", "tex": "latex", "htm": "html", "mmd": "mermaid"}
+NAMED = "|".join(f"(?P<{language}>{words})" for language, words in LANGUAGES.items())
+ASKED = re.compile(
+    r"(?P<verb>\b(?:write|create|generate|produce|give|output|return|answer|into)\s+(?:\w+\s+){0,3}?)?"
+    rf"(?P<in>\b(?:in|to|as|using|with)\s+(?:an?\s+|the\s+)?)?(?P<fence>`{{3,}})?(?<![\w.])(?:{NAMED})\b"
+    r"(?P<code>[ -](?:\w+[ -])?(?:code|program|script|source|markup|document|snippet))?"
+)
+REFUSED = re.compile(
+    r"\b(?:not|no|never|without|avoid|instead of|rather than|don't|other than)\s+(?:\w+\s+){0,3}?"
+    rf"(?:{'|'.join(LANGUAGES.values())})\b"
+)
+FENCED = re.compile(r"(?ms)^ {0,3}(`{3,})[^`\n]*\n.*?^ {0,3}\1\s*$")
+
+
+def _mentions(text: str) -> list[tuple[int, str]]:
+    """(strength, language) of every mention: `svg code` says more than `write svg`, than `in svg`, than `svg`."""
+    hits = [(hit, hit.groupdict()) for hit in ASKED.finditer(text)]
+    strengths = [3 if g["code"] or g["fence"] else 2 if g["verb"] else 1 if g["in"] else 0 for _, g in hits]
+    return [(s, next(name for name in LANGUAGES if g[name])) for s, (_, g) in zip(strengths, hits, strict=True)]
+
+
+def language_of(prompt: str) -> str:
+    """The language a prompt asks for, which need not be the first it mentions ("python code that draws this svg").
+
+    Fenced code and parentheses are ignored, so are negated mentions. Raises ValueError if no language is named.
+    """
+    words = FENCED.sub("", prompt.replace("\r\n", "\n")).lower()
+    plain = re.sub(r"\([^()]*\)", "", words)
+    for text in (REFUSED.sub("", plain), REFUSED.sub("", words), words):
+        if mentions := _mentions(text):
+            return max(mentions, key=lambda mention: mention[0])[1]  # the first of the strongest
+    raise ValueError(f"the prompt names no language; say one of {', '.join(LANGUAGES)} in it, or add a language column")
+
+
+def domain_of(language: str, code: str | None) -> str:
+    """The domain of a program; python is a chart unless it imports a chemistry toolkit."""
+    chemistry = language == "python" and re.search(r"(?m)^\s*(?:from|import)\s+(?:rdkit|indigo)", code or "")
+    return "molecule" if chemistry else {"python": "chart"}.get(language, language)
+
+
+# --------------------------------------------------------------------------------------------------- fences and prompts
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """(tag, content) of every closed, non-empty fenced block that lies in no other, in order.
+
+    Fences are lines of their own as in CommonMark, so backticks inside a string end nothing. A tagged fence inside a
+    block opens a nested one: documentation strings with examples survive. An unclosed block does not hide later ones.
+    """
+    lines, opened, found = text.replace("\r\n", "\n").split("\n"), [], []
+    for number, line in enumerate(lines):
+        pattern = r" {0,3}(`{3,})\s*([\w+-]*)\s*" if opened else r"(?:.*\s)?(`{3,})[ \t]*([\w+-]*)[^`]*"
+        if not (fence := re.fullmatch(pattern, line)):
+            continue
+        ticks, tag = len(fence[1]), fence[2].lower()
+        if opened and ticks < opened[-1][0]:
+            continue  # shorter than the fence around it: content
+        if tag or not opened:
+            opened.append((ticks, ALIASES.get(tag, tag), number))
+        else:
+            _, tag, start = opened.pop()
+            found = [block for block in found if block[1] < start] + [(tag, start, number)]
+    blocks = [(tag, "\n".join(lines[start + 1 : end])) for tag, start, end in found]
+    return [(tag, code) for tag, code in blocks if code.strip()]
+
+
+def extract_code(text: str, language: str) -> str | None:
+    """The content of the last fenced block tagged with `language` or an alias of it; None if there is none."""
+    codes = [code for tag, code in _blocks(text) if tag == language]
+    return codes[-1] if codes else None
+
+
+def _fence(code: str, language: str) -> str:
+    longest = max(map(len, re.findall(r"(?m)^ {0,3}(`{3,})", code)), default=2)
+    ticks = "`" * (longest + 1)  # three, or more than any line of the code begins with
+    return f"{ticks}{language}\n{code}\n{ticks}"
+
+
+def answer_text(sample: Sample) -> str:
+    """The answer the model should give: the code in one fenced block."""
+    if not sample.code:
+        raise ValueError(f"{sample.id}: has no code to answer with; SFT needs a data set with code")
+    return _fence(sample.code, sample.language)
+
+
+CODE = {"molecule": "Python code", "svg": "SVG code", "html": "HTML code", "latex": "LaTeX TikZ code"}
+CODE |= {"chart": "Python matplotlib code", "python": "Python code", "mermaid": "Mermaid code"}
+THING = {"chart": "chart", "molecule": "molecule drawing", "html": "web page", "latex": "figure", "mermaid": "diagram"}
+DIRECT = (
+    "Write {code} that reproduces this {thing}.",
+    "Look at this {thing} and write the {code} that draws it.",
+    "Give me {code} whose result looks just like this {thing}.",
+    "Create {code} that renders to the same {thing}.",
+    "Turn this {thing} into {code}, as close as you can.",
+    "Which {code} draws this {thing}? Answer with the code alone.",
+)
+REFINE = (
+    "This {code} should draw the picture but has mistakes. Write the corrected {code}.",
+    "Fix this {code} so that it draws the picture exactly.",
+    "The {code} below does not match the picture. Give me {code} that does.",
+    "Compare the picture with this {code} and write improved {code}.",
+)
+
+
+def direct_prompt(language: str, domain: str, rng: np.random.Generator) -> str:
+    """One of several natural phrasings that ask for `language` and name it."""
+    code = CODE[domain if language == "python" and domain in ("chart", "molecule") else language]
+    return DIRECT[rng.integers(len(DIRECT))].format(code=code, thing=THING.get(domain, "picture"))
+
+
+def refine_prompt(language: str, draft: str, rng: np.random.Generator | None = None) -> str:
+    """One of several phrasings that ask to correct `draft`, which follows in a fence; the first one without `rng`."""
+    phrasing = REFINE[rng.integers(len(REFINE)) if rng is not None else 0]
+    return phrasing.format(code=CODE[language]) + "\n\n" + _fence(draft, language)
+
+
+def as_refinement(sample: Sample, draft: str, rng: np.random.Generator | None = None) -> Sample:
+    """The same target, now to be reached by correcting `draft`."""
+    prompt = refine_prompt(sample.language, draft, rng)
+    return replace(sample, id=f"{sample.id}+refine", prompt=prompt, draft=draft)
+
+
+# ------------------------------------------------------------------------------------------------------- flawed drafts
+
+COLOURS = ("red", "blue", "green", "orange", "purple", "black", "gray", "teal", "brown", "pink", "yellow", "cyan")
+COLOUR = (
+    rf"(?<!url\()(?<!href=[\"'])#(?:[\da-fA-F]{{6}}|[\da-fA-F]{{3}})\b|(?<![\w#.\\/-])(?:{'|'.join(COLOURS)})(?![\w-])"
+)
+WORD = r"(?<![\\&%\w{])[A-Za-z]{3,}"
+SVG_GEOMETRY = r"\b(?:c?[xy][12]?|r[xy]?|width|height|d|points|transform|font-size)\s*=\s*[\"']([^\"']*)"
+TEX_BODY = r"(?s)\\begin\{document\}(.*)|(\A(?!.*\\begin\{document\}).*)"
+TEX_LABEL = (
+    r"(?:node\s*(?:\[[^\]]*\]\s*)?(?:\([^)]*\)\s*)?(?:at\s*\([^)]*\)\s*)?|label\s*=\s*|title\s*=\s*)\{([^{}]+)\}"
+)
+# language -> what is left alone, then kind of flaw -> (where to look: group of a match, or anywhere; what to change)
+UNSEEN = {
+    "python": r"(?m)#(?![\da-fA-F]{3,6}\b).*$|(?:subplots?|reshape|range|GridSpec|seed|default_rng)\([^)]*\)",
+    "svg": r"(?s)<!--.*?-->|<(?:defs|title|metadata)\b.*?</(?:defs|title|metadata)>",
+    "html": r"(?s)<!--.*?-->|<(?:title|script)\b.*?</(?:title|script)>",
+    "latex": r"(?m)(?<!\\)%.*$",
+    "mermaid": r"(?m)%%.*$",
+}
+FLAWS = {
+    "python": {
+        "number": ("", r"(?<=[\s(,=\[*/+-])\d+(?:\.\d+)?(?=[\s),\]*/+-])"),
+        "drop": ("", r"(?m)^[ \t]*\w+\.(?!show|save|close|use|add_|Write|Finish|Draw)\w+\(.*\)[ \t]*\n"),
+        "label": (r"(?:title|label|text|annotate|legend)\w*\s*[(=][^)\n]*?[\"']([^\"'\n]+)", WORD),
+        "smiles": (
+            r"(?i)(?:FromSmiles\(|loadMolecule\(|smi\w*\s*=)\s*r?[\"']([^\"'\n]+)",
+            r"(?<![\[.\w])[A-Za-z]?\w*\S*",
+        ),
+    },
+    "svg": {
+        "number": (SVG_GEOMETRY, r"(?<![\d.#])(?:\d+\.\d+|[2-9]|\d{2,})(?![\d.])"),  # 0 and 1 may be flags of an arc
+        "drop": ("", r"<(?:rect|circle|ellipse|line|poly\w+|path)\b[^<>]*/>|<text\b[^<>]*>[^<>]*</text>"),
+        "label": (r"<(?:text|tspan)\b[^<>]*>([^<>]+)<", WORD),
+    },
+    "html": {
+        "number": ("", r"(?<![\w#.])\d+(?:\.\d+)?(?=px|em|rem|%|vh|vw|pt)"),
+        "drop": ("", r"<(p|h\d|li|button|a|span|td|div|label)\b[^<>]*>[^<>]*\w[^<>]*</\1>|<img\b[^<>]*>"),
+        "label": (r"<(?!style)\w+[^<>]*>([^<>{}]+)<", WORD),
+    },
+    "latex": {
+        "number": (TEX_BODY, r"(?<=[(,=\s{-])\d+(?:\.\d+)?(?=[),;\spcme\]}])"),
+        "drop": (TEX_BODY, r"(?m)^[ \t]*\\(?:draw|node|fill|filldraw|addplot|path|shade)\b.*;[ \t]*\n"),
+        "label": (TEX_LABEL, WORD),
+    },
+    "mermaid": {
+        "number": ("", r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])"),
+        "drop": ("", r"(?m)^.*(?:--|==|->>|-\.).*\n"),
+        "label": (r"[\[({|\"]([^\[\](){}|\"<>]+)[\])}|\"]|:([^\n]+)", WORD),
+    },
+}
+
+
+def _spans(code: str, language: str) -> dict[str, list[tuple[int, int]]]:
+    """Where a flaw of each kind can go, as character spans; kinds without any are left out."""
+    unseen = [hit.span() for hit in re.finditer(UNSEEN[language], code)]
+    spans = defaultdict(list)
+    for kind, (region, pattern) in (FLAWS[language] | {"colour": ("", COLOUR)}).items():
+        places = [hit.span(hit.lastindex) for hit in re.finditer(region, code)] if region else [(0, len(code))]
+        for hit in (hit for start, end in places for hit in re.compile(pattern).finditer(code, start, end)):
+            if hit[0] and not any(start <= hit.start() < end for start, end in unseen):
+                spans[kind].append(hit.span())
+    return spans
+
+
+def _flaw(old: str, kind: str, rng: np.random.Generator) -> str:
+    """What stands in the place of `old` in the flawed program."""
+    if kind == "number":
+        decimals, value = len(old.partition(".")[2]), float(old) * rng.choice([0.4, 0.6, 1.5, 2.0])
+        return f"{value if round(value, decimals) not in (0, float(old)) else float(old) + 1:.{decimals}f}"
+    if kind == "colour":
+        return f"#{rng.integers(1 << 24):06x}" if old.startswith("#") else COLOURS[rng.integers(len(COLOURS))]
+    if kind == "label":
+        at = rng.integers(len(old) - 1)
+        return old[:at] + old[at + 1] + old[at] + old[at + 2 :]
+    if kind == "smiles":  # another atom of the same valence, or one carbon more
+        swap = {"Cl": "Br", "Br": "Cl", "F": "Cl", "O": "S"}
+        hits = list(re.finditer(r"Cl|Br|F|O(?![a-z])", re.sub(r"\[.*?\]", lambda hit: "." * len(hit[0]), old)))
+        hit = hits[rng.integers(len(hits))] if hits else None
+        return old[: hit.start()] + swap[hit[0]] + old[hit.end() :] if hit else old + "C"
+    return ""  # drop
+
+
+def _well_formed(code: str, language: str) -> bool:
+    try:
+        if language == "python":
+            ast.parse(code)
+        elif language == "svg":
+            ElementTree.fromstring(code.encode())
+    except (SyntaxError, ValueError, RecursionError):  # ElementTree.ParseError is a SyntaxError
+        return False
+    return True
+
+
+def mutate(code: str, language: str, rng: np.random.Generator) -> str:
+    """`code` with one to three seeded flaws a model could have made: a number, a colour, a label, something left out.
+
+    Python still parses and svg stays well-formed. Raises ValueError where nothing can be changed.
+    """
+    if not _well_formed(code, language):
+        raise ValueError(f"cannot mutate this {language} program: it does not parse")
+    flawed = code
+    for _ in range(rng.integers(1, 4)):
+        spans = _spans(flawed, language)
+        for kind in rng.permutation(sorted(spans) * 4):  # some changes break the syntax: try others
+            start, end = spans[kind][rng.integers(len(spans[kind]))]
+            edited = flawed[:start] + _flaw(flawed[start:end], kind, rng) + flawed[end:]
+            if edited not in (code, flawed) and _well_formed(edited, language):
+                flawed = edited
+                break
+    if flawed == code:
+        raise ValueError(f"cannot mutate this {language} program: it has no number, colour, label or element to change")
+    return flawed
+
+
+# -------------------------------------------------------------------------------------------------------- reading rows
+
+
+def _picture(value, folder: Path) -> Image.Image:
+    """RGB on white, from what data sets hold: bytes, a path relative to `folder`, or {"bytes": .., "path": ..}."""
+    value = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
+    if not value or not isinstance(value, bytes | str):
+        raise ValueError("has no picture; give PNG or JPEG bytes, or the path of a file")
+    if isinstance(value, str) and not (folder / value).is_file():
+        raise ValueError(f"the picture {folder / value} does not exist; paths are relative to the data file")
+    try:
+        with Image.open(io.BytesIO(value) if isinstance(value, bytes) else folder / value) as image:
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            return image.convert("RGB")
+    except Exception as error:  # Pillow raises a dozen types on hostile bytes
+        raise ValueError(
+            f"the picture cannot be decoded ({error}); remove the row or write the picture again"
+        ) from None
+
+
+def _only(values, what: str):
+    values = values if isinstance(values, list) else [values]
+    if len(values) != 1:
+        raise ValueError(f"has {len(values)} {what} where one is needed; keep rows with one turn and one picture")
+    return values[0]
+
+
+def _text(row: dict, column: str) -> str:
+    if not isinstance(row.get(column), str) or not row[column].strip():
+        raise ValueError(f"column {column} is empty or no text; fill it or remove the row")
+    return row[column].replace("\r\n", "\n")
+
+
+def _sample(row: dict, id: str, user: str, answer: str | None, image: Image.Image, fenced: bool) -> Sample:
+    """A sample from a conversation; the code in `answer` may stand without a fence unless `fenced`."""
+    prompt, answer = user.replace("<image>", "").strip(), answer or ""
+    mentioned = {language for _, language in _mentions(FENCED.sub("", prompt).lower())}
+    tags = [tag for tag, _ in _blocks(answer) if tag in LANGUAGES and (tag in mentioned or not mentioned)]
+    language = row.get("language") or (tags[-1] if tags else language_of(prompt))  # of several, the one that answers
+    code = extract_code(answer, language)
+    if code is None and answer and (fenced or _blocks(answer)):
+        raise ValueError(f"the answer has no closed ```{language} block with code in it; put the code in one")
+    code, draft = code or answer.strip() or None, extract_code(prompt, language)
+    chemical = language == "python" and re.search(r"(?i)\bmolec|\bchemical", prompt)
+    domain = row.get("domain") or ("molecule" if chemical else domain_of(language, code or draft))
+    return Sample(row.get("id") or id, domain, language, image, prompt, code, draft)
+
+
+def _from_manifest(row: dict, id: str, folder: Path) -> Sample:
+    id, language = str(row.get("id") or id), ALIASES.get(row.get("language"), row.get("language"))
+    if language not in LANGUAGES:
+        raise ValueError(f"language is {language}; use one of {', '.join(LANGUAGES)}")
+    code, draft = ((folder / row[key]).read_text("utf-8") if row.get(key) else "" for key in ("path", "draft"))
+    if not code.strip() and not row.get("image"):
+        raise ValueError("has neither a program nor a picture; set path or image to a file that is not empty")
+    domain = str(row.get("domain") or domain_of(language, code)).removesuffix("_ref")
+    rng = np.random.default_rng(zlib.crc32(id.encode()))  # the same prompt in every epoch and every run
+    image = _picture(row["image"], folder) if row.get("image") else None
+    prompt = row.get("prompt") or (
+        refine_prompt(language, draft, rng) if draft else direct_prompt(language, domain, rng)
+    )
+    return Sample(id, domain, language, image, prompt, code or None, draft or None)
+
+
+def _from_swift(row: dict, id: str, folder: Path) -> Sample:
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise ValueError('has no "messages"; write ms-swift rows {"messages": [{"role", "content"}], "images": [path]}')
+    said = {role: [m for m in messages if m.get("role") == role] for role in ("system", "user", "assistant")}
+    asking = [*said["system"], _only(said["user"], "user messages")]
+    answer = _text(_only(said["assistant"], "assistant messages"), "content") if said["assistant"] else None
+    image = _picture(_only(row.get("images"), "pictures"), folder)
+    return _sample(row, id, "\n\n".join(_text(message, "content") for message in asking), answer, image, fenced=True)
+
+
+def _from_sft(row: dict, id: str, folder: Path) -> Sample:
+    user, answer = _text(row, "user_content"), _text(row, "assistant_content")
+    return _sample(row, id, user, answer, _picture(row["image"], folder), fenced=True)
+
+
+def _from_easyr1(row: dict, id: str, folder: Path) -> Sample:
+    image = _picture(_only(row["images"], "pictures"), folder)
+    return _sample(row, id, _text(row, "problem"), row.get("answer"), image, fenced=False)
+
+
+SCHEMAS = (({"user_content", "assistant_content", "image"}, _from_sft), ({"problem", "images"}, _from_easyr1))
+
+
+class Lines(Sequence):
+    """The objects of a jsonl file by position. Only offsets are held, and a broken line spoils no other."""
+
+    def __init__(self, path: Path):
+        self.path, self.offsets, self.numbers, offset = path, array("q"), array("q"), 0
+        with open(path, "rb") as file:
+            for number, line in enumerate(tqdm(file, f"reading {path.name}", unit=" lines", delay=2, leave=False), 1):
+                if line.strip():
+                    self.offsets.append(offset)
+                    self.numbers.append(number)
+                offset += len(line)
+        if not self.offsets:
+            raise ValueError(f"{path} is empty; write one JSON object a line")
+
+    def __len__(self):
+        return len(self.offsets)
+
+    def place(self, index: int) -> tuple[str, str]:
+        return f"{self.path.name} line {self.numbers[index]}", f"{self.path.stem}-{index}"
+
+    def __getitem__(self, index):
+        with open(self.path, "rb") as file:
+            file.seek(self.offsets[index])
+            row = json.loads(file.readline().decode("utf-8-sig"))
+        if not isinstance(row, dict):
+            raise ValueError("is no JSON object; write one {...} a line")
+        return row
+
+
+class Parquet(Sequence):
+    """The rows of parquet files by position, from the memory-mapped Arrow copy that `datasets` makes under HF_HOME."""
+
+    def __init__(self, paths: list[Path]):
+        import datasets  # here, for it takes a second to import
+        import pyarrow.parquet
+
+        self.paths, self.ends, self.columns = paths, [0], None
+        for path in paths:
+            try:
+                footer = pyarrow.parquet.read_metadata(path)
+            except (OSError, pyarrow.ArrowException) as error:
+                raise ValueError(f"{path} is no readable parquet file ({error}); write or download it again") from None
+            columns = set(footer.schema.to_arrow_schema().names)
+            if self.columns not in (None, columns):
+                raise ValueError(f"{path} has other columns than {paths[0].name}; load the two kinds separately")
+            self.columns = columns
+            self.ends.append(footer.num_rows + self.ends[-1])
+        if not self.ends[-1]:
+            raise ValueError(f"{paths[0]} has no rows; write it again")
+        if sum(path.stat().st_size for path in paths) < 1 << 30:  # a long conversion keeps its bar
+            datasets.disable_progress_bars()
+        files = [glob.escape(str(path)) for path in paths]
+        self.table = datasets.Dataset.from_parquet(files).with_format("arrow")  # arrow: pictures stay bytes here
+
+    def __len__(self):
+        return len(self.table)
+
+    def place(self, index: int) -> tuple[str, str]:
+        file = bisect_right(self.ends, index) - 1
+        row = index - self.ends[file]
+        return f"{self.paths[file].name} row {row}", f"{self.paths[file].stem}-{row}"
+
+    def __getitem__(self, index):
+        return self.table[index].to_pylist()[0]
+
+
+@dataclass(eq=False)
+class Samples(Sequence):
+    """samples[i] reads and decodes a row, or raises a ValueError that names it; samples[a:b] is a view."""
+
+    rows: Lines | Parquet
+    build: Callable[[dict, str, Path], Sample]
+    folder: Path
+    indices: Sequence[int]
+    renderings: dict = field(default_factory=dict)  # row -> Rendering of a target that came without a picture
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return replace(self, indices=self.indices[index])
+        row = self.indices[index]
+        place, id = self.rows.place(row)
+        try:
+            sample = self.build(self.rows[row], id, self.folder)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{place}: {error}") from None
+        rendering = self.renderings.get(row)
+        return replace(sample, image=rendering.image) if rendering else sample
+
+
+def load(path: str | Path, renderer: "Renderer | None" = None, limit: int | None = None) -> Samples:
+    """The data set at `path`, one of the formats at the top of this file.
+
+    With `renderer`, targets without a picture are rendered now and kept in memory; the image of one that fails stays
+    None. Raises FileNotFoundError or ValueError where nothing can be read; a bad row raises when it is asked for.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give a folder with MANIFEST.jsonl, a .jsonl or .parquet")
+    parquets = sorted(path.rglob("*.parquet")) if path.is_dir() else [path] if path.suffix == ".parquet" else []
+    lines = path / "MANIFEST.jsonl" if path.is_dir() else path
+    if lines.suffix == ".jsonl" and lines.is_file():
+        rows, build = Lines(lines), _from_manifest if lines.name == "MANIFEST.jsonl" else _from_swift
+    elif parquets:
+        rows = Parquet(parquets)
+        build = next((build for needs, build in SCHEMAS if needs <= rows.columns), None)
+        if build is None:
+            wanted = " or ".join(", ".join(sorted(needs)) for needs, _ in SCHEMAS)
+            raise ValueError(f"{path} has the columns {', '.join(sorted(rows.columns))}; rename them to {wanted}")
+    else:
+        raise ValueError(f"{path} holds no data set; give a folder with MANIFEST.jsonl, a .jsonl or .parquet")
+    samples = Samples(rows, build, (parquets[0] if parquets else lines).parent, range(len(rows))[:limit])
+    if renderer is not None and build is _from_manifest:
+        good = [(samples.indices[index], sample) for index, sample, _ in check(samples) if sample and not sample.image]
+        futures = {row: renderer.submit(sample.code, sample.language) for row, sample in good}
+        bar = tqdm(futures.items(), "rendering targets", delay=2, leave=False)
+        samples.renderings = {row: future.result() for row, future in bar}
+    return samples
+
+
+def check(samples: Samples) -> Iterator[tuple[int, Sample | None, str]]:
+    """(index, sample, "") of the rows that can be read, (index, None, what is wrong with which row) of the others."""
+    for index in range(len(samples)):
+        try:
+            yield index, samples[index], ""
+        except ValueError as error:
+            yield index, None, str(error)
+
+
+def usable(samples: Samples, need_code: bool = False) -> tuple[Samples, Counter]:
+    """(a view of the rows with a picture, and code if `need_code`; reason -> how many were dropped). Decodes all."""
+    good, dropped = [], Counter()
+    for index, sample, problem in tqdm(check(samples), "checking", len(samples), delay=2, leave=False):
+        rendering = samples.renderings.get(samples.indices[index])
+        if sample is None:
+            dropped[problem.partition(": ")[2]] += 1
+        elif sample.image is None:
+            dropped[f"its target does not render: {rendering.error}" if rendering else "no picture"] += 1
+        elif need_code and not sample.code:
+            dropped["no code"] += 1
+        else:
+            good.append(samples.indices[index])
+    return replace(samples, indices=array("q", good)), dropped
+
+
+def render_targets(samples: Iterable[Sample], renderer: "Renderer") -> tuple[list[Sample], list[tuple[str, str]]]:
+    """(samples with a picture, [(id, reason)] of those dropped): what has no picture gets its code's rendering."""
+    jobs = [(s, renderer.submit(s.code, s.language) if s.image is None and s.code else None) for s in samples]
+    kept, dropped = [], []
+    for sample, future in tqdm(jobs, "rendering targets", delay=2, leave=False):
+        rendering = future.result() if future else None
+        if rendering and rendering.image is not None:
+            sample = replace(sample, image=rendering.image)
+        if sample.image is not None:
+            kept.append(sample)
+        else:
+            dropped.append((sample.id, rendering.error if rendering else "has neither a picture nor code"))
+    return kept, dropped
+
+
+# ----------------------------------------------------------------------------------------------- shuffling and writing
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:  # (n,) int64
+    return np.random.default_rng((seed, epoch)).permutation(n)
+
+
+def batch_indices(n: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """The rows of batch `step` when n rows are shuffled anew each epoch: a pure function, so resume needs no state."""
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"n={n} and batch_size={batch_size} must be at least 1; check the data path and the config")
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    return [int(_epoch_order(n, seed, position // n)[position % n]) for position in positions]
+
+
+def _sft_row(sample: Sample) -> dict:
+    if sample.image is None:
+        raise ValueError(f"{sample.id}: has no picture; call render_targets first")
+    png = io.BytesIO()
+    sample.image.save(png, "PNG")
+    user = "<image>\n" + sample.prompt
+    return {"user_content": user, "assistant_content": answer_text(sample), "image": png.getvalue()}
+
+
+def write_parquet(samples: Iterable[Sample], path: str | Path) -> int:
+    """Stream samples to one file in the SFT schema, 256 rows a group; it appears when complete. Returns the count."""
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    path, count, samples = Path(path), 0, iter(samples)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    text, binary = pyarrow.string(), pyarrow.binary()
+    schema = pyarrow.schema([("user_content", text), ("assistant_content", text), ("image", binary)])
+    try:
+        with ParquetWriter(partial, schema) as writer:
+            while rows := [_sft_row(sample) for sample in islice(samples, 256)]:
+                writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+                count += len(rows)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+# ------------------------------------------------------------------------------------------------------------- inspect
+
+
+def inspect(samples: Samples) -> tuple[str, dict[str, list[Sample]]]:
+    """(report, up to ten samples per domain for the contact sheet)."""
+    counts, hashes, problems, drafts = Counter(), Counter(), [], 0
+    shown, lengths, sides = defaultdict(list), defaultdict(list), defaultdict(list)
+    for index, sample, problem in tqdm(check(samples), "inspecting", len(samples), delay=2, leave=False):
+        rendering = samples.renderings.get(samples.indices[index])
+        if rendering and rendering.error:
+            problem = f"{sample.id} ({sample.domain}): does not render: {rendering.error.strip()}"
+        if problem:
+            problems.append(problem)
+            continue
+        counts[sample.domain, sample.language] += 1
+        drafts += sample.draft is not None
+        sides[sample.domain].append(max(sample.image.size))
+        if sample.code:
+            lengths[sample.domain].append(len(sample.code))
+            hashes[hashlib.sha256(sample.code.encode()).digest()] += 1
+        if len(shown[sample.domain]) < 10:
+            shown[sample.domain].append(sample)
+    lines = [f"{domain:<9} {language:<9} {count:>7}" for (domain, language), count in sorted(counts.items())]
+    for title, values in (("code length, characters", lengths), ("longer side of the picture, pixels", sides)):
+        lines += ["", f"{title}: least, quartiles, most"]
+        for domain in sorted(values):
+            quantiles = np.quantile(values[domain], (0, 0.25, 0.5, 0.75, 1))
+            lines.append(f"{domain:<9}" + "".join(f" {value:7.0f}" for value in quantiles))
+    repeats = sum(hashes.values()) - len(hashes)
+    lines += ["", f"{drafts} have a draft to refine, {repeats} repeat the exact code of another"]
+    lines += [f"{len(samples)} rows, {sum(counts.values())} usable, {len(problems)} dropped", *problems]
+    return "\n".join(lines), shown
+
+
+def contact_sheet(groups: dict[str, list[Sample]], path: str | Path, side: int = 176) -> None:
+    """One row of pictures per domain, ids below them."""
+    sheet = Image.new("RGB", (side * max(map(len, groups.values())), (side + 16) * len(groups)), "lightgray")
+    for row, group in enumerate(groups.values()):
+        for column, sample in enumerate(group):
+            x, y, picture = column * side, row * (side + 16), sample.image.copy()
+            picture.thumbnail((side - 8, side - 8))
+            sheet.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
+            ImageDraw.Draw(sheet).text((x + 4, y + side), sample.id[:28], fill="black")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
+@dataclass
+class Inspect:
+    """Count, check and render a data set, and say what is wrong with which row."""
+
+    path: tyro.conf.Positional[str]
+    """Folder with MANIFEST.jsonl, ms-swift .jsonl, .parquet file or folder of parquet files."""
+    contact_sheet: str | None = None
+    """Write a PNG with up to ten pictures per domain here."""
+    limit: int | None = None
+    """Look at the first so many rows only."""
+
+
+def main():
+    config = tyro.extras.subcommand_cli_from_dict({"inspect": Inspect})
+    from render import Renderer  # here, for who imports data may not render
+
+    try:
+        with Renderer() as renderer:
+            samples = load(config.path, renderer, config.limit)
+        report, shown = inspect(samples)
+        print(report)
+        if config.contact_sheet and shown:
+            contact_sheet(shown, config.contact_sheet)
+            print(f"wrote {config.contact_sheet}")
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"data.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,529 @@
+"""A Qwen-VL policy: load or create it, place its tokens, pack its rows, ask it for log-probabilities, save it.
+
+    python model.py create runs/tiny                  # a tiny Qwen3-VL with random weights: an ordinary Hugging Face folder
+    python model.py create runs/tiny25 --family qwen2_5_vl
+    python model.py show Qwen/Qwen3-VL-2B-Instruct    # sizes, special tokens, what the policy will ban (hub name or folder)
+
+Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is such a folder again.
+Two things are our own. M-RoPE positions are computed here and always passed explicitly: Hugging Face's defaults need an
+extra input that Qwen2.5-VL silently does without, and keep state between calls. And training rows are packed,
+`[prompt | response 1 | .. | response G]`: the prompt and its picture are paid for once per group, attention sees no padding
+and leaks nothing from one sequence to another (kernels.packed_attention).
+
+Axes: T tokens of a packed row, P prompt tokens, R response tokens, G responses of a prompt, V vocabulary.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import nn
+from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from kernels import AttentionBlock, packed_attention, token_logprobs
+
+transformers.utils.logging.disable_progress_bar()
+FAMILIES = ("qwen3_vl", "qwen2_5_vl")
+CHAT_TEMPLATE = (  # the part of Qwen's own template that one user turn with pictures needs
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# prompts and positions
+
+
+@dataclass
+class Prompt:
+    """A prompt with its picture, ready for the model. Response token j stands at position `next_position + j`."""
+
+    sample_id: str
+    ids: torch.Tensor  # (P,) int64
+    positions: torch.Tensor  # (3, P) int64: time, height, width
+    next_position: int
+    patches: torch.Tensor  # (number of patches, channels * 2 * patch * patch)
+    grid: torch.Tensor  # (pictures, 3) int64: frames, rows and columns of patches
+
+
+def mrope_positions(ids: Sequence[int], grids: Sequence[tuple[int, int, int]], image_id: int, merge: int):
+    """Multimodal rotary positions (Qwen2-VL, arXiv 2409.12191) -> positions (3, P) int64, the next free position.
+
+    Text advances all three axes together; a picture spreads over rows and columns, and the text after it goes on from
+    its longer side. `grids` are in patches; `merge` patches a side make one token.
+    """
+    pieces, start, at = [], 0, 0
+    grids = iter(grids)
+    while at < len(ids):
+        if ids[at] == image_id:
+            frames, height, width = next(grids)
+            height, width = height // merge, width // merge
+            axes = torch.meshgrid(torch.arange(frames), torch.arange(height), torch.arange(width), indexing="ij")
+            pieces.append(torch.stack([axis.flatten() for axis in axes]) + start)
+            start += max(height, width)
+            at += frames * height * width
+        else:
+            end = at
+            while end < len(ids) and ids[end] != image_id:
+                end += 1
+            pieces.append((torch.arange(end - at) + start).expand(3, -1))
+            start += end - at
+            at = end
+    positions = torch.cat(pieces, 1)
+    if positions.shape[1] != len(ids):
+        raise ValueError(
+            f"{len(ids)} prompt tokens but {positions.shape[1]} positions: a picture's tokens were cut off."
+        )
+    return positions, start
+
+
+def rope_tables(positions: torch.Tensor, text_config) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin, each (T, D) float32, for positions (3, T). Qwen3-VL interleaves the three axes over the frequencies,
+    Qwen2.5-VL gives each axis one section of them."""
+    head = getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads
+    rope = text_config.rope_parameters
+    frequencies = rope["rope_theta"] ** -(torch.arange(0, head, 2, device=positions.device).float() / head)
+    angles = positions[..., None].float() * frequencies  # (3, T, D / 2)
+    section = rope["mrope_section"]
+    if text_config.model_type.startswith("qwen3"):
+        mixed = angles[0].clone()
+        for axis in (1, 2):
+            mixed[:, axis : 3 * section[axis] : 3] = angles[axis, :, axis : 3 * section[axis] : 3]
+    else:
+        mixed = torch.cat([part[axis] for axis, part in enumerate(angles.split(section, -1))], -1)
+    both = torch.cat([mixed, mixed], -1)
+    return both.cos(), both.sin()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# packed rows
+
+
+@dataclass
+class PackedRow:
+    """Groups `[prompt | r1 | .. | rG]` one after the other, without padding.
+
+    source[i] is the position in the row whose hidden state predicts targets[i]: the prompt's last token for the first
+    token of every response, the token before otherwise. owner[i] numbers the responses in the order they were given.
+    """
+
+    ids: torch.Tensor  # (T,) int64
+    positions: torch.Tensor  # (3, T) int64
+    patches: torch.Tensor
+    grid: torch.Tensor
+    blocks: list[AttentionBlock]
+    source: torch.Tensor  # (sum of R,) int64
+    targets: torch.Tensor  # (sum of R,) int64
+    owner: torch.Tensor  # (sum of R,) int64
+
+    def to(self, device) -> "PackedRow":
+        tensors = {name: value.to(device) for name, value in vars(self).items() if torch.is_tensor(value)}
+        return PackedRow(blocks=[block.to(device) for block in self.blocks], **tensors)
+
+
+def _block(queries: list[torch.Tensor], keys: list[torch.Tensor] | None) -> AttentionBlock:
+    """Pad sequences into one attention call. keys None: each sequence attends causally to itself. Otherwise keys[s]
+    is a shared prefix that every query of s sees, before the sequence itself, causally."""
+    pad = lambda rows: nn.utils.rnn.pad_sequence(rows, batch_first=True)  # noqa: E731
+    lengths = torch.tensor([len(rows) for rows in queries])
+    padded = pad(queries)  # (S, Lq)
+    real = (torch.arange(padded.shape[1]) < lengths[:, None]).flatten().nonzero()[:, 0]
+    rows = torch.cat(queries)
+    if keys is None:
+        return AttentionBlock(padded, padded, None, real, rows)
+    prefix_lengths = torch.tensor([len(prefix) for prefix in keys])
+    all_keys = pad([torch.cat([prefix, own]) for prefix, own in zip(keys, queries, strict=True)])
+    reach = prefix_lengths[:, None] + torch.arange(padded.shape[1]) + 1  # query j sees the prefix and j + 1 of its own
+    mask = torch.arange(all_keys.shape[1]) < reach[..., None]  # padding queries see keys too, so no row is empty
+    return AttentionBlock(padded, all_keys, mask[:, None], real, rows)
+
+
+def pack(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> PackedRow:
+    """Lay groups of one prompt and its responses (token ids, each at least one) into one row, on the CPU."""
+    ids, positions, source, targets, owner = [], [], [], [], []
+    whole, shared, shared_prefix = [], [], []
+    at = responses_seen = 0
+    for prompt, responses in groups:
+        P = len(prompt.ids)
+        prefix = torch.arange(at, at + P)
+        ids.append(prompt.ids)
+        positions.append(prompt.positions)
+        end = at + P
+        for response in responses:
+            tokens = torch.as_tensor(np.asarray(response), dtype=torch.int64)
+            own = torch.arange(end, end + len(tokens))
+            ids.append(tokens)
+            positions.append((torch.arange(len(tokens)) + prompt.next_position).expand(3, -1))
+            source.append(torch.cat([prefix[-1:], own[:-1]]))
+            targets.append(tokens)
+            owner.append(torch.full((len(tokens),), responses_seen))
+            responses_seen += 1
+            if len(responses) > 1:
+                shared.append(own)
+                shared_prefix.append(prefix)
+            end += len(tokens)
+        whole.append(prefix if len(responses) > 1 else torch.arange(at, end))
+        at = end
+    empty = torch.empty(0, dtype=torch.int64)
+    blocks = [_block(whole, None)] + ([_block(shared, shared_prefix)] if shared else [])
+    return PackedRow(
+        ids=torch.cat(ids),
+        positions=torch.cat(positions, 1),
+        patches=torch.cat([prompt.patches for prompt, _ in groups]),
+        grid=torch.cat([prompt.grid for prompt, _ in groups]),
+        blocks=blocks,
+        source=torch.cat([empty, *source]),
+        targets=torch.cat([empty, *targets]),
+        owner=torch.cat([empty, *owner]),
+    )
+
+
+def pack_prompts(prompts: Sequence[Prompt]) -> PackedRow:
+    """A row of prompts alone, as the rollout's prefill wants it."""
+    return pack([(prompt, []) for prompt in prompts])
+
+
+def _packed_rows_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, blocks=None, **kwargs):
+    """The attention function that Hugging Face's layers call. Extra arguments of the forward call also reach the vision
+    tower, whose attention is not causal and stays theirs."""
+    if blocks is None or not module.is_causal:
+        sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        return sdpa(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (1, heads, T, D) -> (T, heads, D)
+    return packed_attention(q, k, v, blocks, scaling)[None], None
+
+
+AttentionInterface.register("packed_rows", _packed_rows_attention)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the policy
+
+
+class Policy(nn.Module):
+    """A Hugging Face Qwen-VL model with its tokenizer and image processor. `forward` gives log-probs of a packed row."""
+
+    def __init__(self, hf, tokenizer, image_processor):
+        super().__init__()
+        self.hf, self.tokenizer, self.image_processor = hf, tokenizer, image_processor
+        config = hf.config
+        self.image_id, self.merge = config.image_token_id, config.vision_config.spatial_merge_size
+        self.eos_ids = _eos_ids(hf, tokenizer)
+        self.banned_ids = _banned_ids(config, tokenizer)
+        patch_embed = hf.model.visual.patch_embed
+        patch_embed.forward = lambda patches: _patch_embedding(patch_embed.proj, patches)
+
+    @classmethod
+    def load(cls, path: str | Path, device="cpu", dtype=torch.float32) -> "Policy":
+        """Open a Hugging Face folder, or a hub name (which downloads it). Raises ValueError for another architecture."""
+        path = str(path)
+        if not Path(path).is_dir() and (path.startswith((".", "/", "runs/")) or path.count("/") != 1):
+            raise FileNotFoundError(
+                f"{path}: no such folder. Make a tiny model with `python model.py create {path}`, or give a hub name."
+            )
+        family = AutoConfig.from_pretrained(path).model_type
+        if family not in FAMILIES:
+            raise ValueError(f"{path} is a {family} model; nanovinci trains {' and '.join(FAMILIES)}.")
+        hf = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation="packed_rows")
+        tokenizer, image_processor = AutoTokenizer.from_pretrained(path), AutoImageProcessor.from_pretrained(path)
+        return cls(hf.to(device), tokenizer, image_processor)
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf.device
+
+    def encode(self, sample) -> Prompt:
+        """A data.Sample as a Prompt (chat template, picture patches, positions), on the CPU. Raises ValueError, naming
+        the sample, where it has no picture or one that the image processor refuses."""
+        if sample.image is None:
+            raise ValueError(f"Sample {sample.id} has no picture: render its program first (data.render_targets).")
+        try:
+            picture = self.image_processor(images=[sample.image], return_tensors="pt")
+        except ValueError as error:
+            raise ValueError(f"Sample {sample.id}: the image processor refuses its picture ({error}).") from error
+        content = [{"type": "image"}, {"type": "text", "text": sample.prompt}]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        before, after = text.split(self.tokenizer.convert_ids_to_tokens(self.image_id), 1)
+        encode = lambda part: self.tokenizer(part, add_special_tokens=False)["input_ids"]  # noqa: E731
+        grid = picture["image_grid_thw"]
+        image_tokens = int(grid.prod(-1).sum()) // self.merge**2
+        # a picture's own token inside the prompt text would be taken for a second picture
+        tail = [i for i in encode(after) if i != self.image_id]
+        ids = encode(before) + [self.image_id] * image_tokens + tail
+        positions, next_position = mrope_positions(ids, grid.tolist(), self.image_id, self.merge)
+        return Prompt(sample.id, torch.tensor(ids), positions, next_position, picture["pixel_values"], grid)
+
+    def response_ids(self, text: str) -> list[int]:
+        """Token ids of an answer, with the end-of-turn token that the policy must learn to say."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] + [self.eos_ids[0]]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode([i for i in ids if i not in self.eos_ids], skip_special_tokens=False)
+
+    def forward(self, row: PackedRow, temperature: float = 1.0) -> torch.Tensor:
+        """Log-probs (sum of R,) float32 of row.targets, at the sampling temperature."""
+        hidden = self.hf.model(
+            input_ids=row.ids[None],
+            position_ids=row.positions[:, None],
+            pixel_values=row.patches,
+            image_grid_thw=row.grid,
+            use_cache=False,
+            blocks=row.blocks,
+        ).last_hidden_state[0]
+        return token_logprobs(hidden.index_select(0, row.source), self.hf.lm_head.weight, row.targets, temperature)
+
+    def save(self, folder: str | Path) -> None:
+        """Write a Hugging Face folder that `from_pretrained` and vLLM open."""
+        self.hf.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        _save_processor(self.image_processor, self.hf.config.model_type, Path(folder))
+
+
+def _patch_embedding(conv: nn.Conv3d, patches: torch.Tensor) -> torch.Tensor:
+    """The patch embedding's kernel is as large as its input, so it is a matrix product: Conv3d takes 10 to 50 times as
+    long for the same numbers in some torch releases (pytorch issue 174051)."""
+    return F.linear(patches.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
+
+
+def _eos_ids(hf, tokenizer) -> list[int]:
+    ids = hf.generation_config.eos_token_id if hf.generation_config else None
+    ids = [ids] if isinstance(ids, int) else list(ids or [])
+    return ([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []) + [
+        i for i in ids if i != tokenizer.eos_token_id
+    ]
+
+
+def _banned_ids(config, tokenizer) -> list[int]:
+    """Ids a response must never contain: picture and video placeholders (the training forward would look for the
+    picture) and the padding rows of the vocabulary, which no tokenizer can spell."""
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    special = {getattr(config, name, None) for name in names} - {None}
+    return sorted(special | set(range(len(tokenizer), config.text_config.vocab_size)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# checkpoints: written under a temporary name, then renamed, so the last one always loads
+
+
+def save_checkpoint(run: Path, step: int, policy: Policy, optimizer, state: dict, keep: int = 2) -> Path:
+    """Write run/checkpoints/step-N (a Hugging Face folder and trainer.pt), then drop all but the newest `keep`.
+
+    Raises OSError with one sentence where the disk is full; earlier checkpoints stay whole.
+    """
+    folder = run / "checkpoints" / f"step-{step:06d}"
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        policy.save(unfinished)
+        rng = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        torch.save({"optimizer": optimizer.state_dict(), "rng": rng, "step": step, **state}, unfinished / "trainer.pt")
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise OSError(
+            f"Checkpoint {folder} could not be written ({error}). Free some disk space; older ones are intact."
+        )
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(unfinished, folder)
+    for old in sorted(folder.parent.glob("step-*"))[:-keep]:
+        shutil.rmtree(old)
+    return folder
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest complete checkpoint of a run, or None."""
+    return max((run / "checkpoints").glob("step-*"), default=None)
+
+
+def load_trainer_state(checkpoint: Path, optimizer) -> dict:
+    """Restore optimizer and random state; returns what `save_checkpoint` was given as `state`, with the step."""
+    state = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
+    optimizer.load_state_dict(state.pop("optimizer"))
+    rng = state.pop("rng")
+    torch.set_rng_state(rng["torch"])
+    if torch.cuda.is_available() and rng["cuda"]:
+        torch.cuda.set_rng_state_all(rng["cuda"])
+    return state
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# tiny: the real classes with a small config, random weights and a tokenizer of its own
+
+SPECIAL_TOKENS = (
+    "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|image_pad|> <|video_pad|>"
+).split()
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int):
+    """A byte-level BPE tokenizer with Qwen's special tokens. Digits stay single, so numbers are spelled alike; other
+    merges may cross words, so that a phrase like `" fill="` is one token and a tiny model's answers are short."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    words = pre_tokenizers.Split(Regex(r"\n|[0-9]|[^0-9\n]+"), behavior="isolated")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE
+    )
+
+
+def tiny_config(family: str, tokenizer, width: int, layers: int) -> "PretrainedConfig":  # noqa: F821
+    head = 32
+    heads = width // head
+    section = [6, 5, 5]  # 16 frequencies: half of a head
+    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": section}
+    text = dict(
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2 if heads % 2 == 0 else heads,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=4096,
+        rope_parameters=rope,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    vision = dict(depth=3, hidden_size=128, num_heads=4, patch_size=8, out_hidden_size=width, intermediate_size=256)
+    if family == "qwen3_vl":
+        text |= dict(head_dim=head, rope_parameters=rope | {"mrope_interleaved": True})
+        vision |= dict(deepstack_visual_indexes=[1], num_position_embeddings=64)
+    else:
+        vision |= dict(window_size=64, fullatt_block_indexes=[1, 2])
+    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad")}
+    return AutoConfig.for_model(
+        family,
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["image_pad"],
+        video_token_id=ids["video_pad"],
+        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+
+
+def create_tiny(
+    path: str | Path,
+    family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl",
+    texts: Sequence[str] | None = None,
+    vocab_size: int = 1024,
+    width: int = 160,
+    layers: int = 4,
+    pixels: int = 64 * 64,
+    seed: int = 0,
+) -> Path:
+    """Create a small Qwen-VL of the real classes with random weights, as a Hugging Face folder. Pictures are resized to
+    about `pixels` pixels. texts: what the tokenizer is trained on; synth.py's programs and prompts if not given."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    tokenizer = train_tokenizer(texts if texts is not None else _synth_texts(), vocab_size)
+    config = tiny_config(family, tokenizer, width, layers)
+    torch.manual_seed(seed)
+    hf = AutoModelForImageTextToText.from_config(config)
+    hf.generation_config.eos_token_id = tokenizer.eos_token_id
+    hf.generation_config.pad_token_id = tokenizer.pad_token_id
+    size = {"shortest_edge": pixels, "longest_edge": pixels}
+    image_processor = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, temporal_patch_size=2, size=size)
+    Policy(hf, tokenizer, image_processor).save(path)
+    return Path(path)
+
+
+def _synth_texts(count: int = 400) -> list[str]:
+    import synth  # only the tokenizer of a tiny model needs it
+
+    samples = [synth.make(domain, i, seed=10_007, difficulty=0.2) for domain in synth.DOMAINS for i in range(count)]
+    return [text for sample in samples for text in (sample.prompt, f"```{sample.language}\n{sample.code}\n```")]
+
+
+def _save_processor(image_processor, family: str, folder: Path) -> None:
+    """The processor files of a Qwen-VL release. Written as text where transformers could only build the video
+    processor with torchvision installed, which nothing here needs."""
+    image_processor.save_pretrained(folder)
+    name = {"qwen3_vl": "Qwen3VL", "qwen2_5_vl": "Qwen2_5_VL"}[family]
+    path = folder / "preprocessor_config.json"
+    image = json.loads(path.read_text()) | {"processor_class": f"{name}Processor"}
+    path.write_text(json.dumps(image, indent=2) + "\n")
+    video_type = "Qwen3VLVideoProcessor" if family == "qwen3_vl" else "Qwen2VLVideoProcessor"
+    shared = {key: image[key] for key in ("patch_size", "merge_size", "temporal_patch_size", "image_mean", "image_std")}
+    video = shared | {"video_processor_type": video_type, "size": image["size"], "processor_class": f"{name}Processor"}
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=2) + "\n")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Create:
+    """Create a tiny Qwen-VL with random weights as a Hugging Face folder."""
+
+    path: str
+    """Folder to write."""
+    family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl"
+    """Which architecture."""
+    width: int = 160
+    """Width of the text model (a multiple of 32)."""
+    layers: int = 4
+    """Layers of the text model."""
+    vocab_size: int = 1024
+    """Size of the byte-level BPE vocabulary."""
+    seed: int = 0
+    """Seed of the random weights."""
+
+
+@dataclass
+class Show:
+    """Print sizes and special tokens of a model folder."""
+
+    path: str
+    """Hugging Face folder or hub name."""
+    device: str = field(default="cpu")
+    """Where to load it."""
+
+
+def main() -> None:
+    import tyro
+
+    config = tyro.cli(Create | Show)
+    try:
+        if isinstance(config, Create):
+            create_tiny(
+                config.path, config.family, None, config.vocab_size, config.width, config.layers, seed=config.seed
+            )
+        policy = Policy.load(config.path, getattr(config, "device", "cpu"))
+    except (OSError, ValueError) as error:
+        sys.exit(f"model.py: {error}")
+    count = lambda module: sum(p.numel() for p in module.parameters()) / 1e6  # noqa: E731
+    print(f"{config.path}: {policy.hf.config.model_type}, {count(policy.hf):.2f} M parameters", end=" ")
+    print(f"(vision tower {count(policy.hf.model.visual):.2f} M), vocabulary {len(policy.tokenizer)}")
+    print(f"ends a turn with {policy.tokenizer.convert_ids_to_tokens(policy.eos_ids)}; never samples", end=" ")
+    print(f"{len(policy.banned_ids)} ids: {policy.tokenizer.convert_ids_to_tokens(policy.banned_ids[:6])}")
+
+
+if __name__ == "__main__":
+    main()

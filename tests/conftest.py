@@ -1,0 +1,55 @@
+"""Shared by the tests: two tiny Qwen-VL folders with random weights, and prompts for them. Nothing is downloaded."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import model
+from data import Sample
+
+TEXTS = ["Write SVG code that draws this picture. <svg viewBox='0 0 64 64'><circle cx='1' r='20'/></svg>"] * 4
+
+
+def picture(seed: int, size=(64, 64)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="session", params=model.FAMILIES)
+def tiny_folder(request, tmp_path_factory):
+    """A Hugging Face folder of each family."""
+    return model.create_tiny(tmp_path_factory.mktemp("tiny") / request.param, request.param, TEXTS, vocab_size=320)
+
+
+@pytest.fixture(scope="session")
+def qwen3_folder(tmp_path_factory):
+    return model.create_tiny(tmp_path_factory.mktemp("tiny3") / "model", "qwen3_vl", TEXTS, vocab_size=320)
+
+
+def sharpened(folder) -> model.Policy:
+    """Random weights of the usual size give nearly uniform outputs; larger ones make differences visible."""
+    policy = model.Policy.load(folder)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    return policy
+
+
+@pytest.fixture
+def policy(tiny_folder):
+    return sharpened(tiny_folder)
+
+
+@pytest.fixture
+def samples():
+    """Pictures of different shapes, prompts of different lengths."""
+    return [
+        Sample("square", "svg", "svg", picture(0), "Write SVG code."),
+        Sample("wide", "svg", "svg", picture(1, (96, 48)), "Write SVG code that draws this picture, please."),
+        Sample("tall", "svg", "svg", picture(2, (40, 100)), "SVG"),
+    ]
