@@ -11,10 +11,10 @@ export TOKENIZERS_PARALLELISM := false
 
 # what the demo does; `make smoke` shrinks it
 RUN := runs/demo
-TRAIN := 16000
+TRAIN := 10000
 POOL := 384
 TEST := 200
-SFT_STEPS := 900
+SFT_STEPS := 700
 VIRL_STEPS := 40
 NEW_TOKENS := 160
 SYNTH := --domains svg chart --difficulty 0.15 --svg-side 64

@@ -93,7 +93,7 @@ def decode_attention(q, prompt_k, prompt_v, prompt_length, k, v, length: int, sc
 
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions (Su et al. 2021) in the half-split layout of the Qwen models. x (..., heads, D); cos, sin (..., D)."""
+    """Rotary positions (Su et al. 2021), halves rotated as in the Qwen models. x (..., heads, D); cos, sin (..., D)."""
     first, second = x.chunk(2, -1)
     return x * cos[..., None, :] + torch.cat([-second, first], -1) * sin[..., None, :]
 

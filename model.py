@@ -1,14 +1,14 @@
 """A Qwen-VL policy: load or create it, place its tokens, pack its rows, ask it for log-probabilities, save it.
 
-    python model.py create runs/tiny                  # a tiny Qwen3-VL with random weights: an ordinary Hugging Face folder
+    python model.py create runs/tiny                      # a tiny Qwen3-VL with random weights, as an ordinary folder
     python model.py create runs/tiny25 --family qwen2_5_vl
-    python model.py show Qwen/Qwen3-VL-2B-Instruct    # sizes, special tokens, what the policy will ban (hub name or folder)
+    python model.py show Qwen/Qwen3-VL-2B-Instruct        # sizes and special tokens of a folder or hub name
 
-Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is such a folder again.
-Two things are our own. M-RoPE positions are computed here and always passed explicitly: Hugging Face's defaults need an
+Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is one again. Two
+things are our own. M-RoPE positions are computed here and always passed explicitly: Hugging Face's defaults need an
 extra input that Qwen2.5-VL silently does without, and keep state between calls. And training rows are packed,
-`[prompt | response 1 | .. | response G]`: the prompt and its picture are paid for once per group, attention sees no padding
-and leaks nothing from one sequence to another (kernels.packed_attention).
+`[prompt | response 1 | .. | response G]`: the prompt and its picture are paid for once per group, attention sees no
+padding and leaks nothing from one sequence to another (kernels.packed_attention).
 
 Axes: T tokens of a packed row, P prompt tokens, R response tokens, G responses of a prompt, V vocabulary.
 """
@@ -214,7 +214,7 @@ AttentionInterface.register("packed_rows", _packed_rows_attention)
 
 
 class Policy(nn.Module):
-    """A Hugging Face Qwen-VL model with its tokenizer and image processor. `forward` gives log-probs of a packed row."""
+    """A Hugging Face Qwen-VL model with its tokenizer and image processor. `forward` gives a packed row's log-probs."""
 
     def __init__(self, hf, tokenizer, image_processor):
         super().__init__()
@@ -228,7 +228,7 @@ class Policy(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path, device="cpu", dtype=torch.float32) -> "Policy":
-        """Open a Hugging Face folder, or a hub name (which downloads it). Raises ValueError for another architecture."""
+        """Open a Hugging Face folder or hub name (which downloads it). Raises ValueError for another architecture."""
         path = str(path)
         if not Path(path).is_dir() and (path.startswith((".", "/", "runs/")) or path.count("/") != 1):
             raise FileNotFoundError(
@@ -337,7 +337,7 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizer, state: dict
         shutil.rmtree(unfinished, ignore_errors=True)
         raise OSError(
             f"Checkpoint {folder} could not be written ({error}). Free some disk space; older ones are intact."
-        )
+        ) from error
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(unfinished, folder)
@@ -365,9 +365,8 @@ def load_trainer_state(checkpoint: Path, optimizer) -> dict:
 # ---------------------------------------------------------------------------------------------------------------------
 # tiny: the real classes with a small config, random weights and a tokenizer of its own
 
-SPECIAL_TOKENS = (
-    "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|image_pad|> <|video_pad|>"
-).split()
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
+SPECIAL_TOKENS += ["<|image_pad|>", "<|video_pad|>"]
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int):

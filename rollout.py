@@ -55,7 +55,7 @@ class Decoder:
         return cos.view(shape).to(self.lm_head.dtype), sin.view(shape).to(self.lm_head.dtype)
 
     def layer(self, index: int, x: torch.Tensor, cos, sin, attend) -> torch.Tensor:
-        """One decoder layer: x (..., width) -> (..., width). attend(index, q, k, v) does the attention and the cache."""
+        """One decoder layer, x (..., width) -> the same. attend(index, q, k, v) does the attention and the cache."""
         layer, eps = self.text.layers[index], self.config.rms_norm_eps
         attention, mlp = layer.self_attn, layer.mlp
         normal = rms_norm(x, layer.input_layernorm.weight, eps)
@@ -253,10 +253,10 @@ def main() -> None:
     config = tyro.cli(Config)
     try:
         with Renderer() as renderer:
-            samples = [data.load(config.data, renderer)[i] for i in range(config.limit)]
+            samples, _ = data.usable(data.load(config.data, renderer, config.limit))
         policy = Policy.load(config.model, config.device)
         prompts = [policy.encode(sample) for sample in samples]
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"rollout.py: {error}")
     for completion in generate(policy, prompts, config.G, config.max_new_tokens, config.temperature):
         print(f"--- {completion.sample_id} [{completion.index}], {len(completion.ids)} tokens, {completion.finish}")

@@ -31,13 +31,18 @@ from pathlib import Path
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38  # linux/prctl.h
 
-# System call numbers on (x86_64, aarch64), from the kernel's asm/unistd.h; None where the architecture has no such call.
-MACHINES = {"x86_64": (0, 0xC000003E, 317, 126), "aarch64": (1, 0xC00000B7, 277, 91)}  # column, audit arch, seccomp, capset
+# System call numbers on (x86_64, aarch64), from the kernel's asm/unistd.h; None where there is no such call.
+MACHINES = {
+    "x86_64": (0, 0xC000003E, 317, 126),
+    "aarch64": (1, 0xC00000B7, 277, 91),
+}  # column, audit arch, seccomp, capset
 NEVER = {  # kernel objects, other processes' memory, priorities and files: no renderer needs any of these
-    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
     "pidfd_getfd": (438, 438), "kcmp": (312, 272), "move_pages": (279, 239), "migrate_pages": (256, 238),
     "unshare": (272, 97), "setns": (308, 268), "chroot": (161, 51), "pivot_root": (155, 41), "mount": (165, 40),
-    "umount2": (166, 39), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431),
+    "umount2": (166, 39), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
+    "fsconfig": (431, 431),
     "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442), "open_by_handle_at": (304, 265),
     "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "init_module": (175, 105),
     "finit_module": (313, 273), "kexec_load": (246, 104), "kexec_file_load": (320, 294), "io_uring_setup": (425, 425),
@@ -47,7 +52,8 @@ NEVER = {  # kernel objects, other processes' memory, priorities and files: no r
 ALONE = {  # needed only by a process that has children or shares files with others
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "tkill": (200, 130),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434),
-    "pidfd_send_signal": (424, 424), "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setaffinity": (203, 122),
+    "pidfd_send_signal": (424, 424), "setpriority": (141, 140), "ioprio_set": (251, 30),
+    "sched_setaffinity": (203, 122),
     "sched_setscheduler": (144, 119), "sched_setparam": (142, 118), "sched_setattr": (314, 274), "shmget": (29, 194),
     "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180), "chmod": (90, None), "fchmod": (91, 52),
     "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None), "lchown": (94, None), "fchown": (93, 55),
@@ -159,7 +165,9 @@ def restrict_files(read: Iterable[str], write: Iterable[str]) -> None:
 # ---- limits, lifetime ------------------------------------------------------------------------------------------------
 
 
-def set_limits(memory: int, cpu_seconds: int, file_bytes: int = 64 << 20, files: int = 512, browser: bool = False) -> None:
+def set_limits(
+    memory: int, cpu_seconds: int, file_bytes: int = 64 << 20, files: int = 512, browser: bool = False
+) -> None:
     """Hard rlimits for this process. memory: bytes beyond what is mapped now; a browser reserves terabytes of addresses
     that it never touches, so there only writable memory is counted."""
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -253,6 +261,7 @@ def clean_environment(scratch: str) -> dict[str, str]:
     """The whole environment of a worker. Nothing of the caller's passes; everything that could vary is fixed."""
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     fixed = {"LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    fixed["OPENSSL_CONF"] = os.devnull  # node gives up if there is one that it may not read
     return {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": scratch, "TMPDIR": scratch, **fixed, **threads}
 
 

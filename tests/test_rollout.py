@@ -1,4 +1,4 @@
-"""Sampling against Hugging Face: greedy tokens equal `generate`, log-probs equal the trainer's, noise independent of slots."""
+"""Sampling: greedy tokens equal Hugging Face's `generate`, log-probs equal the trainer's, slots change nothing."""
 
 import numpy as np
 import pytest

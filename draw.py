@@ -1,0 +1,611 @@
+"""Code -> picture inside a worker: what runs on the other side of the sandbox. `render.py` starts and commands it.
+
+    python draw.py --worker python|svg|browser|latex SETTINGS     # never typed by hand
+
+A worker gets ready once (imports, browser, fonts), then answers one request after the other. Request on stdin: 8 bytes
+of length, then JSON [language, code]. Answer on stdout: `HEADER`, then raw RGB pixels or the text of an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import importlib
+import io
+import itertools
+import json
+import os
+import random
+import re
+import resource
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+import sandbox
+
+LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
+WORKER_KIND = {"python": "python", "svg": "svg", "html": "browser", "latex": "latex", "mermaid": "browser"}
+RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
+MAX_ERROR = 2000  # characters of an error text
+HEADER = struct.Struct("<III")  # width, height, bytes that follow: RGB pixels, or an error text if width is 0
+
+SAMPLES = {  # the smallest programs that show a language working
+    "python": "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1.5))\nplt.bar([1, 2], [2, 3])\nplt.show()\n",
+    "svg": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 6"><circle cx="4" cy="3" r="2" fill="red"/></svg>\n',
+    "html": "<!DOCTYPE html><body style='margin:40px'><h1 style='color:teal'>A heading</h1><p>Some text.</p></body>\n",
+    "latex": "\\begin{tikzpicture}\\draw[fill=red] (0,0) circle (1);\\node at (3,0) {$e^{i\\pi}$};\\end{tikzpicture}\n",
+    "mermaid": "flowchart LR\n    A[Code] --> B{Right?}\n    B -->|yes| C[Picture]\n",
+}
+
+
+class ProgramError(Exception):
+    """The program is at fault; the text goes back to the caller."""
+
+
+class ToolMissing(Exception):
+    """Something is not installed; the text says what."""
+
+
+# ---- pictures -------------------------------------------------------------------------------------
+
+
+def to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
+    """Alpha composited on white, scaled down to `max_pixels`."""
+    if image.width * image.height > max_pixels:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        scale = (max_pixels / (image.width * image.height)) ** 0.5
+        image = image.resize(
+            (max(1, int(image.width * scale)), max(1, int(image.height * scale))), Image.Resampling.BOX
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def rasterize_svg(svg: bytes, side: int | None = None) -> Image.Image:
+    """librsvg through libvips: the longer side becomes `side` px (None: natural size). ProgramError if broken."""
+    import pyvips
+
+    try:
+        natural = pyvips.Image.svgload_buffer(svg)
+        scale = (side / max(natural.width, natural.height)) if side else 1
+        picture = pyvips.Image.svgload_buffer(svg, scale=scale).flatten(background=255)
+        if picture.bands != 3:
+            picture = picture.colourspace("srgb")
+        image = Image.frombytes("RGB", (picture.width, picture.height), picture.cast("uchar").write_to_memory())
+    except pyvips.Error as error:
+        raise ProgramError("svg: " + " ".join(str(error).split())) from None
+    size = (max(1, round(natural.width * scale)), max(1, round(natural.height * scale)))
+    return image if image.size == size else image.resize(size)
+
+
+def rasterize_pdf(pdf: bytes, max_pixels: int, dpi: int = 150) -> Image.Image:
+    """First page through pdfium. A page of absurd size is an error, as its picture would be of no use."""
+    import pypdfium2
+
+    page = pypdfium2.PdfDocument(pdf)[0]
+    width, height = page.get_size()  # points, 1/72 inch
+    if not (1 <= width <= 7200 and 1 <= height <= 7200):
+        raise ProgramError(f"the page measures {width / 72:.2f} x {height / 72:.2f} inches; 0.02 to 100 are allowed")
+    scale = min(dpi / 72, (max_pixels / (width * height)) ** 0.5)
+    return page.render(scale=scale).to_pil().convert("RGB")
+
+
+def crop_margins(image: Image.Image, border: int = 8) -> Image.Image:
+    """Cut white margins, keep `border` px. An all-white page is an error: there is nothing on it."""
+    box = Image.eval(image.convert("L"), lambda value: 255 * (value < 250)).getbbox()
+    if box is None:
+        raise ProgramError("the page is empty")
+    left, top, right, bottom = box
+    return image.crop((max(0, left - border), max(0, top - border), right + border, bottom + border))
+
+
+# ---- python ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Options:
+    """What a worker must know, sent as JSON on its command line. timeout in seconds, memory in MiB."""
+
+    timeout: float
+    memory_mb: int
+    svg_side: int
+    max_pixels: int
+    layers: sandbox.Layers
+
+
+def install_captures(max_pixels: int) -> dict[str, Image.Image]:
+    """Patch every way to finish a picture, whatever file name or buffer it goes to; the source is not rewritten.
+
+    Returns a dict that fills as the program runs, "saved" and "shown": the last picture of each. Molecule files are
+    sent to the job's own folder, where `last_picture_file` finds them.
+    """
+    from matplotlib import pyplot as plt
+    from matplotlib import rcParams
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    captured: dict[str, Image.Image] = {}
+    original_savefig, original_save = Figure.savefig, Image.Image.save
+
+    def is_ours(target: object) -> bool:  # a buffer or a file in the job's folder: the program may want to read it
+        return not isinstance(target, (str, os.PathLike)) or not os.path.isabs(target)
+
+    def print_png(self, filename_or_obj, **_) -> None:
+        FigureCanvasAgg.draw(self)
+        captured["saved"] = image = Image.frombytes("RGBA", self.get_width_height(), bytes(self.buffer_rgba()))
+        if is_ours(filename_or_obj):
+            original_save(image, filename_or_obj, format="PNG", compress_level=0)
+
+    def savefig(self, fname, *_, dpi=None, **kwargs) -> None:
+        width, height = self.get_size_inches()
+        dpi = rcParams["savefig.dpi"] if dpi is None else dpi
+        dpi = min(self.dpi if dpi == "figure" else dpi, (max_pixels / max(width * height, 1e-9)) ** 0.5)
+        kwargs = {name: value for name, value in kwargs.items() if name not in ("format", "backend")}
+        original_savefig(self, fname, format="png", dpi=dpi, **kwargs)
+
+    def show(self) -> None:
+        saved = captured.pop("saved", None)
+        savefig(self, io.BytesIO())
+        captured["shown"] = captured.pop("saved")
+        if saved is not None:
+            captured["saved"] = saved
+
+    def save(self, fp, *args, **kwargs) -> None:
+        captured["saved"] = self.copy()
+        if is_ours(fp):
+            original_save(self, fp, *args, **kwargs)
+
+    FigureCanvasAgg.print_png, Figure.savefig, Image.Image.save = print_png, savefig, save
+    Figure.show = lambda self, *_, **__: show(self)
+    plt.show = lambda *_, **__: show(plt.gcf()) if plt.get_fignums() else None
+    Image.Image.show = lambda self, *_, **__: captured.update(shown=self.copy())
+    redirect_molecules()
+    return captured
+
+
+def redirect_molecules() -> None:
+    """Molecule drawings saved under any path land in the job's own folder."""
+    with contextlib.suppress(ImportError):
+        from rdkit.Chem import Draw
+        from rdkit.Chem.Draw import rdMolDraw2D
+
+        write = rdMolDraw2D.MolDraw2DCairo.WriteDrawingText
+        rdMolDraw2D.MolDraw2DCairo.WriteDrawingText = lambda self, path: write(self, Path(path).name)
+        mol_to_file = Draw.MolToFile
+        Draw.MolToFile = lambda mol, filename, *args, **kwargs: mol_to_file(mol, Path(filename).name, *args, **kwargs)
+    with contextlib.suppress(ImportError):
+        from indigo.renderer import IndigoRenderer
+
+        render_to_file = IndigoRenderer.renderToFile
+        IndigoRenderer.renderToFile = lambda self, item, path: render_to_file(self, item, Path(path).name)
+
+
+def last_picture_file(options: Options) -> Image.Image | None:
+    """The newest picture that the program left in its folder."""
+    pictures = [
+        p for p in Path().rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf")
+    ]
+    if not pictures:
+        return None
+    newest = max(pictures, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    if newest.suffix.lower() == ".svg":
+        return rasterize_svg(newest.read_bytes())
+    if newest.suffix.lower() == ".pdf":
+        return rasterize_pdf(newest.read_bytes(), options.max_pixels)
+    image = Image.open(newest)
+    image.load()
+    return image
+
+
+def own_traceback(error: BaseException, code: str) -> str:
+    """The program's own lines of a traceback, and the error."""
+    lines = code.splitlines()
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "program.py"]
+    own = [f"line {f.lineno}: {lines[f.lineno - 1].strip()}" for f in frames[-3:] if f.lineno <= len(lines)]
+    return "\n".join([*own, "".join(traceback.format_exception_only(error)).strip()])
+
+
+def run_program(code: str, options: Options) -> Image.Image:
+    """Run untrusted python in this (forked, confined) process; return what it drew, or raise ProgramError."""
+    import numpy as np
+    from matplotlib import pyplot as plt
+
+    captured = install_captures(options.max_pixels)
+    random.seed(0)  # unseeded, `random` differs in each fork and numpy's state with the server
+    np.random.seed(0)
+    main = types.ModuleType("__main__")
+    main.__file__ = "program.py"
+    sys.modules["__main__"], sys.argv = main, ["program.py"]
+    failure = None
+    try:
+        exec(compile(code, "program.py", "exec"), main.__dict__)
+    except SystemExit as ended:
+        failure = None if ended.code in (None, 0) else f"sys.exit({ended.code!r})"
+    except BaseException as error:
+        failure = own_traceback(error, code)
+    for how in ("saved", "shown"):  # a picture that was finished stays finished, whatever came later
+        if how in captured:
+            return captured[how]
+    if failure is None and plt.get_fignums():
+        plt.show()
+        return captured["shown"]
+    try:
+        image = last_picture_file(options)
+    except (OSError, ValueError) as error:
+        raise ProgramError(f"the picture file it left cannot be read: {error}") from None
+    if image is None:
+        raise ProgramError(failure or "the program ended without drawing a figure")
+    return image
+
+
+def python_job(code: str, options: Options, folder: str, pipe: int) -> None:
+    """In the forked child: limits, then sandbox, then the program; the answer goes into `pipe`. Never returns."""
+    try:
+        os.dup2(pipe, 3)
+        os.closerange(4, 1024)
+        sandbox.die_with_parent()
+        os.chdir(folder)
+        sandbox.set_limits(options.memory_mb << 20, int(options.timeout) + 2)
+        sandbox.confine(options.layers, [*sandbox.system_paths(), *RANDOM_DEVICES], [folder, "/dev/null"])
+        answer = answer_of(lambda: run_program(code, options), options)
+        with open(3, "wb") as out:
+            out.write(answer)
+    except Exception as error:  # not the program's fault, but the caller should read it
+        os.write(3, error_answer(f"the sandbox could not be set up: {type(error).__name__}: {error}"))
+    finally:
+        os._exit(0)
+
+
+def python_renderer(options: Options) -> Callable[[str, str], bytes]:
+    """A fork server: everything heavy is imported once, each program runs in its own fork, alone."""
+    os.environ["MPLBACKEND"] = "Agg"
+    for name in ("matplotlib.pyplot", "matplotlib.dates", "matplotlib.gridspec", "mpl_toolkits.mplot3d"):
+        importlib.import_module(name)
+    for name in ("rdkit.Chem.Draw.rdMolDraw2D", "rdkit.Chem.AllChem", "indigo.renderer", "pyvips", "pypdfium2"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    import matplotlib.pyplot as plt
+
+    plt.figure().suptitle("$x$")  # loads the fonts and the parser of formulas
+    plt.plot([1]), plt.savefig(io.BytesIO()), plt.close("all")
+    sys.path.pop(0)  # the project's own folder is nothing for programs
+    gc.collect()
+    gc.freeze()
+
+    def render(code: str, _: str) -> bytes:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            read_end, write_end = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                python_job(code, options, folder, write_end)
+            os.close(write_end)
+            try:
+                answer = read_bytes(read_end, HEADER.size + 3 * options.max_pixels, time.monotonic() + options.timeout)
+            except TimeoutError:
+                raise ProgramError(f"timeout: the program ran longer than {options.timeout:g} s") from None
+            finally:
+                os.close(read_end)
+                os.kill(pid, signal.SIGKILL)
+                status = os.waitpid(pid, 0)[1]
+        if len(answer) < HEADER.size:
+            died = f" (signal {signal.Signals(os.WTERMSIG(status)).name})" if os.WIFSIGNALED(status) else ""
+            raise ProgramError(f"the program's process ended before a picture was finished{died}")
+        return answer
+
+    return render
+
+
+def read_bytes(fd: int, size: int, deadline: float) -> bytes:
+    """Up to `size` bytes, fewer at the end of the stream. Raises TimeoutError at `deadline` (time.monotonic)."""
+    parts, poll = [], select.poll()
+    poll.register(fd, select.POLLIN | select.POLLHUP)
+    while size > 0:
+        if not poll.poll(max(0, 1000 * (deadline - time.monotonic()))):
+            raise TimeoutError
+        part = os.read(fd, min(size, 1 << 20))
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+# ---- svg, latex -----------------------------------------------------------------------------------
+
+
+def confine_worker(options: Options, children: bool, sockets: tuple[int, ...] = ()) -> str:
+    """Limits and sandbox for a worker that treats its input as data. Returns its scratch folder."""
+    scratch = tempfile.gettempdir()
+    browser = bool(sockets)
+    sandbox.set_limits(options.memory_mb << 20, resource.RLIM_INFINITY, files=4096, browser=browser)
+    readable = [*sandbox.system_paths(), *RANDOM_DEVICES, *([browsers_folder(), "/proc", "/sys"] if browser else [])]
+    writable = [scratch, "/dev/null", *(["/dev/shm"] if browser else [])]
+    sandbox.confine(options.layers, readable, writable, children, sockets)
+    return scratch
+
+
+def svg_renderer(options: Options) -> Callable[[str, str], bytes]:
+    """librsvg inside the worker process: SVG is data, so one process may draw one document after the other."""
+    confine_worker(options, children=False)
+    try:
+        rasterize_svg(SAMPLES["svg"].encode(), 16)
+    except ImportError:
+        raise ToolMissing('svg needs libvips: pip install "pyvips[binary]"') from None
+    return lambda code, _: answer_of(lambda: rasterize_svg(code.encode(), options.svg_side), options)
+
+
+SNIPPET = r"""\documentclass[border=2pt,varwidth=\maxdimen]{standalone}
+\usepackage{amsmath,amssymb,graphicx,xcolor,tikz,pgfplots,booktabs,array,multirow}
+\pgfplotsset{compat=1.17}
+\usetikzlibrary{arrows.meta,calc,positioning,shapes,patterns,decorations.pathreplacing,decorations.markings}
+"""
+# No page number, unless the document itself asks for a header.
+PLAIN_PAGE = r"\makeatletter\ifdefined\AddToHook\AddToHook{class/after}{\pagestyle{empty}\let\ps@plain\ps@empty}\fi"
+PLAIN_PAGE += r"\makeatother"
+
+
+def latex_document(code: str) -> str:
+    """A document stays as it is; a snippet (a picture, a formula) gets a preamble that fits the page to it."""
+    if "\\documentclass" in code or "\\documentstyle" in code:
+        return code
+    if "\\begin{document}" in code:
+        return SNIPPET + code
+    packages = re.findall(r"^\s*\\usepackage.*$", code, re.MULTILINE)
+    body = re.sub(r"^\s*\\usepackage.*$", "", code, flags=re.MULTILINE)
+    return SNIPPET + "\n".join(packages) + "\\begin{document}\n" + body + "\n\\end{document}\n"
+
+
+def latex_renderer(options: Options) -> Callable[[str, str], bytes]:
+    """pdflatex in a fresh folder per document, its first page through pdfium."""
+    if shutil.which("pdflatex") is None:
+        raise ToolMissing("latex needs pdflatex: apt install texlive-latex-extra texlive-pictures texlive-science")
+    confine_worker(options, children=True)
+    import pypdfium2  # noqa: F401  (warm)
+
+    # A format with tikz and pgfplots preloaded would go here, as "-fmt=...": most of the time is loading packages.
+    command = ["pdflatex", "-no-shell-escape", "-halt-on-error", "-interaction=batchmode", "-jobname=program"]
+    fixed = {"openin_any": "p", "openout_any": "p", "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
+    environment = {**os.environ, **fixed, "max_print_line": "1000"}
+
+    def draw(code: str) -> Image.Image:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            source, log, pdf = (Path(folder, f"program.{suffix}") for suffix in ("tex", "log", "pdf"))
+            source.write_text(latex_document(code))
+            process = subprocess.Popen(
+                [*command, PLAIN_PAGE + r"\input{program.tex}"],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            try:
+                status = process.wait(options.timeout)
+            except subprocess.TimeoutExpired:
+                raise ProgramError(f"timeout: LaTeX ran longer than {options.timeout:g} s") from None
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            if status != 0 or not pdf.exists():
+                raise ProgramError(latex_errors(log.read_text(errors="replace") if log.exists() else "", status))
+            image = rasterize_pdf(pdf.read_bytes(), options.max_pixels)
+        fits_its_page = re.search(r"\{standalone\}|\{preview\}", latex_document(code))
+        return image if fits_its_page else crop_margins(image)
+
+    return lambda code, _: answer_of(lambda: draw(code), options)
+
+
+def latex_errors(log: str, status: int) -> str:
+    """The "! ..." lines of a TeX log, with the source lines they point at."""
+    lines = re.findall(r"^(?:! .*|l\.\d+ .*)$", log, re.MULTILINE)
+    return "\n".join(lines[:8]) or f"pdflatex made no page (status {status}); the document is empty or too large"
+
+
+# ---- html, mermaid --------------------------------------------------------------------------------
+
+PAGE_WIDTH, PAGE_HEIGHT, MAX_PAGE_HEIGHT = 1280, 720, 8192
+CHROMIUM_FLAGS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--force-color-profile=srgb",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+)
+# A clock that starts at a fixed date and seeded randomness: the same page gives the same picture.
+SAME_EVERY_TIME = """(() => {
+    const RealDate = Date, start = 1735732800000;
+    const now = () => start + Math.floor(performance.now());
+    Date = class extends RealDate {
+        constructor(...a) { a.length ? super(...a) : super(now()); }
+        static now() { return now(); }
+    };
+    let state = 1;
+    Math.random = () => {
+        state = (state + 0x6D2B79F5) | 0;
+        let t = Math.imul(state ^ (state >>> 15), 1 | state);
+        t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+        return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+    };
+    window.reseed = () => { state = 1; };
+})()"""
+DRAW_MERMAID = """async code => {
+    reseed();
+    const { svg } = await mermaid.render("diagram", code);
+    document.body.innerHTML = svg;
+    const drawing = document.querySelector("svg"), box = drawing.viewBox.baseVal;
+    drawing.style.maxWidth = "none";
+    drawing.setAttribute("width", Math.ceil(box.width));
+    drawing.setAttribute("height", Math.ceil(box.height));
+    return [Math.ceil(box.width), Math.ceil(box.height)];
+}"""
+
+
+def chromium_path() -> str | None:
+    """The browser to start: the system's, else None for Playwright's own."""
+    return shutil.which("chromium-headless-shell") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def browsers_folder() -> str:
+    """Where Playwright keeps the browsers it downloaded."""
+    return os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or str(Path.home() / ".cache/ms-playwright")
+
+
+def mermaid_script() -> Path | None:
+    """mermaid.min.js: $NANOVINCI_MERMAID, else where `make setup` puts it, else .cache/ beside this file."""
+    named = os.environ.get("NANOVINCI_MERMAID")
+    places = [Path(sys.prefix, "share/mermaid.min.js"), Path(__file__).parent / ".cache/mermaid.min.js"]
+    return next((path for path in ([Path(named)] if named else []) + places if path.is_file()), None)
+
+
+def browser_renderer(options: Options) -> Callable[[str, str], bytes]:
+    """One Chromium per worker; every web page in a fresh context, every diagram in the one page that holds mermaid."""
+    try:
+        from playwright.sync_api import Error, Route, sync_playwright
+    except ImportError:
+        raise ToolMissing("html and mermaid need Playwright: pip install playwright") from None
+    script = mermaid_script()
+    mermaid_code = script.read_text() if script else None
+    confine_worker(options, children=True, sockets=(socket.AF_UNIX, socket.AF_NETLINK))
+    playwright = sync_playwright().start()
+    try:
+        browser = playwright.chromium.launch(
+            executable_path=chromium_path(), args=list(CHROMIUM_FLAGS), chromium_sandbox=False, timeout=30_000
+        )
+    except Error as error:
+        hint = "apt install chromium-headless-shell, or: playwright install --only-shell chromium"
+        raise ToolMissing(f"html and mermaid need Chromium ({hint}): {error.message.splitlines()[0]}") from None
+
+    def open_page(html: str, width: int = PAGE_WIDTH):
+        context = browser.new_context(viewport={"width": width, "height": PAGE_HEIGHT}, service_workers="block")
+        context.set_default_timeout(1000 * options.timeout)
+        context.add_init_script(SAME_EVERY_TIME)
+        page = context.new_page()
+        context.on("page", lambda popup: popup.close())
+        page.on("dialog", lambda dialog: dialog.dismiss())
+        document = itertools.count()
+
+        def serve(route: Route) -> None:  # the first request is the document; there is no second
+            if next(document) == 0:
+                route.fulfill(body=html, content_type="text/html; charset=utf-8")
+            else:
+                route.abort()
+
+        context.route("**/*", serve)
+        page.goto("http://page.test/", wait_until="load")
+        return page
+
+    def screenshot(page, width: int, height: int) -> Image.Image:
+        clip = {"x": 0, "y": 0, "width": max(1, width), "height": max(1, min(height, MAX_PAGE_HEIGHT))}
+        png = page.screenshot(full_page=True, clip=clip, animations="disabled", caret="hide")
+        return Image.open(io.BytesIO(png))
+
+    def draw_html(code: str) -> Image.Image:
+        page = open_page(code)
+        try:
+            height = page.evaluate("() => Math.max(innerHeight, document.documentElement.scrollHeight)")
+            return screenshot(page, PAGE_WIDTH, height)
+        finally:
+            page.context.close()
+
+    @functools.cache
+    def mermaid_page():
+        page = open_page("<!DOCTYPE html><style>body { margin: 0 }</style><body></body>")
+        page.add_script_tag(content=mermaid_code)
+        page.evaluate('mermaid.initialize({startOnLoad: false, securityLevel: "strict", deterministicIds: true})')
+        return page
+
+    def draw_mermaid(code: str) -> Image.Image:
+        if mermaid_code is None:
+            raise ProgramError("mermaid needs mermaid.min.js: run `make setup`, or name the file in NANOVINCI_MERMAID")
+        page = mermaid_page()
+        width, height = page.evaluate(DRAW_MERMAID, code)
+        return screenshot(page, min(width, MAX_PAGE_HEIGHT), height)
+
+    def draw(code: str, language: str) -> Image.Image:
+        try:
+            return draw_mermaid(code) if language == "mermaid" else draw_html(code)
+        except Error as error:
+            raise ProgramError(f"{language}: {error.message.split('Call log')[0].strip()}") from None
+
+    return lambda code, language: answer_of(lambda: draw(code, language), options)
+
+
+# ---- the loop -------------------------------------------------------------------------------------
+
+
+def answer_of(draw: Callable[[], Image.Image], options: Options) -> bytes:
+    """The bytes that go back for what `draw` returns or raises."""
+    try:
+        image = to_rgb(draw(), options.max_pixels)
+    except ProgramError as error:
+        return error_answer(str(error))
+    except MemoryError:
+        return error_answer("MemoryError: the picture needs more memory than a program may have")
+    except (OSError, ValueError) as error:
+        return error_answer(f"{type(error).__name__}: {error}")
+    return HEADER.pack(image.width, image.height, 3 * image.width * image.height) + image.tobytes()
+
+
+def error_answer(text: str) -> bytes:
+    text = text if len(text) <= MAX_ERROR else text[: MAX_ERROR // 2] + " [...] " + text[-MAX_ERROR // 2 :]
+    payload = (text or "failed").encode(errors="replace")
+    return HEADER.pack(0, 0, len(payload)) + payload
+
+
+def work(kind: str, settings: str) -> None:
+    """A worker's life: get ready, then answer one request after the other until the caller is gone."""
+    sandbox.die_with_parent()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(
+            "1000"
+        )  # short of memory, the kernel should take us, not the trainer
+    options = Options(**json.loads(settings))
+    options.layers = sandbox.Layers(**options.layers)
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0), os.dup2(nothing, 1)  # what libraries print must not get into the answers
+    renderers = {"python": python_renderer, "svg": svg_renderer, "browser": browser_renderer, "latex": latex_renderer}
+    try:
+        render = renderers[kind](options)
+    except (ToolMissing, ImportError, OSError) as error:
+        answers.write(error_answer(str(error)))
+        return
+    answers.write(HEADER.pack(0, 0, 0))
+    answers.flush()
+    while header := requests.read(8):
+        language, code = json.loads(requests.read(struct.unpack("<Q", header)[0]))
+        try:
+            answer = render(code, language)
+        except ProgramError as error:
+            answer = error_answer(str(error))
+        answers.write(answer)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] != ["--worker"] or len(sys.argv) != 4:
+        sys.exit("draw.py: this is the worker of render.py; run `python render.py FILE` instead.")
+    work(*sys.argv[2:])

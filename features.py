@@ -1,0 +1,191 @@
+"""A picture's frames, and what an encoder sees in them: the features that reward.py compares.
+
+A picture is cut into K tiles, in a grid that follows its aspect ratio, and shrunk to one thumbnail. An encoder turns
+each of these frames into features: `Pyramid` needs no weights, `DinoV2` is the paper's.
+
+Axes: F frames (thumbnail first, then the K tiles row by row), S frame side in pixels, D features.
+"""
+
+import math
+import os
+import re
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+# The released code's candidate grids (cols, rows). It sorts a Python set by area only, so the order within one area is
+# an accident of CPython, but it decides ties; hence written out.
+VINCICODER_GRIDS = [
+    *[(1, 1), (1, 2), (2, 1), (3, 1), (1, 3), (2, 2), (4, 1), (1, 4), (5, 1), (1, 5), (1, 6), (6, 1), (3, 2), (2, 3)],
+    *[(7, 1), (1, 7), (4, 2), (2, 4), (1, 8), (8, 1), (1, 9), (3, 3), (9, 1), (2, 5), (5, 2), (10, 1), (1, 10)],
+    *[(11, 1), (1, 11), (12, 1), (3, 4), (4, 3), (1, 12), (6, 2), (2, 6)],
+]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+EDGE = 0.1  # gradient (of full range a pixel) at which an edge counts half; text and hairlines lie above it
+MIN_TILE = 24  # px of the target; smaller tiles would hold less than one stroke
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Frames: pictures -> (1 + K, 3, S, S) uint8
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB copy with transparency composited on white, whatever the mode."""
+    if image.mode == "RGB":
+        return image
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def vincicoder_grid(width: int, height: int) -> tuple[int, int]:
+    """Tile grid (cols, rows) of the released code: closest aspect ratio; a tie goes to the larger grid if the picture
+    has more than half of that grid's pixels at 448 px a tile (InternVL's `find_closest_aspect_ratio`)."""
+    best, best_difference = (1, 1), math.inf
+    for cols, rows in VINCICODER_GRIDS:
+        difference = abs(width / height - cols / rows)
+        tie = difference == best_difference and width * height > 0.5 * 448 * 448 * cols * rows
+        if difference < best_difference or tie:
+            best, best_difference = (cols, rows), difference
+    return best
+
+
+def calibrated_grid(width: int, height: int) -> tuple[int, int]:
+    """Tile grid (cols, rows) of at most 12 tiles of at least MIN_TILE px: tiles as square as possible, many rather than
+    few. Minimises |log(tile aspect ratio)| + 1 / tiles."""
+
+    def cost(grid: tuple[int, int]) -> float:
+        cols, rows = grid
+        too_small = (cols > 1 and width < cols * MIN_TILE) or (rows > 1 and height < rows * MIN_TILE)
+        return math.inf if too_small else abs(math.log(width / cols * rows / height)) + 1 / (cols * rows)
+
+    return min(VINCICODER_GRIDS, key=cost)
+
+
+def cut_frames(image: Image.Image, thumbnail: Image.Image) -> Tensor:
+    """(F, 3, S, S) uint8: the thumbnail (S x S px), then the tiles of `image`, which has been resized to the grid. A
+    single tile is its own thumbnail: F = 1."""
+    side = thumbnail.width
+    small, pixels = (  # (3, S, S) and (3, rows * S, cols * S)
+        torch.frombuffer(bytearray(i.convert("RGB").tobytes()), dtype=torch.uint8)
+        .view(i.height, i.width, 3)
+        .permute(2, 0, 1)
+        for i in (thumbnail, image)
+    )
+    tiles = pixels.unfold(1, side, side).unfold(2, side, side)  # (3, rows, cols, S, S)
+    tiles = tiles.permute(1, 2, 0, 3, 4).flatten(0, 1)  # (K, 3, S, S)
+    return tiles if len(tiles) == 1 else torch.cat([small[None], tiles])
+
+
+def background_of(image: Image.Image) -> tuple[int, int, int]:
+    """The most frequent colour of an RGB picture, counted on at most 96 x 96 of its pixels."""
+    small = image.resize((min(96, image.width), min(96, image.height)), Image.Resampling.NEAREST)
+    return max(small.getcolors(96 * 96), key=lambda count_colour: count_colour)[1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Encoders: (F, 3, S, S) uint8 frames, (F, 3) background colours or None -> list of feature groups, each (F, D)
+
+
+def orientation_energy(pixels: Tensor) -> Tensor:
+    """(F, C, S, S) -> (F, 4, S, S): gradient magnitude, saturating at strong edges, spread over the orientations 0, 45,
+    90 and 135 degrees as cos^2 of the angle. Summed over colours as the structure tensor, so that an edge between two
+    colours of equal lightness counts, and an edge has the same energy whichever side is the darker one."""
+    padded = F.pad(pixels, (1, 1, 1, 1), mode="replicate")
+    dx = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]) / 2
+    dy = (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]) / 2
+    xx, yy, xy = dx.square().sum(1), dy.square().sum(1), (dx * dy).sum(1)  # (F, S, S)
+    magnitude = (xx + yy).sqrt()
+    diagonal = (xx + yy) / 2
+    energy = torch.stack([xx, diagonal + xy, yy, diagonal - xy], dim=1)
+    return energy / (magnitude * (magnitude + EDGE) + 1e-8)[:, None]
+
+
+class Pyramid:
+    """Weight-free features: colours against the background and edge orientations, each at several scales.
+
+    Every level halves the resolution with an overlapping 4 x 4 box, down to 2 or 3 cells a side: fine levels ask for exact
+    places, coarse ones still see a shape that has moved. Groups come in pairs (colour, edges), one pair a level.
+    """
+
+    tile_size = 112  # px, the largest frame side
+    paired = True
+
+    def frame_side(self, tile_width: float, tile_height: float) -> int:
+        """Frame side for a tile of that size: its own resolution in multiples of 16, at most `tile_size`."""
+        return max(16, min(self.tile_size, round(math.sqrt(tile_width * tile_height) / 16) * 16))
+
+    def __call__(self, frames: Tensor, backgrounds: Tensor | None) -> list[Tensor]:
+        pixels = frames.float() / 255
+        colour = pixels if backgrounds is None else pixels - backgrounds[:, :, None, None] / 255
+        red, green, blue = colour.unbind(1)
+        light, red_green, blue_yellow = red + green + blue, red - green, (red + green) / 2 - blue
+        colour = torch.stack([light / 3, 1.5 * red_green, 1.5 * blue_yellow], dim=1)
+        # wrong hue costs more than wrong lightness; a pale fill is content too, hence large differences saturate
+        strength = colour.square().sum(1, keepdim=True).sqrt()
+        maps = torch.cat([colour / (strength + 0.75), orientation_energy(pixels)], dim=1)  # (F, 3 + 4, S, S)
+        groups = []
+        while maps.shape[-1] >= 4:
+            maps = F.avg_pool2d(maps, 4, stride=2, padding=1, count_include_pad=False)
+            groups += [maps[:, :3].flatten(1), maps[:, 3:].flatten(1)]
+        return groups
+
+
+class DinoV2(nn.Module):
+    """DINOv2 of transformers. Feature: CLS token of the last layer, before the final layer norm, as the released code.
+
+    `name` is a folder, or a hub name such as facebook/dinov2-large (downloaded by transformers if it is not cached).
+    Raises FileNotFoundError for a folder that is not there, RuntimeError for one that holds no DINOv2.
+    """
+
+    tile_size = 448
+    paired = False
+
+    def __init__(self, name: str):
+        super().__init__()
+        from transformers import Dinov2Model
+
+        is_folder = os.path.isdir(name)
+        if not is_folder and (os.path.isabs(name) or not re.fullmatch(r"[\w-]+/[\w.-]+", name)):
+            raise FileNotFoundError(f"no encoder at {name!r}: give 'pyramid', a DINOv2 folder or a hub name (org/name)")
+        try:
+            self.model = Dinov2Model.from_pretrained(name, local_files_only=is_folder, dtype=torch.float32).eval()
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RuntimeError(f"cannot load a DINOv2 encoder from {name!r}: {reason}") from error
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
+        self.blanks: dict[
+            tuple, Tensor
+        ] = {}  # background colour -> unit feature (D,) of an empty frame; few in practice
+
+    def frame_side(self, tile_width: float, tile_height: float) -> int:
+        return self.tile_size
+
+    def __call__(self, frames: Tensor, backgrounds: Tensor | None) -> list[Tensor]:
+        if backgrounds is None:
+            return [self.cls(frames)]
+        for colour in {tuple(colour) for colour in backgrounds.tolist()} - self.blanks.keys():
+            blank = torch.tensor(colour, device=frames.device).view(1, 3, 1, 1).expand(1, 3, *frames.shape[2:])
+            self.blanks[colour] = F.normalize(self.cls(blank), dim=1)[0]
+        blanks = torch.stack([self.blanks[tuple(colour)] for colour in backgrounds.tolist()])
+        return [F.normalize(self.cls(frames), dim=1) - blanks]
+
+    def cls(self, frames: Tensor) -> Tensor:
+        """(F, 3, S, S) uint8 -> (F, D). Pixels pass through bfloat16, as in the released code."""
+        pixels = ((frames.float() / 255 - self.mean) / self.std).bfloat16().float()
+        return self.model.encoder(self.model.embeddings(pixels)).last_hidden_state[:, 0]
+
+
+def content(frames: Tensor, backgrounds: Tensor) -> Tensor:
+    """(F, 3, S, S) uint8, (F, 3) -> (F, 2) in [0, 1): how much a frame holds: its mean difference from the background
+    colour (half of full scale at 1/4 of the colour range), and its mean edge strength."""
+    pixels = frames.float() / 255
+    if pixels.shape[-1] > 64:  # a quarter of the pixels tells as much
+        pixels = F.avg_pool2d(pixels, 2)
+    difference = (pixels - backgrounds[:, :, None, None] / 255).square().sum(1).sqrt()
+    edges = orientation_energy(pixels).sum(1) / 2
+    return torch.stack([(difference / (difference + 0.25)).mean((1, 2)), edges.mean((1, 2))], dim=1)

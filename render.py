@@ -1,0 +1,337 @@
+"""Code + language -> picture, fast, in a sandbox. Knows nothing of models.
+
+    python render.py chart.py page.html -o pictures    # one PNG each; the language follows the suffix
+    python render.py --doctor                          # what works on this machine, what to install
+
+In Python:
+
+    with Renderer() as renderer:
+        rendering = renderer.render("<svg ...", "svg")      # or submit(...), which gives a Future
+
+One supervisor thread per slot takes jobs from one queue. It owns one warm worker process (`draw.py`) per kind of job,
+started when first needed, and kills a worker's whole process tree when a job misses its deadline or the worker breaks.
+Nothing that comes from a program is parsed, decoded or run in this process: workers answer with raw pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from PIL import Image
+
+import draw
+import sandbox
+from draw import HEADER, LANGUAGES, MAX_ERROR, SAMPLES, WORKER_KIND, Options, ToolMissing
+
+SUFFIXES = {".py": "python", ".svg": "svg", ".html": "html", ".htm": "html", ".tex": "latex", ".mmd": "mermaid"}
+MAX_CODE = 4 << 20  # characters of a program
+
+
+@dataclass
+class Rendering:
+    """image: RGB, alpha composited on white; None if there is an `error`. seconds: the job's own, without queueing."""
+
+    image: Image.Image | None
+    error: str | None
+    seconds: float
+
+
+class Worker:
+    """One sandboxed worker process, as its supervisor sees it."""
+
+    START_SECONDS, GRACE_SECONDS, MAX_JOBS = 60.0, 1.0, 2000  # grace: python and latex workers time out by themselves
+
+    def __init__(self, kind: str, options: Options):
+        """Start it and wait until it is ready. Raises ToolMissing with the worker's own sentence."""
+        self.options, self.jobs = options, 0
+        self.scratch = tempfile.TemporaryDirectory(prefix="nanovinci-", ignore_cleanup_errors=True)
+        inside = "/tmp" if options.layers.bwrap else self.scratch.name
+        environment = sandbox.clean_environment(inside)
+        for name in ("NANOVINCI_MERMAID", "PLAYWRIGHT_BROWSERS_PATH"):
+            if name in os.environ:
+                environment[name] = os.environ[name]
+        environment.setdefault("PLAYWRIGHT_BROWSERS_PATH", draw.browsers_folder())
+        prefix = []
+        if options.layers.bwrap:
+            own = [
+                draw.__file__,
+                sandbox.__file__,
+                draw.mermaid_script(),
+                draw.browsers_folder() if kind == "browser" else None,
+            ]
+            prefix = sandbox.bwrap_command([*sandbox.system_paths(), *(str(path) for path in own if path)])
+        command = [
+            *prefix,
+            sys.executable,
+            os.path.abspath(draw.__file__),
+            "--worker",
+            kind,
+            json.dumps(asdict(options)),
+        ]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            width, _, payload = self.receive(time.monotonic() + self.START_SECONDS)
+        except (OSError, TimeoutError) as error:
+            self.kill()
+            raise ToolMissing(f"the {kind} worker does not start ({error}); see `python render.py --doctor`") from None
+        if payload:
+            self.kill()
+            raise ToolMissing(payload.decode(errors="replace"))
+
+    def receive(self, deadline: float) -> tuple[int, int, bytes]:
+        """One answer (width, height, payload), checked: the worker is not trusted. Raises OSError or TimeoutError."""
+        pipe = self.process.stdout.fileno()
+        header = draw.read_bytes(pipe, HEADER.size, deadline)
+        if len(header) < HEADER.size:
+            raise OSError("the renderer's process ended")
+        width, height, size = HEADER.unpack(header)
+        if size != 3 * width * height if width else size > 8 * MAX_ERROR:
+            raise OSError("the renderer's process answered nonsense")
+        if width * height > self.options.max_pixels:
+            raise OSError("the renderer's process answered with too large a picture")
+        payload = draw.read_bytes(pipe, size, deadline)
+        if len(payload) < size:
+            raise OSError("the renderer's process ended")
+        return width, height, payload
+
+    def render(self, code: str, language: str) -> Rendering:
+        """Run one job. Raises OSError or TimeoutError when the worker is lost; it must then be killed."""
+        started = time.monotonic()
+        request = json.dumps([language, code]).encode()
+        self.process.stdin.write(struct.pack("<Q", len(request)) + request)
+        self.process.stdin.flush()
+        grace = self.GRACE_SECONDS if language in ("python", "latex") else 0
+        width, height, payload = self.receive(started + self.options.timeout + grace)
+        self.jobs += 1
+        seconds = time.monotonic() - started
+        if not width:
+            return Rendering(None, payload.decode(errors="replace"), seconds)
+        return Rendering(Image.frombytes("RGB", (width, height), payload), None, seconds)
+
+    def kill(self) -> None:
+        sandbox.kill_tree(self.process)
+        self.process.stdout.close()
+        with contextlib.suppress(OSError):  # what could not be written to it
+            self.process.stdin.close()
+        self.scratch.cleanup()
+
+
+class Renderer:
+    """Renders programs in parallel. A context manager: `close` kills every worker.
+
+    workers: jobs at a time, default one per CPU. timeout: seconds for one program, from its own start. memory_mb: MiB a
+    program may use. svg_side: px of an svg's longer side; other languages come at their natural size, scaled down to
+    max_pixels. allow_unsafe: run without a sandbox where the machine allows none; else that raises RuntimeError.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        timeout: float = 10.0,
+        memory_mb: int = 2048,
+        svg_side: int = 448,
+        max_pixels: int = 4_000_000,
+        allow_unsafe: bool = False,
+    ):
+        layers = sandbox.probe()
+        if not layers.safe and not allow_unsafe:
+            raise RuntimeError(
+                "No sandbox works here (neither bubblewrap nor Landlock, or no seccomp), so generated programs could "
+                "do all that you can; install bubblewrap, or accept that risk with --allow-unsafe-rendering."
+            )
+        if not layers.safe:
+            print("render.py: NO SANDBOX: generated programs run with all your rights.", file=sys.stderr)
+        elif not layers.bwrap:
+            print("render.py: bubblewrap does not work here; Landlock and seccomp alone confine.", file=sys.stderr)
+        self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers)
+        self.missing: dict[str, str] = {}  # worker kind -> what to install
+        self.jobs: queue.SimpleQueue = queue.SimpleQueue()
+        self.closed = False
+        count = workers or os.cpu_count() or 1
+        self.threads = [threading.Thread(target=self._supervise, daemon=True) for _ in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def submit(self, code: str, language: str) -> Future:
+        """A Future of Rendering. It never raises for a bad program: the Rendering carries the error."""
+        future: Future = Future()
+        error = None
+        if self.closed:
+            raise RuntimeError("This Renderer is closed; make a new one.")
+        if language not in LANGUAGES:
+            error = f"unknown language {language!r}; one of {', '.join(LANGUAGES)} is possible"
+        elif not code.strip():
+            error = "the program is empty"
+        elif len(code) > MAX_CODE:
+            error = f"the program is longer than {MAX_CODE} characters"
+        if error:
+            future.set_result(Rendering(None, error, 0.0))
+        else:
+            self.jobs.put((future, code, language))
+        return future
+
+    def render(self, code: str, language: str) -> Rendering:
+        """Render one program and wait for it."""
+        return self.submit(code, language).result()
+
+    def _supervise(self) -> None:
+        """A slot: its own worker per kind of job, one job at a time."""
+        workers: dict[str, Worker] = {}
+        while (job := self.jobs.get()) is not None:
+            future, code, language = job
+            if future.set_running_or_notify_cancel():
+                future.set_result(self._run(workers, code, language))
+        for worker in workers.values():
+            worker.kill()
+
+    def _run(self, workers: dict[str, Worker], code: str, language: str) -> Rendering:
+        kind = WORKER_KIND[language]
+        if kind in self.missing:
+            return Rendering(None, self.missing[kind], 0.0)
+        if kind in workers and workers[kind].jobs >= Worker.MAX_JOBS:
+            workers.pop(kind).kill()  # browsers grow
+        try:
+            worker = workers.get(kind) or workers.setdefault(kind, Worker(kind, self.options))
+        except ToolMissing as error:
+            self.missing[kind] = str(error)
+            return Rendering(None, str(error), 0.0)
+        started = time.monotonic()
+        try:
+            return worker.render(code, language)
+        except TimeoutError:
+            error = f"timeout: the program ran longer than {self.options.timeout:g} s"
+        except OSError as lost:
+            error = f"{lost} (out of memory, or a crash in the drawing library)"
+        workers.pop(kind).kill()
+        return Rendering(None, error, time.monotonic() - started)
+
+    def close(self) -> None:
+        """Drop waiting jobs (their futures are cancelled), let running ones end, kill every worker."""
+        self.closed = True
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.jobs.get_nowait()[0].cancel()
+        for _ in self.threads:
+            self.jobs.put(None)
+        for thread in self.threads:
+            thread.join()
+
+    def __enter__(self) -> Renderer:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+# ---- command line ----------------------------------------------------------------------------------------------------
+
+
+def doctor(renderer: Renderer) -> bool:
+    """Print what works here, by doing it. Returns whether every language does."""
+    layers = renderer.options.layers
+    holds = {"bwrap": layers.bwrap, f"landlock (ABI {layers.landlock})": layers.landlock, "seccomp": layers.seccomp}
+    print("sandbox   " + ", ".join(f"{name}: {'holds' if works else 'NOT HERE'}" for name, works in holds.items()))
+    packages = ("matplotlib", "numpy", "rdkit", "epam.indigo", "pyvips-binary", "playwright", "pypdfium2")
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            print(f"package   {package} {version(package)}")
+    print(
+        f"browser   {draw.chromium_path() or draw.browsers_folder()}\nmermaid   {draw.mermaid_script() or 'not installed: make setup'}"
+    )
+    every = True
+    for language in LANGUAGES:
+        renderer.render(SAMPLES[language], language)  # warm
+        result = renderer.render(SAMPLES[language], language)
+        every &= result.error is None
+        size = (
+            result.image and f"works, {result.image.width} x {result.image.height} px in {1000 * result.seconds:.0f} ms"
+        )
+        print(f"{language:9} {size or result.error}")
+    return every
+
+
+@dataclass
+class Config:
+    """Draw programs (.py .svg .html .tex .mmd) as PNG files, in a sandbox."""
+
+    files: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Programs to draw."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """A .png file for one program, else a folder; default: FILE.png beside each program."""
+    doctor: bool = False
+    """Say what works on this machine and what to install."""
+    timeout: float = 10.0
+    """Seconds for one program."""
+    workers: int | None = None
+    """Programs at a time; default: one per CPU."""
+    svg_side: int = 448
+    """Longer side of an svg's picture, px."""
+    allow_unsafe_rendering: bool = False
+    """Run programs without a sandbox if none works here: they can then do anything you can."""
+
+
+def draw_files(renderer: Renderer, files: tuple[Path, ...], output: Path | None) -> bool:
+    """Draw each file; returns whether all succeeded. Errors go to stderr."""
+    to_one_file = output is not None and output.suffix.lower() == ".png"
+    if to_one_file and len(files) > 1:
+        raise ValueError("Several programs cannot become one .png file; give -o a folder.")
+    jobs = []
+    for path in files:
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{path}: the suffix does not name a language; {' '.join(SUFFIXES)} do.")
+        jobs.append((path, renderer.submit(path.read_text(), SUFFIXES[path.suffix.lower()])))
+    succeeded = True
+    for path, job in jobs:
+        rendering = job.result()
+        target = output if to_one_file else (output or path.parent) / f"{path.stem}.png"
+        if rendering.image is None:
+            succeeded = False
+            print(f"{path}: {rendering.error}", file=sys.stderr)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            rendering.image.save(target)
+            print(f"{target}  {rendering.image.width} x {rendering.image.height}  {rendering.seconds:.2f} s")
+    return succeeded
+
+
+def main(config: Config) -> None:
+    """Exit status 1 if anything failed."""
+    if not config.files and not config.doctor:
+        sys.exit("render.py: name the programs to draw, or say --doctor; --help tells more.")
+    try:
+        with Renderer(
+            workers=1 if config.doctor else config.workers,
+            timeout=config.timeout,
+            svg_side=config.svg_side,
+            allow_unsafe=config.allow_unsafe_rendering,
+        ) as renderer:
+            succeeded = doctor(renderer) if config.doctor else draw_files(renderer, config.files, config.output)
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"render.py: {error}")
+    sys.exit(0 if succeeded else 1)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

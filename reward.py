@@ -1,0 +1,351 @@
+"""How much a rendering looks like its target picture: the coarse-to-fine visual reward of ViRL.
+
+    python reward.py target.png attempt.svg                    # a program: rendered in the sandbox, then scored
+    python reward.py target.png attempt.png -o compare.png     # a picture: scored as it is
+    python reward.py target.png attempt.py --mode vincicoder --encoder facebook/dinov2-large
+
+Both pictures are cut into K tiles (fine) and shrunk to one thumbnail (coarse); an encoder turns each of these 1 + K
+frames into features, and features are compared frame by frame. What comes out is
+
+    total = (1 - alignment_weight) * visual + alignment_weight * alignment                        all of them in [0, 1]
+
+Mode `vincicoder` gives the numbers of the paper's released code with a DINOv2 encoder: s = (cosine + 1) / 2 per frame,
+visual = plain mean over tiles and thumbnail. There an empty page is worth more than a half, and size is free.
+
+Mode `calibrated`, the default, measures features against those of an empty page in the target's background colour, so
+an empty page is worth 0 and "mostly white" earns nothing:
+
+    s(t, r) = <t, r> / (|t|^2 + |r|^2 - <t, r>)                      Tanimoto similarity; one of two equal shapes: 1/2
+    fine    = sum_k w_k s_k / sum_k w_k                              w_k: content of target plus rendering in tile k
+    visual  = shape * (coarse_weight * coarse + (1 - coarse_weight) * fine)
+    shape   = min(a, 1/a)^0.5 * min(q, 1/q)^0.1                      a: ratio of aspect ratios, q: ratio of diagonals
+
+Axes: F frames (thumbnail first, then the K tiles row by row), S frame side in pixels, D features.
+"""
+
+import hashlib
+import itertools
+import math
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+import tyro
+from PIL import Image
+from torch import Tensor
+
+from data import extract_code
+from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, to_rgb, vincicoder_grid
+from render import SUFFIXES, Renderer, Rendering
+
+
+@dataclass
+class Score:
+    """One rendering against its target. All values in [0, 1]; a failed rendering has visual 0 and keeps its error."""
+
+    total: float
+    visual: float
+    coarse: float
+    fine: list[float]  # (K,), row by row
+    alignment: float
+    executed: bool
+    error: str | None
+    grid: tuple[int, int] = (1, 1)  # (cols, rows), K = cols * rows
+    weights: list[float] = field(default_factory=list)  # (K,), sum 1: what each tile counts in the mean of `fine`
+    shape: float = 1.0  # factor for errors of aspect ratio and size
+
+    def fine_mean(self) -> float:
+        """What the tiles come to, each by its weight."""
+        return sum(w * s for w, s in zip(self.weights, self.fine, strict=True))
+
+
+def shape_factor(target: tuple[int, int], rendering: tuple[int, int]) -> float:
+    """min(a, 1/a)^0.5 * min(q, 1/q)^0.1 of two sizes (width, height): a square for a 4:3 picture costs 13 %, twice the
+    resolution 7 %, a pixel more or less nothing to speak of."""
+    aspect = target[0] * rendering[1] / (target[1] * rendering[0])
+    size = math.hypot(*target) / math.hypot(*rendering)
+    return min(aspect, 1 / aspect) ** 0.5 * min(size, 1 / size) ** 0.1
+
+
+def tanimoto(t: Tensor, r: Tensor) -> Tensor:
+    """(..., D), (..., D) -> (...) in [0, 1]: <t, r> / (|t|^2 + |r|^2 - <t, r>), 1 where both are empty."""
+    dot = (t * r).sum(-1)
+    union = t.square().sum(-1) + r.square().sum(-1) - dot
+    return torch.where(union > 1e-9, dot / union.clamp_min(1e-9), 1.0).clamp(0, 1)
+
+
+@dataclass
+class Target:
+    """A target's plan of frames, and its encoding, ready to be compared with any number of renderings."""
+
+    size: tuple[int, int]
+    grid: tuple[int, int]
+    side: int
+    background: tuple[int, int, int]
+    features: list[Tensor] = field(default_factory=list)  # groups of (F, D)
+    content: Tensor | None = None  # (F, 2)
+
+    def nbytes(self) -> int:
+        return sum(group.nbytes for group in self.features)
+
+
+class Reward:
+    """Scores renderings against targets: `Reward().score(targets, renderings, alignments)`.
+
+    mode: "calibrated" or "vincicoder". encoder: "pyramid", a DINOv2 folder, or a hub name. alignment_weight: share of
+    the alignment in `total`. coarse_weight: share of the thumbnail in `visual` (calibrated mode only; the released mode
+    takes a plain mean). batch_frames: frames encoded at a time. cache_mb: bound on the features of targets kept.
+    `frames_encoded` and `cache_hits` count the encoder's work and the targets it was spared.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["calibrated", "vincicoder"] = "calibrated",
+        encoder: str = "pyramid",
+        alignment_weight: float = 0.1,
+        coarse_weight: float = 0.5,
+        device: str = "cpu",
+        batch_frames: int = 64,
+        cache_mb: float = 512,
+    ):
+        if mode not in ("calibrated", "vincicoder"):
+            raise ValueError(f"unknown reward mode {mode!r}: use 'calibrated' or 'vincicoder'")
+        if not (0 <= alignment_weight <= 1 and 0 <= coarse_weight <= 1):
+            raise ValueError(f"alignment_weight {alignment_weight} and coarse_weight {coarse_weight} must lie in 0..1")
+        self.mode, self.alignment_weight, self.coarse_weight = mode, alignment_weight, coarse_weight
+        self.encoder = Pyramid() if encoder == "pyramid" else DinoV2(encoder).to(device)
+        self.device, self.batch_frames, self.cache_bytes = device, batch_frames, cache_mb * 2**20
+        self.cache: OrderedDict[bytes, Target] = OrderedDict()  # least recently used first
+        self.frames_encoded = self.cache_hits = 0
+
+    @torch.inference_mode()
+    def score(
+        self, targets: Sequence[Image.Image], renderings: Sequence[Rendering], alignments: Sequence[float]
+    ) -> list[Score]:
+        """One Score for each of B (target, rendering, alignment). Equal targets, and equal renderings of one target,
+        are encoded once. The score of one pair does not depend on the rest of the batch."""
+        if not len(targets) == len(renderings) == len(alignments):
+            lengths = f"{len(targets)} targets, {len(renderings)} renderings, {len(alignments)} alignments"
+            raise ValueError(f"{lengths}: give the same number of each")
+        pictures = {id(p): p for p in [*targets, *(r.image for r in renderings)] if p is not None}
+        hashes = {key: _hash(picture) for key, picture in pictures.items()}  # a group shares one object: hashed once
+        wanted, pairs = {}, {}
+        for target, rendering in zip(targets, renderings, strict=True):
+            if rendering.image is not None:
+                wanted[hashes[id(target)]] = target
+                pairs[hashes[id(target)], hashes[id(rendering.image)]] = rendering.image
+        visuals = self._compare(self._targets(wanted), pairs)
+
+        scores = []
+        for target, rendering, aligned in zip(targets, renderings, alignments, strict=True):
+            executed = rendering.image is not None
+            if executed:
+                parts = visuals[hashes[id(target)], hashes[id(rendering.image)]]
+            else:
+                grid = self._grid(target.size)
+                fine, weights = [0.0] * math.prod(grid), [1 / math.prod(grid)] * math.prod(grid)
+                parts = {"visual": 0.0, "coarse": 0.0, "fine": fine, "grid": grid, "weights": weights}
+            total = (1 - self.alignment_weight) * parts["visual"] + self.alignment_weight * aligned
+            scores.append(Score(total, alignment=aligned, executed=executed, error=rendering.error, **parts))
+        return scores
+
+    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        return vincicoder_grid(*size) if self.mode == "vincicoder" else calibrated_grid(*size)
+
+    def _targets(self, images: dict[bytes, Image.Image]) -> dict[bytes, Target]:
+        """Encodings of the targets, from the cache where it has them. The cache may forget some, the result has all."""
+        found = {key: self.cache[key] for key in images if key in self.cache}
+        self.cache_hits += len(found)
+        new, jobs = {}, []
+        for key in [key for key in images if key not in found]:
+            size, (cols, rows) = images[key].size, self._grid(images[key].size)
+            side = self.encoder.frame_side(size[0] / cols, size[1] / rows)
+            new[key] = Target(size, (cols, rows), side, background_of(to_rgb(images[key])))
+            jobs.append((key, images[key], new[key]))
+        for keys, features, contents in self._encode(jobs):
+            for i, key in enumerate(keys):
+                new[key].features, new[key].content = [group[i].clone() for group in features], contents[i].clone()
+        for key, target in {**found, **new}.items():
+            self.cache[key] = target
+            self.cache.move_to_end(key)
+        size = sum(target.nbytes() for target in self.cache.values())
+        while self.cache and size > self.cache_bytes:
+            size -= self.cache.popitem(last=False)[1].nbytes()
+        return {**found, **new}
+
+    def _encode(self, jobs: list[tuple[Any, Image.Image, Target]]) -> Iterator[tuple[list, list[Tensor], Tensor]]:
+        """Encodes pictures, each as the plan of its target says, in batches of P equally planned ones: (key, picture,
+        target) of each -> the P keys, the feature groups (P, F, D), the contents (P, F, 2)."""
+        jobs = sorted(jobs, key=lambda job: (job[2].side, math.prod(job[2].grid)))
+        for (_, tiles), group in itertools.groupby(jobs, key=lambda job: (job[2].side, math.prod(job[2].grid))):
+            group = list(group)
+            step = max(1, self.batch_frames // (1 + tiles))
+            for keys, images, targets in (zip(*group[i : i + step], strict=True) for i in range(0, len(group), step)):
+                pixels = torch.stack([self._frames(*job) for job in zip(images, targets, strict=True)]).to(self.device)
+                shape, pixels = pixels.shape[:2], pixels.flatten(0, 1)  # (P * F, 3, S, S)
+                colours = torch.tensor([target.background for target in targets], dtype=torch.float32)
+                colours = colours.repeat_interleave(shape[1], dim=0).to(self.device)  # (P * F, 3)
+                self.frames_encoded += len(pixels)
+                features = self.encoder(pixels, None if self.mode == "vincicoder" else colours)
+                yield keys, [f.unflatten(0, shape) for f in features], content(pixels, colours).unflatten(0, shape)
+
+    def _frames(self, image: Image.Image, target: Target) -> Tensor:
+        """(F, 3, S, S) uint8. The released code resizes before it converts (palettes by nearest neighbour, transparency
+        dropped) and takes the thumbnail from the original. We composite on white, resize once, shrink the result."""
+        size, small = (target.grid[0] * target.side, target.grid[1] * target.side), (target.side, target.side)
+        if self.mode == "vincicoder":
+            return cut_frames(image.resize(size), image.resize(small))
+        resized = to_rgb(image).resize(size, Image.Resampling.BILINEAR)
+        return cut_frames(resized, resized.resize(small, Image.Resampling.BOX))
+
+    def _compare(self, targets: dict[bytes, Target], pairs: dict[tuple[bytes, bytes], Image.Image]) -> dict:
+        """(target hash, rendering hash) -> the visual fields of Score."""
+        jobs = [(pair, image, targets[pair[0]]) for pair, image in pairs.items()]
+        if self.mode == "vincicoder":  # the released code stretches a rendering to the target's size first
+            jobs = [(pair, image.convert("RGB").resize(target.size), target) for pair, image, target in jobs]
+        visuals = {}
+        for keys, features, contents in self._encode(jobs):
+            wanted = [torch.stack(group) for group in zip(*(targets[key].features for key, _ in keys), strict=True)]
+            for pair, s, amount in zip(keys, self._similarity(wanted, features), contents, strict=True):
+                visuals[pair] = self._combine(s, targets[pair[0]], amount, pairs[pair].size)
+        return visuals
+
+    def _similarity(self, t: list[Tensor], r: list[Tensor]) -> Tensor:
+        """Groups of (P, F, D) twice -> (P, F). Edges make a pyramid's level count, colours make it count fully: a plain
+        page of the right colour is worth nothing, the right drawing in wrong colours a quarter."""
+        if self.mode == "vincicoder":
+            return ((F.cosine_similarity(torch.cat(t, -1), torch.cat(r, -1), dim=-1) + 1) / 2).clamp_max(1)
+        groups = torch.stack([tanimoto(a, b) for a, b in zip(t, r, strict=True)])  # (groups, P, F)
+        if not self.encoder.paired:
+            return groups[0]
+        colour, edges = groups[::2], groups[1::2]
+        return (0.25 * edges + 0.75 * (colour * edges).sqrt()).mean(0)
+
+    def _combine(self, s: Tensor, target: Target, contents: Tensor, size: tuple[int, int]) -> dict:
+        """s (F,): similarities of the frames; contents (F, 2), size: the rendering's -> the visual fields of Score."""
+        coarse, fine = s[0].item(), s[-math.prod(target.grid) :]
+        if self.mode == "vincicoder":
+            visual, shape, weights = s.mean().item(), 1.0, torch.full_like(fine, 1 / len(fine))
+        else:
+            shape = shape_factor(target.size, size)
+            weights = (target.content + contents).sum(1)[-len(fine) :] + 1e-6
+            weights = weights / weights.sum()
+            visual = self.coarse_weight * coarse + (1 - self.coarse_weight) * (weights * fine).sum().item()
+            edges, own_edges = target.content[0, 1].item(), contents[0, 1].item()
+            if target.content[0].sum() < 1e-4:  # an empty target: what counts is how little there is
+                visual = max(0.0, 1 - 4 * contents[0].sum().item())
+            elif own_edges < 0.1 * edges:  # next to a plain page, of which an encoder may think anything
+                visual *= own_edges / (0.1 * edges)
+            visual = min(1.0, visual) * shape
+        parts = {"visual": visual, "coarse": coarse, "fine": fine.tolist(), "weights": weights.tolist()}
+        return {**parts, "grid": target.grid, "shape": shape}
+
+
+def alignment(text: str, language: str) -> float:
+    """1.0 if the last fenced block of `text` in that language exists and holds anything, else 0.0."""
+    code = extract_code(text, language)
+    return float(bool(code and code.strip()))
+
+
+def _hash(image: Image.Image) -> bytes:
+    about = (image.mode, image.size, image.getpalette() if image.mode == "P" else None, image.info.get("transparency"))
+    return hashlib.blake2b(repr(about).encode() + image.tobytes(), digest_size=16).digest()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A picture of the score, and the command line
+
+
+def draw_tile_map(axes, target: Image.Image, score: Score) -> None:
+    """Draws the fine score over the faded target in matplotlib axes: red 0, green 1, paler where a tile counts less."""
+    (width, height), (cols, rows) = target.size, score.grid
+    opacity = [0.7 * min(1.0, weight * cols * rows) ** 0.5 for weight in score.weights]
+    tiles = torch.tensor([score.fine, opacity]).view(2, rows, cols).numpy()
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes.imshow(to_rgb(target).convert("L"), cmap="gray", vmin=-255, vmax=255, extent=extent, aspect="auto")
+    axes.imshow(tiles[0], cmap="RdYlGn", vmin=0, vmax=1, alpha=tiles[1], extent=extent, aspect="auto")
+    for k, similarity in enumerate(score.fine):
+        if score.weights[k] >= 0.01:
+            x, y = (k % cols + 0.5) * width / cols, (k // cols + 0.5) * height / rows
+            box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1.5}
+            axes.text(x, y, f"{similarity:.2f}", ha="center", va="center", fontsize=9, bbox=box)
+
+
+def write_comparison(path: Path, target: Image.Image, rendering: Image.Image, score: Score) -> None:
+    """Target | rendering | tile map as one picture, with the score in the title."""
+    from matplotlib.figure import Figure  # without pyplot: no window, no global state
+
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for axes, image, name in zip(panels, (target, rendering), ("target", "rendering"), strict=False):
+        axes.imshow(to_rgb(image), aspect="auto")
+        axes.set_title(f"{name}, {image.width} x {image.height}", fontsize=10)
+    draw_tile_map(panels[2], target, score)
+    panels[2].set_title(f"{score.grid[0]} x {score.grid[1]} tiles (paler: counts less)", fontsize=10)
+    for axes, (width, height) in zip(panels, (target.size, rendering.size, target.size), strict=True):
+        axes.set(xticks=[], yticks=[], box_aspect=min(4.0, max(0.25, height / width)))
+    parts = f"coarse {score.coarse:.3f}, fine {score.fine_mean():.3f}, shape {score.shape:.3f}"
+    figure.suptitle(f"visual {score.visual:.3f}  ({parts})", fontsize=13)
+    figure.savefig(path, dpi=110)
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Raises FileNotFoundError or ValueError, in one sentence, for a file that is missing or no whole picture."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        image = Image.open(path)
+        image.load()
+        return image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
+        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
+
+
+@dataclass
+class Config:
+    """Score an attempt against its target picture."""
+
+    target: tyro.conf.Positional[Path]
+    """The picture to be reproduced."""
+    attempt: tyro.conf.Positional[Path]
+    """A program (.py, .svg, .html, .tex, .mmd), or a picture that is scored as it is."""
+    mode: Literal["calibrated", "vincicoder"] = "calibrated"
+    """Calibrated: an empty page scores 0. Vincicoder: the paper's released numbers."""
+    encoder: str = "pyramid"
+    """Image features: "pyramid" (no weights), a DINOv2 folder, or a hub name such as facebook/dinov2-large."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("compare.png")
+    """Where the side-by-side picture goes: target, rendering, heat map of the tiles."""
+
+
+def main() -> None:
+    config = tyro.cli(Config)
+    try:
+        reward = Reward(config.mode, config.encoder)
+        target = open_picture(config.target)
+        language = SUFFIXES.get(config.attempt.suffix.lower())
+        if language is None:
+            rendering = Rendering(image=to_rgb(open_picture(config.attempt)), error=None, seconds=0.0)
+        else:
+            with Renderer(workers=1) as renderer:
+                rendering = renderer.render(config.attempt.read_text(encoding="utf-8"), language)
+        if rendering.image is None:
+            raise ValueError(f"{config.attempt} did not render, so it scores 0: {rendering.error}")
+        (score,) = reward.score([target], [rendering], [1.0])
+        write_comparison(config.out, target, rendering.image, score)
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"reward.py: {error}")
+    cols, rows = score.grid
+    print(f"visual  {score.visual:.4f}\ncoarse  {score.coarse:.4f}\nshape   {score.shape:.4f}")
+    print(f"fine    {score.fine_mean():.4f}, the mean of {cols} x {rows} tiles by their content:")
+    for row in range(rows):
+        print("        " + "  ".join(f"{s:.3f}" for s in score.fine[row * cols : (row + 1) * cols]))
+    print(f"wrote {config.out}")
+
+
+if __name__ == "__main__":
+    main()

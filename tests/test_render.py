@@ -1,0 +1,492 @@
+"""Every language draws; broken, endless, greedy and hostile programs fail in time, alone, and leave the worker usable."""
+
+import base64
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import draw
+import render
+import sandbox
+
+TIMEOUT = 4.0
+MISSING = {
+    "svg": None if find_spec("pyvips") else "pyvips is not installed",
+    "python": None if find_spec("matplotlib") else "matplotlib is not installed",
+    "latex": None if shutil.which("pdflatex") else "pdflatex is not installed",
+    "html": None if draw.chromium_path() else "chromium is not installed",
+}
+MISSING["mermaid"] = MISSING["html"] or (
+    None if draw.mermaid_script() else "mermaid.min.js is absent: run `make setup`"
+)
+
+pytestmark = pytest.mark.skipif(not sandbox.probe().safe, reason="no sandbox works on this machine")
+every_language = pytest.mark.parametrize("language", draw.LANGUAGES)
+
+
+def need(language):
+    if MISSING[language]:
+        pytest.skip(MISSING[language])
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    with render.Renderer(workers=1, timeout=TIMEOUT, memory_mb=1024) as shared:
+        yield shared
+
+
+def is_blank(image):
+    pixels = np.asarray(image)
+    return (pixels == pixels[0, 0]).all()
+
+
+def draws(renderer, code, language):
+    """The picture of a good program."""
+    result = renderer.render(code, language)
+    assert result.error is None, result.error
+    assert result.image.mode == "RGB" and not is_blank(result.image)
+    return result.image
+
+
+def fails(renderer, code, language, *words):
+    """A program fails with one of `words` in its error, in time, and the next program of that language works."""
+    started = time.monotonic()
+    result = renderer.render(code, language)
+    assert result.image is None and result.error
+    assert not words or any(word in result.error for word in words), result.error
+    assert time.monotonic() - started < TIMEOUT + 30
+    draws(renderer, draw.SAMPLES[language], language)
+    return result.error
+
+
+# ---- every language --------------------------------------------------------------------------------------------------
+
+
+@every_language
+def test_sample_is_drawn_the_same_each_time(renderer, language):
+    need(language)
+    first = draws(renderer, draw.SAMPLES[language], language)
+    assert first.tobytes() == draws(renderer, draw.SAMPLES[language], language).tobytes()
+
+
+BROKEN = {
+    "python": ("x = 1\nplot(x)", "line 2"),
+    "svg": ("<svg xmlns='http://www.w3.org/2000/svg'><rect", "svg"),
+    "latex": ("\\begin{tikzpicture}\\undefinedthing\\end{tikzpicture}", "Undefined control sequence"),
+    "mermaid": ("flowchart LR\n A --> --> B", "mermaid"),
+}
+
+
+@pytest.mark.parametrize("language", BROKEN)
+def test_broken_program(renderer, language):
+    need(language)
+    code, words = BROKEN[language]
+    fails(renderer, code, language, words)
+
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">{}</svg>'
+RECT = '<rect id="g0" width="9" height="9" fill="teal"/>'
+USE_BOMB = RECT + "".join(f'<g id="g{i + 1}">' + f'<use href="#g{i}"/>' * 10 + "</g>" for i in range(9))
+
+
+def png_bomb(side=15000):
+    """An svg that holds a PNG of `side` x `side` px, all black."""
+    compress, row = zlib.compressobj(9), bytes(1 + 3 * side)
+    pixels = b"".join(compress.compress(row) for _ in range(side)) + compress.flush()
+    chunks = (b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", pixels), (b"IEND", b"")
+    png = b"\x89PNG\r\n\x1a\n"
+    png += b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
+    return f'<image width="9" height="9" href="data:image/png;base64,{base64.b64encode(png).decode()}"/>'
+
+
+ENDLESS = {
+    "python": "while True: pass",
+    "svg": SVG.format(USE_BOMB),
+    "html": "<h1>x</h1><script>while (true) {}</script>",
+    "latex": "\\loop\\iftrue\\repeat",
+}
+
+
+@pytest.mark.parametrize("language", ENDLESS)
+def test_endless_program_is_stopped(renderer, language):
+    need(language)
+    fails(renderer, ENDLESS[language], language, "timeout")
+
+
+GREEDY = {
+    "python": "x = bytearray(20 << 30)",
+    "html": "<script>const hoard = []; while (true) hoard.push(new Array(1e6).fill(Math.random()))</script>",
+    "latex": "\\def\\a{x}\\loop\\edef\\a{\\a\\a}\\iftrue\\repeat",
+}
+
+
+@pytest.mark.parametrize("language", GREEDY)
+def test_greedy_program_is_stopped(renderer, language):
+    need(language)
+    fails(renderer, GREEDY[language], language)
+
+
+def test_greedy_svg_is_stopped():
+    """librsvg may draw nothing where the picture does not fit; it must not take the memory."""
+    need("svg")
+    with render.Renderer(workers=1, timeout=TIMEOUT, memory_mb=512) as small:
+        result = small.render(SVG.format(png_bomb()), "svg")
+        assert result.image is None or is_blank(result.image)
+        draws(small, draw.SAMPLES["svg"], "svg")
+
+
+@every_language
+def test_empty_program(renderer, language):
+    assert renderer.render(" \n", language).error == "the program is empty"
+
+
+def test_unknown_language_and_too_long(renderer):
+    assert "unknown language 'cobol'" in renderer.render("x", "cobol").error
+    assert "longer" in renderer.render("#" * (render.MAX_CODE + 1), "python").error
+
+
+# ---- python: how pictures are found ----------------------------------------------------------------------------------
+
+START = "import io, os\nimport matplotlib.pyplot as plt\nfig, ax = plt.subplots(figsize=(2, 1))\nax.plot([1, 3, 2])\n"
+FINISHES = {
+    "left open": "",
+    "show": "plt.show()",
+    "savefig": "plt.savefig('a.png')",
+    "savefig elsewhere": "plt.savefig('/nowhere/a.pdf', bbox_inches='tight')",
+    "savefig to a computed name": "fig.savefig(fname=os.path.join('.', f'{1}.svg'))",
+    "savefig to a buffer": "fig.savefig(io.BytesIO(), format='jpg')",
+    "closed after saving": "fig.savefig('a.png'); plt.close('all')",
+    "error after saving": "fig.savefig('a.png'); 1 / 0",
+    "exit after saving": "fig.savefig('a.png'); raise SystemExit(3)",
+    "canvas": "fig.canvas.print_png(io.BytesIO())",
+    "reads its own file": "from PIL import Image; fig.savefig('a.png'); Image.open('a.png').rotate(9).save('b.png')",
+    "a word in a comment": "# rdkit, indigo, fig.savefig('x')",
+}
+
+
+@pytest.mark.parametrize("finish", FINISHES.values(), ids=FINISHES.keys())
+def test_python_pictures_are_captured(renderer, finish):
+    need("python")
+    draws(renderer, START + finish, "python")
+
+
+def test_python_svg_and_pillow_files(renderer):
+    need("python")
+    draws(renderer, f"open('a.svg', 'w').write('''{draw.SAMPLES['svg']}''')", "python")
+    code = "from PIL import Image\nim = Image.new('RGBA', (4, 4))\nim.putpixel((0, 0), (0, 0, 255, 255))\nim.save('/x/y.png')"
+    image = draws(renderer, code, "python")
+    assert image.getpixel((0, 0)) == (0, 0, 255) and image.getpixel((3, 3)) == (255, 255, 255)
+
+
+MOLECULE = "from rdkit import Chem\nfrom rdkit.Chem import Draw\nfrom rdkit.Chem.Draw import rdMolDraw2D\n"
+MOLECULE += "mol = Chem.MolFromSmiles('CCO')\n"
+DRAWER = "d = rdMolDraw2D.MolDraw2D{}(99, 99); d.DrawMolecule(mol); d.FinishDrawing()\n"
+
+
+@pytest.mark.skipif(not find_spec("rdkit"), reason="rdkit is not installed")
+@pytest.mark.parametrize(
+    "finish",
+    [
+        DRAWER.format("Cairo") + "d.WriteDrawingText('/tmp/x/a.png')",
+        DRAWER.format("SVG") + "open('a.svg', 'w').write(d.GetDrawingText())",
+        "Draw.MolToFile(mol, '/nowhere/a.png')",
+        "Draw.MolToImage(mol).save('a.png')",
+        "Draw.MolsToGridImage([mol, mol]).show()",
+    ],
+)
+def test_molecules(renderer, finish):
+    draws(renderer, MOLECULE + finish, "python")
+
+
+@pytest.mark.skipif(not find_spec("indigo"), reason="epam.indigo is not installed")
+def test_indigo(renderer):
+    code = "from indigo import Indigo\nfrom indigo.renderer import IndigoRenderer\ni = Indigo()\n"
+    draws(renderer, code + "IndigoRenderer(i).renderToFile(i.loadMolecule('CCO'), '/nowhere/a.png')", "python")
+
+
+@pytest.mark.parametrize("code", ["# nothing", "print('hello')", "import os; os._exit(0)", "exit()"])
+def test_no_figure_is_an_error(renderer, code):
+    need("python")
+    fails(renderer, code, "python", "without drawing a figure", "before a picture")
+
+
+def test_error_text_is_the_programs_own(renderer):
+    need("python")
+    error = fails(renderer, "def f():\n    return undefined\n\nf()", "python")
+    assert error == "line 4: f()\nline 2: return undefined\nNameError: name 'undefined' is not defined"
+
+
+def test_unseeded_randomness_is_seeded(renderer):
+    need("python")
+    code = "import random, numpy, matplotlib.pyplot as plt\nplt.plot(numpy.random.rand(9) * random.random())"
+    assert draws(renderer, code, "python").tobytes() == draws(renderer, code, "python").tobytes()
+
+
+def test_resolution_is_kept_but_capped(renderer):
+    need("python")
+    assert draws(renderer, START + "fig.savefig('a.png', dpi=150)", "python").size == (300, 150)
+    width, height = draws(renderer, START + "fig.savefig('a.png', dpi=5000)", "python").size
+    assert width * height <= 4_000_000 and abs(width / height - 2) < 0.01
+
+
+# ---- python: attacks -------------------------------------------------------------------------------------------------
+
+ATTACKS = {
+    "read a file": "open('/etc/passwd').read()",
+    "list the project": f"import os; os.listdir({str(Path(render.__file__).parent / 'tests')!r})",
+    "internet": "import socket; socket.create_connection(('127.0.0.1', 80))",
+    "udp": "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM)",
+    "unix socket": "import socket; socket.socket(socket.AF_UNIX)",
+    "shell": "import os; assert os.system('true') == 0",
+    "fork": "import os; os.fork()",
+    "exec": "import os; os.execv('/bin/true', ['true'])",
+    "subprocess": "import subprocess; subprocess.run(['true'])",
+    "write outside": "open('/tmp/outside', 'w')",
+    "write to home": "import os; open(os.path.expanduser('~/outside'), 'w')",
+    "write up": "open('../outside', 'w')",
+    "parent's environment": "import os; open(f'/proc/{os.getppid()}/environ').read()",
+    "kill the parent": "import os; os.kill(os.getppid(), 9)",
+    "kill all": "import os; os.kill(-1, 9)",
+    "renice the parent": "import os; os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+    "limit the parent": "import os, resource; resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (0, 0))",
+    "change modes": "import os; os.chmod('/tmp', 0)",
+    "a huge file": "f = open('x', 'wb')\nfor _ in range(1000): f.write(bytes(1 << 20))",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+def test_python_attack_is_refused(renderer, attack):
+    need("python")
+    fails(renderer, attack, "python", "Error", "refused")
+
+
+def test_environment_holds_nothing_of_ours(renderer, monkeypatch):
+    need("python")
+    code = "import os\nassert not [k for k in os.environ if 'PYTEST' in k or 'SECRET' in k]\n" + draw.SAMPLES["python"]
+    draws(renderer, code, "python")
+
+
+def test_job_inherits_no_descriptors(renderer):
+    need("python")
+    code = """
+import os
+open_ones = []
+for fd in range(3, 1000):
+    try:
+        os.fstat(fd)
+        open_ones.append(fd)
+    except OSError:
+        pass
+assert open_ones == [3], open_ones  # 3 is the pipe for its own picture
+"""
+    draws(renderer, code + draw.SAMPLES["python"], "python")
+
+
+def test_programs_do_not_see_each_other(renderer):
+    need("python")
+    leak = "import math\nmath.leak = 1\nopen('leak.txt', 'w').write('x')\n"
+    draws(renderer, leak + draw.SAMPLES["python"], "python")
+    check = "import os, math\nassert not hasattr(math, 'leak') and not os.listdir()\n"
+    draws(renderer, check + draw.SAMPLES["python"], "python")
+
+
+# ---- hostile documents -----------------------------------------------------------------------------------------------
+
+
+def test_svg_reads_no_files(renderer, tmp_path):
+    need("svg")
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    for address in (f"{tmp_path}/red.png", f"file://{tmp_path}/red.png", "/etc/passwd"):
+        result = renderer.render(SVG.format(f'<image href="{address}" width="9" height="9"/>'), "svg")
+        assert result.image is None or is_blank(result.image) and result.image.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_svg_side_and_transparency(renderer):
+    need("svg")
+    image = draws(renderer, draw.SAMPLES["svg"], "svg")
+    assert image.size == (448, 336) and image.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_html_reaches_neither_files_nor_network(renderer, tmp_path):
+    need("html")
+    import http.server
+
+    hits = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            hits.append(self.path)
+
+    (tmp_path / "a.html").write_text("<body style='background: red'></body>")
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        page = f"""<body style="margin:0"><iframe src="file://{tmp_path}/a.html"></iframe><img src="http://{address}/i">
+        <script>fetch("http://{address}/f").catch(() => {{}}); new WebSocket("ws://{address}/w");
+        window.open("http://{address}/p"); alert("hello")</script></body>"""
+        image = draws(renderer, page + draw.SAMPLES["html"], "html")
+        server.shutdown()
+    assert not hits
+    assert not (np.asarray(image) == (255, 0, 0)).all(-1).any()
+
+
+def test_html_pages_share_nothing(renderer):
+    need("html")
+    page = "<body><script>document.body.innerHTML = '<h1>' + (localStorage.x || document.cookie || name || 'new');"
+    page += "localStorage.x = document.cookie = name = 'old'; setTimeout(() => { while (true) {} }, 3000)</script>"
+    assert draws(renderer, page, "html").tobytes() == draws(renderer, page, "html").tobytes()
+
+
+def test_html_height_is_capped(renderer):
+    need("html")
+    image = draws(renderer, "<div style='height:500000px;background:linear-gradient(90deg,red,blue)'></div>", "html")
+    assert image.width * image.height <= 4_000_000 and image.height > 2 * image.width
+
+
+def test_latex_formula_page_and_size(renderer):
+    need("latex")
+    formula = draws(renderer, "$$\\int_0^1 x\\,dx = \\frac{1}{2}$$", "latex")
+    assert formula.width < 500 and formula.height < 200
+    page = draws(renderer, "\\documentclass{article}\\begin{document}Hello.\\end{document}", "latex")
+    assert page.width < 300 and page.height < 100  # cropped, and without its page number
+    document = "\\documentclass{article}\\begin{document}\\mbox{}\\end{document}"
+    fails(renderer, document, "latex", "page is empty")
+    huge = "\\documentclass{standalone}\\begin{document}\\rule{500cm}{500cm}\\end{document}"
+    fails(renderer, huge, "latex", "inches", "Dimension too large")
+
+
+@pytest.mark.parametrize("command", ["\\input{/etc/passwd}", "\\input{|id}", "\\openout5=/tmp/outside.tex"])
+def test_latex_attack_is_refused(renderer, command):
+    need("latex")
+    result = renderer.render(f"\\newwrite\\f x {command} \\immediate\\write18{{touch /tmp/outside}}", "latex")
+    assert result.image is None or command.startswith("\\openout")
+    assert not Path("/tmp/outside").exists() and not Path("/tmp/outside.tex").exists()
+
+
+# ---- the pool --------------------------------------------------------------------------------------------------------
+
+
+def processes_of_ours():
+    return [pid for pid in sandbox.descendants(os.getpid()) if Path(f"/proc/{pid}").exists()]
+
+
+def test_slow_job_holds_nobody_up_and_nothing_survives():
+    need("python")
+    before = set(processes_of_ours())
+    with render.Renderer(workers=2, timeout=TIMEOUT) as pool:
+        for job in [pool.submit(draw.SAMPLES["python"], "python") for _ in range(4)]:
+            assert job.result().error is None
+        slow = pool.submit(ENDLESS["python"], "python")
+        fast = [pool.submit(draw.SAMPLES["python"], "python") for _ in range(5)]
+        assert all(job.result().error is None for job in fast)
+        assert not slow.done()
+        assert "timeout" in slow.result().error
+    assert set(processes_of_ours()) <= before
+
+
+def test_children_of_an_endless_job_are_gone():
+    need("html")
+    before = set(processes_of_ours())
+    with render.Renderer(workers=1, timeout=2) as pool:
+        draws(pool, draw.SAMPLES["html"], "html")
+        assert len(set(processes_of_ours()) - before) > 2
+        assert "timeout" in pool.render(ENDLESS["html"], "html").error
+        deadline = time.monotonic() + 10
+        while set(processes_of_ours()) - before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not set(processes_of_ours()) - before
+
+
+def test_workers_die_with_their_caller():
+    need("svg")
+    code = "import render, os, sandbox, draw\nr = render.Renderer(workers=1)\nr.render(draw.SAMPLES['svg'], 'svg')\n"
+    code += "print(*sandbox.descendants(os.getpid()), flush=True)\nos.kill(os.getpid(), 9)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(render.__file__).parent
+    )
+    pids = ended.stdout.split()
+    assert pids
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_closed_renderer_and_cancelled_jobs():
+    need("svg")
+    pool = render.Renderer(workers=1)
+    jobs = [pool.submit(draw.SAMPLES["svg"], "svg") for _ in range(20)]
+    pool.close()
+    assert all(job.done() for job in jobs)
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit(draw.SAMPLES["svg"], "svg")
+
+
+@pytest.mark.parametrize("language", ["python", "svg", "latex", "html"])
+def test_landlock_and_seccomp_alone_confine(monkeypatch, capsys, language):
+    need(language)
+    if not sandbox.probe().landlock:
+        pytest.skip("no Landlock here")
+    alone = sandbox.Layers(bwrap=False, landlock=sandbox.probe().landlock, seccomp=True)
+    monkeypatch.setattr(sandbox, "probe", lambda: alone)
+    before = set(processes_of_ours())
+    with render.Renderer(workers=1, timeout=TIMEOUT) as pool:
+        draws(pool, draw.SAMPLES[language], language)
+        fails(pool, ENDLESS[language], language, "timeout")
+        if language == "python":
+            for attack in ATTACKS.values():
+                result = pool.render(attack, language)
+                assert result.image is None and "Error" in result.error, attack
+    assert "bubblewrap does not work" in capsys.readouterr().err
+    assert set(processes_of_ours()) <= before
+
+
+def test_no_sandbox_is_refused(monkeypatch):
+    monkeypatch.setattr(sandbox, "probe", lambda: sandbox.Layers(bwrap=False, landlock=0, seccomp=False))
+    with pytest.raises(RuntimeError, match="--allow-unsafe-rendering"):
+        render.Renderer()
+
+
+def test_real_programs_render(renderer):
+    folder = Path(__file__).parents[2] / "shared/data/real"
+    if not folder.is_dir():
+        pytest.skip("../shared/data/real is not here")
+    rows = [json.loads(line) for line in (folder / "MANIFEST.jsonl").read_text().splitlines()]
+    for row in [row for row in rows if not MISSING[row["language"]]][::25]:
+        draws(renderer, (folder / row["path"]).read_text(), row["language"])
+
+
+# ---- command line ----------------------------------------------------------------------------------------------------
+
+
+def run(*arguments):
+    command = [sys.executable, render.__file__, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_command_line(tmp_path):
+    need("svg")
+    good, bad = tmp_path / "good.svg", tmp_path / "bad.svg"
+    good.write_text(draw.SAMPLES["svg"])
+    bad.write_text("no svg")
+    ended = run(good, "-o", tmp_path / "x.png")
+    assert ended.returncode == 0 and (tmp_path / "x.png").exists(), ended.stderr
+    ended = run(good, bad, "-o", tmp_path / "folder")
+    assert ended.returncode == 1 and (tmp_path / "folder/good.png").exists()
+    assert "bad.svg" in ended.stderr and "Traceback" not in ended.stderr
+    for wrong in ([tmp_path / "absent.svg"], [tmp_path], [], [good, "--colour", "red"]):
+        ended = run(*wrong)
+        assert ended.returncode != 0 and ended.stderr and "Traceback" not in ended.stderr

@@ -1,0 +1,410 @@
+"""The reward: the paper's released numbers in one mode, sensible properties in the other."""
+
+import importlib.util
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFilter
+from scipy.stats import spearmanr
+from torch.nn.functional import cosine_similarity
+
+import features
+import reward
+from render import Rendering
+from reward import Reward
+
+ROOT = Path(__file__).parents[1]
+FACTS = ROOT.parent / "shared" / "reference"
+needs_facts = pytest.mark.skipif(not FACTS.is_dir(), reason="needs ../shared/reference, the released code's numbers")
+KINDS = ("circle", "square", "triangle")
+COLOURS = ("crimson", "royalblue", "seagreen", "darkorange", "purple", "teal", "black", "gold")
+
+
+def draw(shapes, background="white", side=64, scale=4) -> Image.Image:
+    """A picture of [(kind, x, y, radius, colour)], anti-aliased."""
+    image = Image.new("RGB", (side * scale, side * scale), background)
+    pen = ImageDraw.Draw(image)
+    for kind, x, y, r, colour in shapes:
+        box = [(x - r) * scale, (y - r) * scale, (x + r) * scale, (y + r) * scale]
+        if kind == "circle":
+            pen.ellipse(box, fill=colour)
+        elif kind == "square":
+            pen.rectangle(box, fill=colour)
+        else:
+            pen.polygon([(box[0], box[3]), (box[2], box[3]), (x * scale, box[1])], fill=colour)
+    return image.resize((side, side), Image.Resampling.BOX)
+
+
+def shapes_of(seed: int, n: int = 2):
+    """n shapes in different quarters of a 64 px picture, of different colours."""
+    rng = np.random.default_rng(seed)
+    colours, quarters = rng.permutation(len(COLOURS))[:n], rng.permutation(4)[:n]
+    return [
+        (
+            KINDS[rng.integers(3)],
+            14 + 32 * (q % 2) + int(rng.integers(4)),
+            14 + 32 * (q // 2) + int(rng.integers(4)),
+            int(rng.integers(7, 12)),
+            COLOURS[c],
+        )
+        for q, c in zip(quarters, colours, strict=True)
+    ]
+
+
+def line_drawing(seed: int, size=(480, 360)) -> Image.Image:
+    """Thin black lines and small text on white, as a chart, a molecule or a formula."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(image)
+    points = [(int(x), int(y)) for x, y in rng.uniform(0.1, 0.9, (7, 2)) * size]
+    pen.line(points, fill="black", width=2)
+    for x, y in points[:4]:
+        pen.text((x, y), f"{rng.integers(100)}", fill="black")
+    return image
+
+
+def shifted(image: Image.Image, pixels: int) -> Image.Image:
+    moved = Image.new("RGB", image.size, "white")
+    moved.paste(image, (pixels, 0))
+    return moved
+
+
+def scores(target: Image.Image, *attempts: Image.Image, by: Reward | None = None) -> list[reward.Score]:
+    renderings = [Rendering(image=attempt, error=None, seconds=0.0) for attempt in attempts]
+    return (by or Reward()).score([target] * len(attempts), renderings, [1.0] * len(attempts))
+
+
+def visuals(target, *attempts, by=None) -> list[float]:
+    return [score.visual for score in scores(target, *attempts, by=by)]
+
+
+@pytest.fixture(scope="module")
+def dino_folder(tmp_path_factory):
+    """A DINOv2 with random weights, large enough ones that pictures differ in its eyes."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    config = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, patch_size=56, image_size=448)
+    torch.manual_seed(0)
+    model = Dinov2Model(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    folder = tmp_path_factory.mktemp("dino")
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+# The released reward, written down independently of reward.py ---------------------------------------------------------
+
+
+def released_grid(width, height):
+    grids = {(i, j) for n in range(1, 13) for i in range(1, n + 1) for j in range(1, n + 1) if i * j <= 12}
+    best, best_difference = (1, 1), float("inf")
+    for i, j in sorted(grids, key=lambda grid: grid[0] * grid[1]):
+        difference = abs(width / height - i / j)
+        larger = difference == best_difference and width * height > 0.5 * 448 * 448 * i * j
+        if difference < best_difference or larger:
+            best, best_difference = (i, j), difference
+    return best
+
+
+def released_frames(image):
+    cols, rows = released_grid(*image.size)
+    resized = image.resize((448 * cols, 448 * rows))
+    corners = [(448 * (k % cols), 448 * (k // cols)) for k in range(cols * rows)]
+    frames = [resized.crop((x, y, x + 448, y + 448)) for x, y in corners]
+    if len(frames) > 1:
+        frames.append(image.resize((448, 448)))
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    pixels = np.stack([(np.asarray(f.convert("RGB"), np.float32) / 255 - mean) / std for f in frames])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).bfloat16().float()
+
+
+@torch.no_grad()
+def released_reward(folder, target, generated):
+    from transformers import Dinov2Model
+
+    model = Dinov2Model.from_pretrained(folder).eval()
+    pictures = target, generated.convert("RGB").resize(target.size, Image.Resampling.BICUBIC)
+    cls = [model(released_frames(p), output_hidden_states=True).hidden_states[-1][:, 0] for p in pictures]
+    return ((cosine_similarity(*cls) + 1) / 2).mean().item()
+
+
+# Mode vincicoder ------------------------------------------------------------------------------------------------------
+
+
+@needs_facts
+def test_tile_grids_equal_the_released_codes():
+    for fact in json.loads((FACTS / "tiling_facts.json").read_text())["facts"]:
+        assert features.vincicoder_grid(fact["width"], fact["height"]) == (fact["cols"], fact["rows"]), fact
+
+
+@needs_facts
+def test_rewards_equal_the_released_codes():
+    spec = importlib.util.spec_from_file_location("facts", FACTS / "reward_facts_gen.py")
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    facts = json.loads((FACTS / "reward_facts.json").read_text())["pairs"]
+    names, targets, attempts = zip(*generator.pairs(), strict=True)
+    assert list(names) == [fact["name"] for fact in facts]
+    renderings = [Rendering(image=attempt, error=None, seconds=0.0) for attempt in attempts]
+    by = Reward("vincicoder", str(FACTS / "tiny_dino"), batch_frames=16)
+    for score, fact in zip(by.score(targets, renderings, [0.0] * len(targets)), facts, strict=True):
+        assert score.visual == pytest.approx(fact["reward"], abs=2e-4), fact["name"]
+        cosines = [*fact["cosine_per_frame"]]
+        coarse = cosines.pop() if len(cosines) > 1 else cosines[0]
+        assert [2 * s - 1 for s in score.fine] == pytest.approx(cosines, abs=2e-3), fact["name"]
+        assert 2 * score.coarse - 1 == pytest.approx(coarse, abs=2e-3), fact["name"]
+
+
+def test_vincicoder_mode_equals_an_independent_reference(dino_folder):
+    grey = line_drawing(3, (300, 200)).convert("L")
+    palette = line_drawing(4, (200, 260)).quantize(16)
+    clear = line_drawing(5, (120, 40)).convert("RGBA")
+    clear.putalpha(clear.convert("L").point(lambda v: 255 - v))
+    by = Reward("vincicoder", dino_folder, batch_frames=8)
+    for target in (line_drawing(0), draw(shapes_of(1)), grey, palette, clear):
+        for attempt in (line_drawing(6), target.convert("RGB")):
+            expected = released_reward(dino_folder, target, attempt)
+            assert visuals(target, attempt, by=by)[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_vincicoder_grid_is_the_sorted_set_of_the_released_code():
+    rng = np.random.default_rng(0)
+    sizes = [(w, h) for w in (1, 30, 448, 640, 1000, 3000) for h in (1, 30, 448, 640, 1000, 3000)]
+    for width, height in sizes + rng.integers(1, 3000, (200, 2)).tolist():
+        assert features.vincicoder_grid(width, height) == released_grid(width, height), (width, height)
+
+
+# Mode calibrated ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoder", ["pyramid", "dino"])
+def test_identical_is_one_and_plain_pages_are_nothing(encoder, dino_folder):
+    by = Reward(encoder="pyramid" if encoder == "pyramid" else dino_folder)
+    for target in (draw(shapes_of(0)), draw(shapes_of(1, 3), "navy"), line_drawing(2), line_drawing(3, (900, 200))):
+        mean = target.resize((1, 1), Image.Resampling.BOX).resize(target.size)
+        plain = [Image.new("RGB", target.size, colour) for colour in ("white", "black", "crimson", "#eeeeee")]
+        same, *rest = visuals(target, target.copy(), mean, *plain, by=by)
+        assert same == pytest.approx(1.0, abs=1e-6)
+        assert max(rest) <= 0.02
+
+
+def test_a_dot_on_a_plain_page_is_hardly_worth_more():
+    target = draw(shapes_of(1))
+    assert (
+        max(visuals(target, draw([("square", 60, 60, 1, "black")]), draw([("square", 60, 60, 1, "red")], "grey"))) < 0.1
+    )
+
+
+def test_signal_on_small_scenes():
+    """Right ~1, a little off a little less, wrong colour clearly lower, one of two about half, unrelated near 0."""
+    by, values = Reward(), {"off by 4": [], "recoloured": [], "one missing": [], "unrelated": []}
+    far_colour = dict(
+        zip(COLOURS, ("teal", "gold", "purple", "royalblue", "gold", "crimson", "gold", "royalblue"), strict=True)
+    )
+    for seed in range(20):
+        first, second = shapes_of(seed)
+        kind, x, y, r, colour = first
+        values["off by 4"].append(draw([(kind, x + 4, y, r, colour), second]))
+        values["recoloured"].append(draw([(kind, x, y, r, far_colour[colour]), second]))
+        values["one missing"].append(draw([second]))
+        values["unrelated"].append(draw(shapes_of(seed + 100)))
+    targets = [draw(shapes_of(seed)) for seed in range(20)]
+    means = {
+        name: np.mean([visuals(target, attempt, by=by)[0] for target, attempt in zip(targets, attempts, strict=True)])
+        for name, attempts in values.items()
+    }
+    assert 0.8 < means["off by 4"] < 0.95, means
+    assert 0.5 < means["recoloured"] < 0.8, means
+    assert 0.4 < means["one missing"] < 0.7, means
+    assert means["unrelated"] < 0.35, means
+
+
+def graded(seed):
+    """name -> pictures that differ more and more from draw(shapes_of(seed, 3))."""
+    (kind, x, y, r, colour), *others = shapes = shapes_of(seed, 3)
+    target = draw(shapes)
+    red, green, blue = Image.new("RGB", (1, 1), colour).getpixel((0, 0))
+    tints = [tuple(round(c + (255 - c - c) * k / 6) for c in (red, green, blue)) for k in range(5)]
+    return target, {
+        "shift": [shifted(target, k) for k in (0, 1, 2, 3, 5, 7, 10)],
+        "move one": [draw([(kind, x, y + k, r, colour), *others]) for k in (0, 1, 2, 3, 5, 8)],
+        "scale": [draw([(kind, x, y, r * k, colour), *others]) for k in (1, 1.1, 1.25, 1.5, 1.75)],
+        "colour": [draw([(kind, x, y, r, tint), *others]) for tint in tints],
+        "missing": [draw(shapes[: 3 - k]) for k in range(4)],
+        "blur": [target.filter(ImageFilter.GaussianBlur(k)) for k in (0, 0.7, 1.5, 3, 6)],
+        "smaller canvas": [target.resize((64, 64 - k)) for k in (0, 4, 8, 16, 32)],
+    }
+
+
+def test_more_error_costs_more():
+    by, correlations = Reward(), {}
+    for seed in range(8):
+        target, kinds = graded(seed)
+        for name, attempts in kinds.items():
+            values = visuals(target, *attempts, by=by)
+            assert values[0] == pytest.approx(1.0, abs=1e-6) and max(values[1:]) < 1
+            correlations.setdefault(name, []).append(-spearmanr(range(len(values)), values).statistic)
+    assert all(np.mean(values) >= 0.9 for values in correlations.values()), correlations
+    assert np.mean([value >= 0.9 for values in correlations.values() for value in values]) >= 0.95, correlations
+
+
+def test_small_errors_of_line_drawings_cost_little_and_other_drawings_are_low():
+    by = Reward()
+    for seed in range(6):
+        target = line_drawing(seed)
+        near, far, other, gone = visuals(
+            target,
+            shifted(target, 2),
+            shifted(target, 24),
+            line_drawing(seed + 50),
+            Image.new("RGB", (480, 360), "white"),
+            by=by,
+        )
+        assert near > 0.75 > far > other > gone and other < 0.4
+
+
+def test_order_same_perturbed_other_blank():
+    by, right, total = Reward(), 0, 0
+    for seed in range(30):
+        shapes = shapes_of(seed, 1 + seed % 3)
+        kind, x, y, r, colour = shapes[0]
+        perturbed = draw([(kind, x + 2, y, r, colour), *shapes[1:]])
+        ranked = [draw(shapes), perturbed, draw(shapes_of(seed + 200, 2)), Image.new("RGB", (64, 64), "white")]
+        values = visuals(draw(shapes), *ranked, by=by)
+        right += sum(a > b for a, b in itertools.pairwise(values))
+        total += 3
+    assert right / total >= 0.97
+
+
+def test_aspect_and_size_errors_cost_moderately():
+    target = line_drawing(0, (400, 300))
+    square, twice, a_pixel = visuals(
+        target, target.resize((350, 350)), target.resize((800, 600)), target.resize((400, 301))
+    )
+    assert 0.6 < square < 0.9 and 0.85 < twice < 0.97 and a_pixel > 0.97
+    assert reward.shape_factor((400, 300), (400, 300)) == 1
+    assert reward.shape_factor((400, 100), (100, 100)) == pytest.approx(0.5 * (20000 / 170000) ** 0.05)
+
+
+def test_a_blank_target_wants_a_blank_rendering():
+    blank = Image.new("RGB", (64, 64), "white")
+    same, some, full = visuals(
+        blank, blank.copy(), draw([("circle", 20, 20, 5, "red")]), Image.new("RGB", (64, 64), "red")
+    )
+    assert same == 1 and 0.5 < some < 1 and full == 0
+
+
+@pytest.mark.parametrize("mode", ["calibrated", "vincicoder"])
+def test_modes_of_pictures_and_odd_sizes(mode):
+    by, shown = Reward(mode), draw(shapes_of(0))
+    clear = shown.convert("RGBA")
+    clear.putalpha(Image.fromarray(np.where(np.asarray(shown).min(2) == 255, 0, 255).astype(np.uint8)))
+    for target in (shown.quantize(32), shown.convert("L"), clear, shown.convert("LA"), shown.convert("1")):
+        (score,) = scores(target, features.to_rgb(target), by=by)
+        assert 0 <= score.visual <= 1 and (mode == "vincicoder" or score.visual == pytest.approx(1.0, abs=1e-6))
+    for size in ((1, 1), (1, 700), (3000, 2), (23, 47), (1500, 100), (17, 16)):
+        target, attempt = shown.resize(size), Image.new("RGB", size[::-1], "teal")
+        for score in scores(target, attempt, target, by=by):
+            assert 0 <= score.visual <= 1 + 1e-6 and len(score.fine) == score.grid[0] * score.grid[1] <= 12
+
+
+def test_calibrated_grid_keeps_tiles_large_enough_and_nearly_square():
+    assert features.calibrated_grid(64, 64) == (2, 2) and features.calibrated_grid(40, 40) == (1, 1)
+    for width, height in ((64, 48), (336, 336), (640, 480), (1280, 3000), (200, 30), (1000, 1), (5, 900)):
+        cols, rows = features.calibrated_grid(width, height)
+        assert cols * rows <= 12 and (cols == 1 or width / cols >= 24) and (rows == 1 or height / rows >= 24)
+    assert features.calibrated_grid(640, 480) == (4, 3) and features.calibrated_grid(1280, 3000) == (2, 5)
+
+
+# Both modes: bookkeeping ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["calibrated", "vincicoder"])
+def test_scores_do_not_depend_on_the_batch(mode):
+    targets = [draw(shapes_of(i)) for i in range(4)] + [line_drawing(i, (200 + 90 * i, 200)) for i in range(4)]
+    attempts = [draw(shapes_of(i + 1)) for i in range(4)] + [line_drawing(i + 1) for i in range(4)]
+    renderings = [Rendering(image=attempt, error=None, seconds=0.0) for attempt in attempts]
+    alone = [visuals(t, a, by=Reward(mode))[0] for t, a in zip(targets, attempts, strict=True)]
+    for order in (range(8), np.random.default_rng(0).permutation(8)):
+        batch = Reward(mode, batch_frames=10).score(
+            [targets[i] for i in order], [renderings[i] for i in order], [0.0] * 8
+        )
+        assert [score.visual for score in batch] == pytest.approx([alone[i] for i in order], abs=1e-5)
+
+
+def test_equal_pictures_are_encoded_once_and_the_cache_is_bounded():
+    by, target = Reward(), draw(shapes_of(0))
+    group = [draw(shapes_of(i % 3)) for i in range(8)]  # three distinct renderings
+    scores(target, *group, by=by)
+    assert by.frames_encoded == 5 * (1 + 3) and by.cache_hits == 0
+    scores(target.copy(), *group, by=by)
+    assert by.frames_encoded == 5 * (1 + 3 + 3) and by.cache_hits == 1
+
+    one = next(iter(by.cache.values())).nbytes()
+    small = Reward(cache_mb=3.5 * one / 2**20)
+    for i in range(6):
+        assert visuals(draw(shapes_of(i)), draw(shapes_of(i)), by=small)[0] == pytest.approx(1.0, abs=1e-6)
+    assert len(small.cache) == 3
+    assert visuals(draw(shapes_of(5)), target, by=small) == visuals(draw(shapes_of(5)), target, by=Reward())
+    assert small.cache_hits == 1
+    assert visuals(target, target, by=Reward(cache_mb=0))[0] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_total_alignment_and_failures():
+    target = draw(shapes_of(0))
+    good, failed = Rendering(image=target, error=None, seconds=0.0), Rendering(image=None, error="boom", seconds=0.1)
+    a, b, c = Reward(alignment_weight=0.2).score([target] * 3, [good, failed, failed], [1.0, 1.0, 0.0])
+    assert a.total == pytest.approx(1.0, abs=1e-6) and a.executed and a.error is None
+    assert (b.total, b.visual, b.executed, b.error) == (pytest.approx(0.2), 0.0, False, "boom")
+    assert c.total == 0 and c.fine == [0.0] * 4 and sum(c.weights) == pytest.approx(1) and c.grid == (2, 2)
+    assert sum(a.weights) == pytest.approx(1) and 0.9 * a.visual <= a.coarse <= 1
+    assert Reward().score([], [], []) == []
+
+
+def test_alignment_asks_for_a_closed_block_in_the_language():
+    assert reward.alignment("Here:\n```svg\n<svg/>\n```", "svg") == 1.0
+    assert reward.alignment("```html\n<p>\n```", "svg") == 0.0
+    assert reward.alignment("```svg\n  \n```", "svg") == 0.0
+    assert reward.alignment("no code", "python") == 0.0
+
+
+def test_errors_name_the_remedy(tmp_path):
+    with pytest.raises(ValueError, match="unknown reward mode 'best'"):
+        Reward("best")
+    with pytest.raises(ValueError, match="same number"):
+        Reward().score([draw([])], [], [])
+    with pytest.raises(FileNotFoundError, match="no encoder at"):
+        Reward(encoder=str(tmp_path / "absent"))
+    with pytest.raises(RuntimeError, match="cannot load a DINOv2 encoder"):
+        Reward(encoder=str(tmp_path))
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, str(ROOT / "reward.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def test_command_line(tmp_path):
+    draw(shapes_of(0)).save(tmp_path / "target.png")
+    draw(shapes_of(0)[:1]).save(tmp_path / "attempt.png")
+    done = run("target.png", "attempt.png", "-o", "out.png", cwd=tmp_path)
+    assert done.returncode == 0 and "visual  0." in done.stdout and "2 x 2 tiles" in done.stdout, done.stderr
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.width > picture.height > 200 and len(picture.convert("RGB").getcolors(1 << 20)) > 50
+
+
+@pytest.mark.parametrize("attempt", ["absent.png", "broken.png", "absent.svg"])
+def test_command_line_says_what_is_wrong_in_one_sentence(tmp_path, attempt):
+    draw(shapes_of(0)).save(tmp_path / "target.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "target.png").read_bytes()[:100])
+    done = run("target.png", attempt, cwd=tmp_path)
+    assert done.returncode == 1 and attempt in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("reward.py: ")

@@ -1,0 +1,222 @@
+"""Both stages: the loss against a plain reference, exact token counts, and the real scripts run tiny and resumed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import sharpened
+
+import data
+import train_sft
+import train_virl
+from model import load_trainer_state, pack, save_checkpoint
+from rollout import Completion
+from train_virl import Group, group_advantages, kl_penalty, policy_loss
+
+ROOT = Path(__file__).parent.parent
+
+
+def plain_grpo(logps, old, advantages, low, high, dual):
+    """GRPO token by token, as the papers write it."""
+    losses = []
+    for logp, old_logp, advantage in zip(logps, old, advantages, strict=True):
+        ratio = torch.exp(logp - old_logp)
+        objective = min(ratio * advantage, min(max(ratio, 1 - low), 1 + high) * advantage)
+        if dual and advantage < 0:
+            objective = max(objective, dual * advantage)
+        losses.append(-torch.as_tensor(objective, dtype=logps.dtype))  # a clipped ratio is a plain number
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("dual", [0.0, 3.0])
+def test_loss_and_gradient_equal_the_plain_reference(dual):
+    generator = torch.Generator().manual_seed(0)
+    logps = torch.randn(200, generator=generator, dtype=torch.float64).requires_grad_()
+    old = logps.detach() + torch.randn(200, generator=generator, dtype=torch.float64)  # ratios from 0.05 to 20
+    advantages = torch.randn(200, generator=generator, dtype=torch.float64)
+    ours, held = policy_loss(logps, old, advantages, 0.2, 0.3, dual)
+    theirs = plain_grpo(logps, old, advantages, 0.2, 0.3, dual)
+    assert torch.allclose(ours, theirs)
+    mine, other = (torch.autograd.grad(loss.sum(), logps, retain_graph=True)[0] for loss in (ours, theirs))
+    assert torch.allclose(mine, other)
+    assert torch.equal(held, other == 0) and 0 < held.sum() < 200
+
+
+def test_group_advantages():
+    rewards = np.array([[0.0, 1.0, 0.5, 0.5], [0.3, 0.3, 0.3, 0.3]])
+    advantages = group_advantages(rewards)
+    assert np.allclose(advantages[0], (rewards[0] - 0.5) / (np.std(rewards[0], ddof=1) + 1e-6))
+    assert np.all(advantages[1] == 0)
+    assert np.allclose(group_advantages(rewards, normalize_std=False)[0], [-0.5, 0.5, 0, 0])
+    assert group_advantages(np.array([[0.7]])) == 0
+
+
+def test_kl_penalty_is_zero_at_the_reference_and_positive_elsewhere():
+    logps = torch.tensor([-1.0, -2.0, -0.5])
+    assert torch.all(kl_penalty(logps, logps) == 0)
+    assert torch.all(kl_penalty(logps, logps + torch.tensor([0.5, -0.5, 1.0])) > 0)
+
+
+def test_sft_gradient_does_not_depend_on_rows(qwen3_folder, samples):
+    """One packed row, or one row per pair: the mean over answer tokens is the same, so is its gradient."""
+    gradients, losses = [], []
+    for row_tokens in (10**6, 1):
+        policy = sharpened(qwen3_folder)
+        answers = [policy.response_ids(f"```svg\n<circle cx='{'1' * (5 + 9 * i)}'/>\n```") for i in range(3)]
+        pairs = [(policy.encode(sample), [answer]) for sample, answer in zip(samples, answers, strict=True)]
+        losses.append(train_sft.train_step(policy, pairs, row_tokens))
+        gradients.append([p.grad.clone() for p in policy.parameters()])
+    assert losses[0][1] == losses[1][1] == sum(len(answer) for answer in answers)
+    assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-5)
+    for a, b in zip(*gradients, strict=True):
+        assert (a - b).abs().max() <= 1e-4 * b.abs().max() + 1e-7
+
+
+def made_groups(policy, samples, flat_last=False):
+    rng = np.random.default_rng(0)
+    groups = []
+    for sample in samples:
+        ids = [rng.integers(10, 200, rng.integers(3, 12)).astype(np.int32) for _ in range(4)]
+        completions = [
+            Completion(sample.id, i, row, rng.normal(-5.8, 0.5, len(row)).astype(np.float32), "", "eos")
+            for i, row in enumerate(ids)
+        ]
+        groups.append(Group(sample, policy.encode(sample), completions, [], [], rng.normal(size=4)))
+    if flat_last:
+        groups[-1].advantages[:] = 0
+    return groups
+
+
+def plain_update(policy, groups, config):
+    """The step's gradient, one forward pass per answer, every group included."""
+    total = sum(len(c.ids) for group in groups for c in group.completions)
+    for group in groups:
+        for completion, advantage in zip(group.completions, group.advantages, strict=True):
+            logps = policy(pack([(group.prompt, [completion.ids])]))
+            old = logps.detach() if config.minibatches == 1 else torch.tensor(completion.logps)
+            loss = plain_grpo(logps, old, [float(advantage)] * len(logps), 0.2, 0.3, 3.0).sum() / total
+            (loss + 0 * logps.sum()).backward()  # every token of an answer may be clipped
+
+
+@pytest.mark.parametrize(("row_tokens", "minibatches"), [(10**6, 1), (1, 1), (150, 2)])
+def test_virl_gradient_equals_one_forward_per_answer(qwen3_folder, samples, row_tokens, minibatches):
+    """However groups are packed, and with a group left out that has no advantage, the gradient is the plain one."""
+    config = train_virl.Config(row_tokens=row_tokens, minibatches=minibatches)
+    ours, theirs = sharpened(qwen3_folder), sharpened(qwen3_folder)
+    sums = train_virl.update(ours, made_groups(ours, samples, flat_last=True), config, None)
+    groups = made_groups(theirs, samples, flat_last=True)
+    plain_update(theirs, groups, config)
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert (a.grad - b.grad).abs().max() <= 1e-4 * b.grad.abs().max() + 1e-6, name
+    assert sums["trained_tokens"] == sum(len(c.ids) for group in groups[:-1] for c in group.completions)
+
+
+def test_kl_keeps_groups_without_advantage(qwen3_folder, samples):
+    policy, reference = sharpened(qwen3_folder), sharpened(qwen3_folder)
+    groups = made_groups(policy, samples, flat_last=True)
+    sums = train_virl.update(policy, groups, train_virl.Config(kl=0.1), reference)
+    assert sums["kl"] == pytest.approx(0, abs=1e-3)
+    assert sums["trained_tokens"] == sum(len(c.ids) for group in groups for c in group.completions)
+
+
+def test_split_rows_keeps_every_group_and_the_budget(qwen3_folder, samples):
+    policy = sharpened(qwen3_folder)
+    pairs = [(policy.encode(sample), [[1] * (5 * i + 1)]) for i, sample in enumerate(samples * 4)]
+    rows = list(train_sft.split_rows(pairs, 120))
+    assert sorted(len(r) for row in rows for _, [r] in row) == sorted(len(r) for _, [r] in pairs)
+    tokens = [sum(len(prompt.ids) + len(r) for prompt, [r] in row) for row in rows]
+    assert all(total <= 120 or len(row) == 1 for total, row in zip(tokens, rows, strict=True))
+
+
+def test_learning_rate():
+    config = train_sft.Config(lr=1.0, warmup=10, steps=110)
+    assert train_sft.learning_rate(0, config) == pytest.approx(0.1)
+    assert train_sft.learning_rate(10, config) == pytest.approx(1.0)
+    assert train_sft.learning_rate(110, config) == pytest.approx(0.1)
+
+
+def run(script, *arguments):
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A dozen svg pairs as a parquet file in the published schema."""
+    path = tmp_path_factory.mktemp("corpus") / "train.parquet"
+    made = run("synth.py", "--out", path, "--count", 12, "--domains", "svg", "--difficulty", 0.1, "--svg-side", 64)
+    assert made.returncode == 0, made.stderr[-2000:]
+    return path
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_sft_runs_and_a_resumed_run_takes_the_same_steps(qwen3_folder, corpus, tmp_path):
+    arguments = ["tiny", "--model", qwen3_folder, "--data", corpus, "--steps", 4, "--batch-size", 3, "--refine", 0.5]
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    done = run("train_sft.py", *arguments, "--out", straight)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert run("train_sft.py", *arguments, "--out", broken, "--save-every", 2).returncode == 0
+    for path in (broken / "checkpoints").glob("step-000004"):  # as if it had been killed after step 2
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    resumed = run("train_sft.py", "tiny", "--out", broken, "--resume")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    losses = [[row["loss"] for row in metrics(folder)] for folder in (straight, broken)]
+    assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], abs=1e-5)
+    for name in ("config.json", "curves.png", "checkpoints/step-000004/model.safetensors"):
+        assert (straight / name).exists(), name
+
+
+def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
+    out = tmp_path / "virl"
+    arguments = ["--prompts", 3, "--group", 4, "--max-new-tokens", 12, "--steps", 2, "--save-every", 1]
+    done = run("train_virl.py", "tiny", "--model", qwen3_folder, "--data", corpus, "--out", out, *arguments)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = metrics(out)
+    assert [row["step"] for row in rows] == [0, 1]
+    assert all(row["mismatch"] < 1e-3 and row["zero_variance_groups"] <= 3 for row in rows)
+    for name in ("curves.png", "samples.html", "config.json"):
+        assert (out / name).stat().st_size > 500, name
+    saved = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(saved | {"steps": 3}))
+    resumed = run("train_virl.py", "tiny", "--out", out, "--resume")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert [row["step"] for row in metrics(out)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("script", ["train_sft.py", "train_virl.py"])
+def test_mistakes_get_one_sentence(script, tmp_path, qwen3_folder):
+    for arguments, expected in (
+        (["tiny"], "--model is missing"),
+        (["tiny", "--model", qwen3_folder, "--data", tmp_path / "no.parquet", "--out", tmp_path / "a"], "does not exist"),
+        (["tiny", "--model", tmp_path / "no", "--data", "x", "--out", tmp_path / "b"], "no such folder"),
+        (["tiny", "--resume", "--out", tmp_path / "c"], "no run to resume"),
+    ):
+        ended = run(script, *arguments)
+        assert ended.returncode == 1 and expected in ended.stderr, ended.stderr[-500:]
+        assert "Traceback" not in ended.stderr
+    assert run(script, "tiny", "--no-such-flag", 1).returncode == 2
+
+
+def test_a_run_is_never_overwritten(qwen3_folder, tmp_path):
+    policy = sharpened(qwen3_folder)
+    optimizer = torch.optim.AdamW(policy.parameters())
+    load_trainer_state(save_checkpoint(tmp_path, 1, policy, optimizer, {}), optimizer)
+    with pytest.raises(ValueError, match="already holds a run"):
+        train_sft.parse_config(train_sft.PRESETS, ["tiny", "--out", str(tmp_path), "--model", "m", "--data", "d"])
+
+
+def test_refinement_tasks_are_mixed_in(samples):
+    samples = [data.replace(s, code='<svg viewBox="0 0 9 9"><rect width="4" height="3" fill="red"/></svg>') for s in samples]
+    tasks = [train_sft.task(samples, i % 3, np.random.default_rng(i), 0.5) for i in range(60)]
+    drafts = [task for task in tasks if task.draft]
+    assert 15 < len(drafts) < 45
+    assert all(task.draft in task.prompt and task.draft != task.code for task in drafts)

@@ -1,0 +1,300 @@
+"""Stage 1: supervised fine-tuning on picture-code pairs, direct and refinement.
+
+    python train_sft.py tiny --model runs/tiny --data train.parquet --out runs/sft         # a laptop CPU, minutes
+    python train_sft.py gpu1 --model Qwen/Qwen3-VL-2B-Instruct --data train.parquet        # one GPU
+    python train_sft.py gpu1 --out runs/sft --resume                                       # go on where it stopped
+
+A step takes `batch_size` pairs, packs them into rows of about `row_tokens` tokens (no padding), and minimises the mean
+negative log-likelihood of the answer tokens, counted exactly over the whole batch: how a batch is cut into rows does
+not change the gradient. A share of the pairs is turned into refinement tasks: the prompt then shows a flawed program
+(the right one with a seeded mutation) and the answer is the right one.
+
+Batches, mutations and the learning rate are pure functions of the step, so a resumed run takes the very same steps.
+
+Departures from the paper: its SFT ran in ms-swift with unpublished settings; its refinement pairs were written by a
+model, ours come from mutations (or from the data set where it has them).
+"""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+import data
+import eval as evaluation
+from data import Sample
+from model import Policy, Prompt, latest_checkpoint, load_trainer_state, pack, save_checkpoint
+from render import Renderer
+
+
+@dataclass
+class Config:
+    model: str = ""
+    """Hugging Face folder or hub name to start from."""
+    data: str = ""
+    """What data.load reads: a parquet file, a jsonl file, a folder with a manifest."""
+    out: str = "runs/sft"
+    """Folder of the run."""
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 48
+    """Pairs per optimizer step."""
+    row_tokens: int = 8192
+    """Tokens of one packed row (one forward and backward pass); longer pairs get a row of their own."""
+    max_tokens: int = 16384
+    """Pairs with more tokens than this are left out, and counted."""
+    refine: float = 0.15
+    """Share of the pairs turned into refinement tasks."""
+    lr: float = 1e-5
+    """Peak learning rate."""
+    warmup: int = 20
+    """Steps of linear warm-up, before a cosine down to a tenth."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    grad_clip: float = 1.0
+    """Largest gradient norm."""
+    freeze_vision: bool = False
+    """Leave the vision tower as it is."""
+    save_every: int = 200
+    """Steps between checkpoints; one is always written at the end."""
+    log_to: Literal["files", "tensorboard", "wandb"] = "files"
+    """Where metrics go besides metrics.jsonl; the other two have to be installed."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    seed: int = 0
+    """Seed of the order, the refinement tasks and everything else."""
+    resume: bool = False
+    """Go on from the newest checkpoint in `out`, with the configuration saved there."""
+
+
+PRESETS = {
+    "tiny": ("A 2.5 M model on a laptop CPU.", Config(lr=1.5e-3, row_tokens=4096)),
+    "gpu1": ("A 2B model on one 80 GB GPU.", Config(device="cuda", batch_size=64, row_tokens=16384)),
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what both stages share: a run's folder, the learning rate, the optimizer
+
+
+class Run:
+    """runs/NAME: config.json, metrics.jsonl (one JSON object per step), curves.png, samples.html, checkpoints/."""
+
+    def __init__(self, config):
+        self.folder, self.log_to, self.writer = Path(config.out), config.log_to, None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        self.metrics_path = self.folder / "metrics.jsonl"
+        if config.log_to == "tensorboard":
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(self.folder)
+        elif config.log_to == "wandb":
+            import wandb
+
+            self.writer = wandb.init(project="nanovinci", name=self.folder.name, config=dataclasses.asdict(config))
+
+    def start_at(self, step: int) -> None:
+        """Forget metrics of steps that are about to be taken again."""
+        rows = self.metrics_path.read_text().splitlines() if self.metrics_path.exists() and step else []
+        kept = [row for row in rows if json.loads(row)["step"] < step]
+        self.metrics_path.write_text("".join(row + "\n" for row in kept))
+
+    def log(self, metrics: dict) -> None:
+        metrics = {key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()}
+        with self.metrics_path.open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+        if self.log_to == "tensorboard":
+            for key, value in metrics.items():
+                self.writer.add_scalar(key, value, metrics["step"])
+        elif self.log_to == "wandb":
+            self.writer.log(metrics, step=metrics["step"])
+
+    def plot(self) -> None:
+        evaluation.plot_curves(self.metrics_path, self.folder / "curves.png")
+
+
+def parse_config(presets: dict, argv: Sequence[str] | None = None):
+    """The configuration from the command line; with --resume, the one saved in the run's folder.
+
+    Raises FileNotFoundError where there is nothing to resume, ValueError where a run would be overwritten.
+    """
+    config = tyro.extras.overridable_config_cli(presets, args=argv)
+    saved = Path(config.out) / "config.json"
+    if config.resume:
+        if not saved.exists():
+            raise FileNotFoundError(f"There is no run to resume in {config.out}; leave out --resume to start one.")
+        config = type(config)(**json.loads(saved.read_text()) | {"resume": True})
+    elif latest_checkpoint(Path(config.out)):
+        raise ValueError(f"{config.out} already holds a run; use --resume to go on, or another --out.")
+    for name in ("model", "data"):
+        if not getattr(config, name):
+            raise ValueError(f"--{name} is missing; `--help` says what it takes.")
+    return config
+
+
+def learning_rate(step: int, config) -> float:
+    """Linear warm-up, then a cosine down to a tenth of the peak."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.lr * (0.55 + 0.45 * math.cos(math.pi * progress))
+
+
+def make_optimizer(policy: Policy, config) -> torch.optim.AdamW:
+    """AdamW over all weights; gains and biases are not decayed."""
+    if config.freeze_vision:
+        policy.hf.model.visual.requires_grad_(False)
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.999), eps=1e-8)
+
+
+def optimizer_step(policy: Policy, optimizer, lr: float, grad_clip: float) -> float:
+    """Clip, step, clear -> the gradient's norm before clipping."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), grad_clip).item()
+    if not math.isfinite(norm):
+        raise RuntimeError(f"The gradient is {norm}; lower --lr and --resume from the last checkpoint.")
+    optimizer.step()
+    optimizer.zero_grad()
+    return norm
+
+
+def autocast(device: str):
+    """Weights stay fp32; on a GPU the forward pass computes in bf16."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=str(device).startswith("cuda"))
+
+
+def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> Iterator[list[tuple[Prompt, list]]]:
+    """Cut a batch of (prompt, responses) into rows of about `row_tokens` tokens, similar lengths side by side."""
+    length = lambda group: len(group[0].ids) + sum(len(response) for response in group[1])  # noqa: E731
+    row, tokens = [], 0
+    for group in sorted(groups, key=length):
+        if row and tokens + length(group) > row_tokens:
+            yield row
+            row, tokens = [], 0
+        row.append(group)
+        tokens += length(group)
+    if row:
+        yield row
+
+
+@contextmanager
+def timer(times: dict, phase: str):
+    start = time.perf_counter()
+    yield
+    times[f"time/{phase}"] = times.get(f"time/{phase}", 0.0) + time.perf_counter() - start
+
+
+def load_samples(path: str, need_code: bool) -> Sequence[Sample]:
+    """The usable samples of a data set, with pictures; what was dropped, and why, is printed."""
+    with Renderer() as renderer:
+        samples = data.load(path, renderer)
+    usable, dropped = data.usable(samples, need_code)
+    if dropped:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in dropped.most_common(5))
+        print(f"{path}: {len(samples)} rows, {len(usable)} used, {sum(dropped.values())} dropped: {reasons}")
+    if not len(usable):
+        raise ValueError(f"{path} holds no usable sample; `python data.py inspect {path}` says why.")
+    return usable
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# stage 1
+
+
+def task(samples: Sequence[Sample], index: int, rng: np.random.Generator, refine: float) -> Sample:
+    """Sample `index`, as a refinement task of a mutated draft with probability `refine`."""
+    sample = samples[index]
+    if sample.draft is None and rng.random() < refine:
+        try:
+            return data.as_refinement(sample, data.mutate(sample.code, sample.language, rng), rng)
+        except ValueError:  # nothing in this program can be mutated: it stays a direct task
+            pass
+    return sample
+
+
+def encode_batch(policy: Policy, samples: Sequence[Sample], config: Config, step: int) -> list[tuple[Prompt, list]]:
+    """The (prompt, [answer]) pairs of a step: a pure function of the step."""
+    indices = data.batch_indices(len(samples), config.batch_size, config.seed, step)
+    rngs = np.random.default_rng((config.seed, step)).spawn(len(indices))
+    pairs = []
+    for index, rng in zip(indices, rngs, strict=True):
+        sample = task(samples, index, rng, config.refine)
+        prompt, answer = policy.encode(sample), policy.response_ids(data.answer_text(sample))
+        if len(prompt.ids) + len(answer) <= config.max_tokens:
+            pairs.append((prompt, [answer]))
+    return pairs
+
+
+def train_step(policy: Policy, pairs: list[tuple[Prompt, list]], row_tokens: int) -> tuple[float, int]:
+    """Gradient of the mean negative log-likelihood of all answer tokens -> that mean, their number."""
+    tokens = sum(len(answer) for _, [answer] in pairs)
+    total = 0.0
+    for groups in split_rows(pairs, row_tokens):
+        with autocast(policy.device.type):
+            loss = -policy(pack(groups).to(policy.device)).sum() / tokens
+        loss.backward()
+        total += loss.item()
+    return total, tokens
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse_config(PRESETS, argv)
+    run = Run(config)
+    checkpoint = latest_checkpoint(run.folder) if config.resume else None
+    torch.manual_seed(config.seed)
+    policy = Policy.load(checkpoint or config.model, config.device)
+    policy.train()
+    optimizer = make_optimizer(policy, config)
+    start = load_trainer_state(checkpoint, optimizer)["step"] if checkpoint else 0
+    run.start_at(start)
+    samples = load_samples(config.data, need_code=True)
+
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="SFT", unit="step", smoothing=0.05)
+    dropped = 0
+    with ThreadPoolExecutor(1) as ahead:  # the next batch is encoded while this one trains
+        upcoming = ahead.submit(encode_batch, policy, samples, config, start)
+        for step in bar:
+            began = time.perf_counter()
+            pairs = upcoming.result()
+            upcoming = ahead.submit(encode_batch, policy, samples, config, step + 1)
+            waited = time.perf_counter() - began
+            dropped += config.batch_size - len(pairs)
+            if not pairs:
+                continue
+            loss, tokens = train_step(policy, pairs, config.row_tokens)
+            lr = learning_rate(step, config)
+            norm = optimizer_step(policy, optimizer, lr, config.grad_clip)
+            seconds = time.perf_counter() - began
+            metrics = {"step": step, "loss": loss, "lr": lr, "grad_norm": norm, "tokens": tokens, "too_long": dropped}
+            run.log(metrics | {"time/wait": waited, "time/step": seconds, "tokens_per_second": tokens / seconds})
+            bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{tokens / seconds:.0f}", too_long=dropped)
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                save_checkpoint(run.folder, step + 1, policy, optimizer, {})
+                run.plot()
+    print(f"SFT done: {latest_checkpoint(run.folder)}" + (f", {dropped} pairs were too long" if dropped else ""))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"train_sft.py: {error}")

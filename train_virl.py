@@ -1,0 +1,375 @@
+"""Stage 2, ViRL: reinforcement learning from what the code looks like (GRPO with a visual reward).
+
+    python train_virl.py tiny --model runs/sft/checkpoints/step-001000 --data pool.parquet --out runs/virl
+    python train_virl.py gpu1 --model ... --data ...                 # one GPU
+    python train_virl.py gpu1 --out runs/virl --resume               # go on where it stopped
+
+One step: N pictures; the policy writes G programs for each; every program is executed and rendered in the sandbox while
+others are still being written; a rendering's reward is its coarse-to-fine similarity with the picture; a program's
+advantage is how much better it is than its group; all tokens of a program are made more (or less) likely accordingly.
+The targets need no code: any folder of pictures with prompts will do.
+
+Departures from the paper's release (arXiv 2511.00391, EasyR1):
+ 1. No pass for old log-probs: with one optimizer step per rollout the ratio is 1, and with more the sampler's own
+    log-probs serve. Their distance to the trainer's is logged at every step ("mismatch").
+ 2. Groups whose G rewards are equal have no advantage; they are counted but not run through the model again.
+ 3. The reward defaults to mode "calibrated": a blank page scores 0, not 0.6 (`--reward-mode vincicoder` is theirs).
+ 4. The prompt and its picture are computed once per group, in the rollout and in training.
+"""
+
+import copy
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import data
+import eval as evaluation
+from data import Sample
+from model import Policy, latest_checkpoint, load_trainer_state, pack, save_checkpoint
+from render import Renderer, Rendering
+from reward import Reward, Score
+from rollout import Completion, generate
+from train_sft import Run, autocast, load_samples, make_optimizer, optimizer_step, parse_config, split_rows, timer
+
+
+@dataclass
+class Config:
+    model: str = ""
+    """Hugging Face folder or hub name to start from, usually an SFT checkpoint."""
+    data: str = ""
+    """Target pictures: what data.load reads. The reference code in it, if any, is not used."""
+    out: str = "runs/virl"
+    """Folder of the run."""
+    steps: int = 164
+    """Rollouts, each followed by `minibatches` optimizer steps."""
+    prompts: int = 256
+    """N, pictures per step."""
+    group: int = 8
+    """G, programs per picture."""
+    max_new_tokens: int = 10240
+    """Longest answer."""
+    max_prompt_tokens: int = 6144
+    """Pictures whose prompt is longer than this are left out of the step, and counted."""
+    temperature: float = 1.0
+    """Sampling temperature; the loss uses the same one."""
+    slots: int = 256
+    """Samples that decode together."""
+    lr: float = 1e-6
+    """Learning rate, constant after the warm-up."""
+    warmup: int = 0
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    grad_clip: float = 1.0
+    """Largest gradient norm."""
+    minibatches: int = 1
+    """Optimizer steps per rollout."""
+    clip_low: float = 0.2
+    """The ratio is clipped below at 1 - clip_low .."""
+    clip_high: float = 0.3
+    """.. and above at 1 + clip_high."""
+    dual_clip: float = 3.0
+    """Bound on the loss of a program that was bad and became likelier; 0 for none."""
+    kl: float = 0.0
+    """Weight of the KL to the starting model; above 0 keeps a copy of it."""
+    normalize_std: bool = True
+    """Divide advantages by their group's standard deviation (GRPO); off is Dr.GRPO."""
+    reward_mode: Literal["calibrated", "vincicoder"] = "calibrated"
+    """How similarity becomes a reward; see reward.py."""
+    encoder: str = "pyramid"
+    """Image features of the reward: "pyramid" needs no weights, otherwise a DINOv2 folder or hub name."""
+    alignment_weight: float = 0.1
+    """Share of the reward for answering with a code block in the asked-for language."""
+    row_tokens: int = 32768
+    """Tokens of one packed row; larger groups get a row of their own."""
+    freeze_vision: bool = False
+    """Leave the vision tower as it is."""
+    render_workers: int | None = None
+    """Renderer processes; as many as cores by default."""
+    render_timeout: float = 10.0
+    """Seconds a program may take."""
+    svg_side: int = 448
+    """Longer side of a rendered svg, in pixels; give the size of your targets."""
+    allow_unsafe_rendering: bool = False
+    """Run generated programs even where this machine cannot sandbox them."""
+    save_every: int = 20
+    """Steps between checkpoints and samples.html; both are always written at the end."""
+    log_to: Literal["files", "tensorboard", "wandb"] = "files"
+    """Where metrics go besides metrics.jsonl; the other two have to be installed."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    seed: int = 0
+    """Seed of order and sampling."""
+    resume: bool = False
+    """Go on from the newest checkpoint in `out`, with the configuration saved there."""
+
+
+PRESETS = {
+    "tiny": (
+        "A 2.5 M model on a laptop CPU, 64 px pictures.",
+        Config(
+            steps=40,
+            prompts=16,
+            group=16,
+            max_new_tokens=200,
+            lr=1e-4,
+            warmup=5,
+            row_tokens=8192,
+            svg_side=64,
+            save_every=10,
+        ),
+    ),
+    "gpu1": (
+        "A 2B model on one 80 GB GPU.",
+        Config(device="cuda", prompts=32, max_new_tokens=4096, max_prompt_tokens=4096),
+    ),
+    "paper": ("The paper's hyper-parameters (arXiv 2511.00391); they were made for 8 GPUs.", Config(device="cuda")),
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the algorithm
+
+
+def group_advantages(rewards: np.ndarray, normalize_std: bool = True) -> np.ndarray:
+    """GRPO (arXiv 2402.03300): (r - mean) / (std + 1e-6) within each group, unbiased std. rewards (N, G) -> (N, G).
+
+    normalize_std False leaves the division out (Dr.GRPO, arXiv 2503.20783). G = 1 gives 0.
+    """
+    advantages = rewards - rewards.mean(1, keepdims=True)
+    if normalize_std and rewards.shape[1] > 1:
+        advantages = advantages / (rewards.std(1, ddof=1, keepdims=True) + 1e-6)
+    return advantages
+
+
+def policy_loss(logps, old_logps, advantages, clip_low: float, clip_high: float, dual_clip: float = 0.0):
+    """Clipped policy gradient per token (PPO, arXiv 1707.06347, with DAPO's two-sided bounds, arXiv 2503.14476).
+
+    logps, old_logps, advantages (T,) -> loss (T,) and whether clipping holds the gradient back (T,). dual_clip bounds
+    the loss of a negative advantage at dual_clip * |advantage| (arXiv 1912.09729); 0 leaves it out.
+    """
+    ratio = (logps - old_logps).exp()
+    plain, bounded = -advantages * ratio, -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
+    loss = torch.maximum(plain, bounded)
+    held = bounded > plain
+    if dual_clip:
+        ceiling = -advantages * dual_clip
+        held = held | ((advantages < 0) & (loss > ceiling))
+        loss = torch.where(advantages < 0, torch.minimum(loss, ceiling), loss)
+    return loss, held
+
+
+def kl_penalty(logps, reference_logps):
+    """Low-variance estimate of KL(policy || reference) per token (Schulman's k3): exp(d) - d - 1, d = ref - logp."""
+    difference = (reference_logps - logps).clamp(-20, 20)
+    return difference.exp() - difference - 1
+
+
+@dataclass
+class Group:
+    """One picture, its G answers in order, and what became of them."""
+
+    sample: Sample
+    prompt: object  # model.Prompt
+    completions: list[Completion]
+    renderings: list[Rendering]
+    scores: list[Score]
+    advantages: np.ndarray | None = None  # (G,)
+
+
+def rollout(policy: Policy, samples: Sequence[Sample], renderer, reward, config: Config, step: int, times: dict):
+    """N samples -> N Groups, scored. Programs are rendered while others are still being sampled."""
+    by_id = {sample.id: sample for sample in samples}
+    prompts = [policy.encode(sample) for sample in by_id.values()]
+    prompts = [prompt for prompt in prompts if len(prompt.ids) <= config.max_prompt_tokens]
+    answers = defaultdict(dict)
+    with timer(times, "rollout"), autocast(policy.device.type):
+        sampler = generate(
+            policy, prompts, config.group, config.max_new_tokens, config.temperature, config.seed + step, config.slots
+        )
+        for completion in sampler:
+            language = by_id[completion.sample_id].language
+            code = data.extract_code(completion.text, language)
+            future = renderer.submit(code, language) if code else None
+            answers[completion.sample_id][completion.index] = (completion, future)
+    groups = []
+    for prompt in prompts:
+        sample, members = by_id[prompt.sample_id], answers[prompt.sample_id]
+        with timer(times, "render_wait"):
+            no_code = Rendering(None, f"no ```{sample.language} block in the answer", 0.0)
+            renderings = [members[i][1].result() if members[i][1] else no_code for i in range(config.group)]
+        with timer(times, "reward"):
+            aligned = [float(members[i][1] is not None) for i in range(config.group)]
+            scores = reward.score([sample.image] * config.group, renderings, aligned)
+        groups.append(Group(sample, prompt, [members[i][0] for i in range(config.group)], renderings, scores))
+    return groups
+
+
+def update(policy: Policy, groups: list[Group], config: Config, reference: Policy | None) -> dict:
+    """Accumulate the gradient of one optimizer step over `groups` -> sums of what is logged.
+
+    The loss is the mean over all tokens of all answers (the paper's "token" average). Groups without advantage have
+    no gradient, so only their tokens are counted.
+    """
+    denominator = sum(len(completion.ids) for group in groups for completion in group.completions)
+    live = [group for group in groups if reference is not None or np.abs(group.advantages).max() > 0]
+    members = {id(group.prompt): group for group in live}
+    sums = defaultdict(float)
+    for part in split_rows([(group.prompt, [c.ids for c in group.completions]) for group in live], config.row_tokens):
+        row = pack(part).to(policy.device)
+        in_order = [members[id(prompt)] for prompt, _ in part]
+        per_answer = np.concatenate([group.advantages for group in in_order])
+        advantages = torch.tensor(per_answer, dtype=torch.float32, device=policy.device)[row.owner]
+        sampled = np.concatenate([completion.logps for group in in_order for completion in group.completions])
+        sampled = torch.tensor(sampled, device=policy.device)
+        with autocast(policy.device.type):
+            logps = policy(row, config.temperature)
+        old = logps.detach() if config.minibatches == 1 else sampled
+        loss, held = policy_loss(logps, old, advantages, config.clip_low, config.clip_high, config.dual_clip)
+        if reference is not None:
+            with torch.no_grad(), autocast(policy.device.type):
+                reference_logps = reference(row, config.temperature)
+            penalty = kl_penalty(logps, reference_logps)
+            loss = loss + config.kl * penalty
+            sums["kl"] += penalty.sum().item()
+        (loss.sum() / denominator).backward()
+        difference = (logps.detach() - sampled).abs()
+        sums["loss"] += loss.sum().item() / denominator
+        sums["clipped"] += held.sum().item()
+        sums["mismatch"] += difference.sum().item()
+        sums["mismatch_max"] = max(sums["mismatch_max"], difference.max().item())
+        sums["trained_tokens"] += len(logps)
+    return sums
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is logged
+
+
+def rollout_metrics(groups: list[Group]) -> dict:
+    """Reward, rendering and length over all answers of a step, and each domain's reward."""
+    scores = [score for group in groups for score in group.scores]
+    completions = [completion for group in groups for completion in group.completions]
+    lengths = np.array([len(completion.ids) for completion in completions])
+    mean = lambda values: float(np.mean(list(values)))  # noqa: E731
+    metrics = {
+        "reward/mean": mean(score.total for score in scores),
+        "reward/std_in_group": mean(np.std([score.total for score in group.scores]) for group in groups),
+        "reward/visual": mean(score.visual for score in scores),
+        "reward/coarse": mean(score.coarse for score in scores),
+        "reward/alignment": mean(score.alignment for score in scores),
+        "render_ok": mean(score.executed for score in scores),
+        "zero_variance_groups": sum(bool(np.ptp([score.total for score in group.scores]) < 1e-8) for group in groups),
+        "length/mean": float(lengths.mean()),
+        "length/p95": float(np.percentile(lengths, 95)),
+        "length/cut": mean(completion.finish == "length" for completion in completions),
+        "entropy": -float(np.concatenate([completion.logps for completion in completions]).mean()),
+        "tokens": int(lengths.sum()),
+    }
+    for domain in sorted({group.sample.domain for group in groups}):
+        mine = [score.visual for group in groups if group.sample.domain == domain for score in group.scores]
+        metrics[f"visual/{domain}"] = mean(mine)
+    return metrics
+
+
+def training_metrics(sums: dict) -> dict:
+    """Means over the tokens that were trained on: the loss, its clipped share, the distance sampler - trainer."""
+    tokens = max(1, sums["trained_tokens"])
+    metrics = {"loss": sums["loss"], "clipped": sums["clipped"] / tokens, "mismatch": sums["mismatch"] / tokens}
+    metrics |= {"mismatch_max": sums["mismatch_max"], "trained_tokens": sums["trained_tokens"]}
+    return metrics | ({"kl": sums["kl"] / tokens} if "kl" in sums else {})
+
+
+def status_line(metrics: dict, groups: int) -> str:
+    phases = " ".join(
+        f"{phase}={metrics.get(f'time/{phase}', 0):.1f}" for phase in ("rollout", "render_wait", "update")
+    )
+    return (
+        f"reward={metrics['reward/mean']:.3f} visual={metrics['reward/visual']:.3f} "
+        f"executes={metrics['render_ok']:.0%} flat={metrics['zero_variance_groups']}/{groups} "
+        f"length={metrics['length/mean']:.0f} {phases} s"
+    )
+
+
+def write_samples(run: Run, groups: list[Group]) -> None:
+    """samples.html: the newest step's answers, as eval.py's report shows them."""
+    records = [
+        evaluation.Record(
+            group.sample, completion.index, completion.text, data.extract_code(completion.text, group.sample.language),
+            rendering, score, evaluation.ssim(group.sample.image, rendering.image), tokens=len(completion.ids),
+            finish=completion.finish, decoding="sampled",
+        )
+        for group in groups
+        for completion, rendering, score in zip(group.completions, group.renderings, group.scores, strict=True)
+    ]  # fmt: skip
+    evaluation.write_report(run.folder / "samples.html", {"newest step": records}, title=f"{run.folder.name}: samples")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse_config(PRESETS, argv)
+    run = Run(config)
+    checkpoint = latest_checkpoint(run.folder) if config.resume else None
+    torch.manual_seed(config.seed)
+    policy = Policy.load(checkpoint or config.model, config.device)
+    policy.train()
+    optimizer = make_optimizer(policy, config)
+    start = load_trainer_state(checkpoint, optimizer)["step"] if checkpoint else 0
+    run.start_at(start)
+    reference = None
+    if config.kl > 0:
+        reference = Policy.load(config.model, config.device) if checkpoint else copy.deepcopy(policy)
+        reference.requires_grad_(False)
+    samples = load_samples(config.data, need_code=False)
+    reward = Reward(config.reward_mode, config.encoder, config.alignment_weight, device=config.device)
+    renderer = Renderer(
+        config.render_workers,
+        config.render_timeout,
+        svg_side=config.svg_side,
+        allow_unsafe=config.allow_unsafe_rendering,
+    )
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="ViRL", unit="step", smoothing=0.05)
+    with renderer:
+        for step in bar:
+            began, times = time.perf_counter(), {}
+            # 1. N pictures; G programs each, rendered and scored as they come
+            indices = data.batch_indices(len(samples), config.prompts, config.seed, step)
+            groups = rollout(policy, [samples[i] for i in set(indices)], renderer, reward, config, step, times)
+            # 2. how much better than its group is each program
+            rewards = np.array([[score.total for score in group.scores] for group in groups])
+            for group, advantages in zip(groups, group_advantages(rewards, config.normalize_std), strict=True):
+                group.advantages = advantages
+            # 3. make the better ones likelier
+            with timer(times, "update"):
+                lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
+                order = np.random.default_rng((config.seed, step)).permutation(len(groups))
+                for part in np.array_split(order, config.minibatches):
+                    sums = update(policy, [groups[i] for i in part], config, reference)
+                    norm = optimizer_step(policy, optimizer, lr, config.grad_clip)
+            # 4. say what happened
+            metrics = {"step": step, **rollout_metrics(groups), **training_metrics(sums), "lr": lr, "grad_norm": norm}
+            seconds = time.perf_counter() - began
+            metrics |= {"dropped_prompts": config.prompts - len(groups), "time/step": seconds, **times}
+            run.log(metrics | {"tokens_per_second": metrics["tokens"] / seconds})
+            bar.set_postfix_str(status_line(metrics, len(groups)))
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                save_checkpoint(run.folder, step + 1, policy, optimizer, {})
+                run.plot()
+                write_samples(run, groups)
+    print(f"ViRL done: {latest_checkpoint(run.folder)}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"train_virl.py: {error}")
