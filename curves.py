@@ -19,17 +19,22 @@ import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-PANELS = (  # title, pattern of the metrics drawn together
+PANELS = (  # title, pattern of the metrics drawn together; the first match counts
     ("Loss", r"(.*/)?(\w+_)?loss"),
-    ("Reward", r"reward(/.*)?"),
+    ("Reward", r"reward/(mean|visual|coarse|fine|total)|reward"),
+    ("Visual score by domain", r"visual/.*"),
     ("Held-out", r"(eval|val|test|held_out)/.*"),
-    ("Rendered and well-formed", r"(render_ok|executes?|executed|alignment)(/.*)?"),
-    ("Response length, tokens", r"(.*/)?(response_length|length|tokens_per_answer)(/.*)?"),
-    ("Share of the batch", r"(zero_variance|cut|clip\w*|.*_fraction)(/.*)?"),
+    ("Rendered, well-formed", r"render_ok|executed?|executes|(reward/)?alignment"),
+    ("Reward spread within a group", r"reward/std.*"),
+    ("Groups without variance", r"zero_variance.*"),
+    ("Response length, tokens", r"(response_)?length(/(mean|max|min|median))?"),
+    ("Share cut or clipped", r"length/cut|clipped|clip_\w+|dual_clipped"),
     ("Entropy", r"(.*/)?entropy(/.*)?"),
-    ("Mismatch of rollout and training", r"(.*/)?(mismatch|kl)(/.*)?"),
+    ("Mismatch of rollout and training", r"(.*/)?(mismatch\w*|kl)(/.*)?"),
     ("Gradient norm", r"(.*/)?grad(ient)?_norm"),
     ("Learning rate", r"(.*/)?(lr|learning_rate)"),
+    ("Tokens per step", r"(trained_)?tokens"),
+    ("Left out", r"too_long|dropped.*"),
 )
 INK, SOFT, GRID = "#1d1d1b", "#6d6c66", "#e4e3de"
 COLOURS = ("#2f6f6a", "#c2703d", "#5b6fb0", "#a34f78", "#7d8a3a", "#8a6d4b", "#4a9ab5", "#98968e")
@@ -37,6 +42,8 @@ COLOURS = ("#2f6f6a", "#c2703d", "#5b6fb0", "#a34f78", "#7d8a3a", "#8a6d4b", "#4
 
 def _read_metrics(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """{metric: (steps, values)} of the numbers in a metrics.jsonl; where a step was run twice the later one counts."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the metrics.jsonl of a run.")
     rows: dict[int, dict] = {}
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:
@@ -54,12 +61,9 @@ def _read_metrics(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Centred moving average over about a twentieth of the run; shorter towards the ends, so nothing is invented."""
-    half = len(values) // 40
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
-    reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))
-    return (total[index + reach + 1] - total[index - reach]) / (2 * reach + 1)
+    """Centred moving average over a tenth of the run; near the ends over what is there of it."""
+    window = np.ones(2 * (len(values) // 20) + 1)
+    return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
 
 
 def _panels(keys: Iterable[str]) -> list[tuple[str, list[str]]]:
@@ -90,11 +94,12 @@ def plot_curves(metrics_path: str | Path, out_path: str | Path) -> None:
         draw(ax, series, keys)
         ax.set_title(title, loc="left", fontsize=10.5, color=INK, fontweight="bold", pad=8)
         ax.tick_params(colors=SOFT, labelsize=8.5, length=0)
+        ax.ticklabel_format(axis="y", useOffset=False)
         ax.grid(color=GRID, linewidth=0.7)
         ax.set_axisbelow(True)
         ax.spines[:].set_visible(False)
-        if len(keys) > 1 or keys[0] != title:
-            ax.legend(fontsize=8, frameon=False, labelcolor=SOFT, handlelength=1.2)
+    for ax in axes[max(0, len(panels) - columns) : len(panels)]:
+        ax.set_xlabel("step", fontsize=8.5, color=SOFT)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     figure.savefig(out_path)
@@ -103,24 +108,35 @@ def plot_curves(metrics_path: str | Path, out_path: str | Path) -> None:
 def _draw_lines(ax, series, keys: list[str]) -> None:
     for key, colour in zip(keys, COLOURS, strict=False):
         steps, values = series[key]
-        sparse = len(values) < 30
+        marks = {"marker": "o", "markersize": 3.2} if len(values) < 30 else {}
         ax.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
-        marks = {"marker": "o", "markersize": 3.2} if sparse else {}
         ax.plot(steps, _smooth(values), color=colour, linewidth=1.8, label=key.rsplit("/", 1)[-1], **marks)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    low, high = ax.get_ylim()
+    if high - low < 0.01 * abs(high):  # a constant is a line in the middle, not its rounding errors blown up
+        ax.set_ylim(low - 0.05 * abs(low), high + 0.05 * abs(high))
+    if len(keys) > 1:
+        ax.legend(fontsize=8, frameon=False, labelcolor=SOFT, handlelength=1.2)
 
 
 def _draw_times(ax, series, keys: list[str]) -> None:
-    keys = [key for key in keys if key not in ("time/step", "time/total")] or keys
+    """Phases stacked; where the whole step was timed too, the rest of it on top."""
     steps = np.unique(np.concatenate([series[key][0] for key in keys]))
-    stack = [np.zeros(len(steps)) for _ in keys]
-    for values, key in zip(stack, keys, strict=True):
+    phases = {key.removeprefix("time/"): np.zeros(len(steps)) for key in keys}
+    for key, values in zip(keys, phases.values(), strict=True):
         values[np.searchsorted(steps, series[key][0])] = series[key][1]  # a phase that did not run took no time
-    labels = [key.removeprefix("time/") for key in keys]
-    colours = list(itertools.islice(itertools.cycle(COLOURS), len(keys)))
+    if "step" in phases:
+        whole = phases.pop("step")
+        phases["rest"] = np.maximum(0, whole - sum(phases.values()))
+    colours = list(itertools.islice(itertools.cycle(COLOURS), len(phases)))
     if len(steps) == 1:
-        ax.bar(labels, [values[0] for values in stack], color=colours, label=labels)
-    else:
-        ax.stackplot(steps, [_smooth(values) for values in stack], labels=labels, colors=colours, alpha=0.85)
+        ax.bar(list(phases), [values[0] for values in phases.values()], color=colours)
+        return
+    ax.stackplot(
+        steps, [_smooth(values) for values in phases.values()], labels=list(phases), colors=colours, alpha=0.85
+    )
+    ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend
+    ax.legend(fontsize=8, frameon=False, labelcolor=SOFT, handlelength=1.2, ncols=3, loc="upper left")
 
 
 @dataclass

@@ -9,7 +9,6 @@ of length, then JSON [language, code]. Answer on stdout: `HEADER`, then raw RGB 
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import importlib
 import io
@@ -42,7 +41,7 @@ LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
 WORKER_KIND = {"python": "python", "svg": "svg", "html": "browser", "latex": "latex", "mermaid": "browser"}
 RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
 MAX_ERROR = 2000  # characters of an error text
-HEADER = struct.Struct("<III")  # width, height, bytes that follow: RGB pixels, or an error text if width is 0
+HEADER = struct.Struct("<III")  # width, height, bytes that follow: RGB pixels, or if width is 0 an error text
 
 SAMPLES = {  # the smallest programs that show a language working
     "python": "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1.5))\nplt.bar([1, 2], [2, 3])\nplt.show()\n",
@@ -61,7 +60,7 @@ class ToolMissing(Exception):
     """Something is not installed; the text says what."""
 
 
-# ---- pictures -------------------------------------------------------------------------------------
+# ---- pictures --------------------------------------------------------------------------------------------------------
 
 
 def to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
@@ -117,7 +116,7 @@ def crop_margins(image: Image.Image, border: int = 8) -> Image.Image:
     return image.crop((max(0, left - border), max(0, top - border), right + border, bottom + border))
 
 
-# ---- python ---------------------------------------------------------------------------------------
+# ---- python ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -200,9 +199,8 @@ def redirect_molecules() -> None:
 
 def last_picture_file(options: Options) -> Image.Image | None:
     """The newest picture that the program left in its folder."""
-    pictures = [
-        p for p in Path().rglob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf")
-    ]
+    endings = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf")
+    pictures = [path for path in Path().rglob("*") if path.suffix.lower() in endings and path.is_file()]
     if not pictures:
         return None
     newest = max(pictures, key=lambda path: (path.stat().st_mtime_ns, path.name))
@@ -223,12 +221,11 @@ def own_traceback(error: BaseException, code: str) -> str:
     return "\n".join([*own, "".join(traceback.format_exception_only(error)).strip()])
 
 
-def run_program(code: str, options: Options) -> Image.Image:
+def run_program(code: str, captured: dict[str, Image.Image], options: Options) -> Image.Image:
     """Run untrusted python in this (forked, confined) process; return what it drew, or raise ProgramError."""
     import numpy as np
     from matplotlib import pyplot as plt
 
-    captured = install_captures(options.max_pixels)
     random.seed(0)  # unseeded, `random` differs in each fork and numpy's state with the server
     np.random.seed(0)
     main = types.ModuleType("__main__")
@@ -256,22 +253,14 @@ def run_program(code: str, options: Options) -> Image.Image:
     return image
 
 
-def python_job(code: str, options: Options, folder: str, pipe: int) -> None:
-    """In the forked child: limits, then sandbox, then the program; the answer goes into `pipe`. Never returns."""
-    try:
-        os.dup2(pipe, 3)
-        os.closerange(4, 1024)
-        sandbox.die_with_parent()
-        os.chdir(folder)
-        sandbox.set_limits(options.memory_mb << 20, int(options.timeout) + 2)
-        sandbox.confine(options.layers, [*sandbox.system_paths(), *RANDOM_DEVICES], [folder, "/dev/null"])
-        answer = answer_of(lambda: run_program(code, options), options)
-        with open(3, "wb") as out:
-            out.write(answer)
-    except Exception as error:  # not the program's fault, but the caller should read it
-        os.write(3, error_answer(f"the sandbox could not be set up: {type(error).__name__}: {error}"))
-    finally:
-        os._exit(0)
+def enter_job(options: Options, readable: list[str], folder: str, pipe: int) -> None:
+    """Confine the forked child: no folder to write to but `folder`, no descriptor but 3, where its answer goes."""
+    os.dup2(pipe, 3)
+    os.closerange(4, 4096)
+    sandbox.die_with_parent()
+    os.chdir(folder)
+    sandbox.set_limits(options.memory_mb << 20, int(options.timeout) + 2)
+    sandbox.confine(options.layers, readable, [folder, "/dev/null"])
 
 
 def python_renderer(options: Options) -> Callable[[str, str], bytes]:
@@ -286,7 +275,10 @@ def python_renderer(options: Options) -> Callable[[str, str], bytes]:
 
     plt.figure().suptitle("$x$")  # loads the fonts and the parser of formulas
     plt.plot([1]), plt.savefig(io.BytesIO()), plt.close("all")
+    captured = install_captures(options.max_pixels)
+    readable = [*sandbox.system_paths(), *RANDOM_DEVICES]
     sys.path.pop(0)  # the project's own folder is nothing for programs
+    sandbox.hide_memory()
     gc.collect()
     gc.freeze()
 
@@ -295,7 +287,12 @@ def python_renderer(options: Options) -> Callable[[str, str], bytes]:
             read_end, write_end = os.pipe()
             pid = os.fork()
             if pid == 0:
-                python_job(code, options, folder, write_end)
+                try:
+                    enter_job(options, readable, folder, write_end)
+                    with open(3, "wb") as out:
+                        out.write(answer_of(lambda: run_program(code, captured, options), options))
+                finally:
+                    os._exit(0)
             os.close(write_end)
             try:
                 answer = read_bytes(read_end, HEADER.size + 3 * options.max_pixels, time.monotonic() + options.timeout)
@@ -305,7 +302,7 @@ def python_renderer(options: Options) -> Callable[[str, str], bytes]:
                 os.close(read_end)
                 os.kill(pid, signal.SIGKILL)
                 status = os.waitpid(pid, 0)[1]
-        if len(answer) < HEADER.size:
+        if len(answer) < HEADER.size or len(answer) != HEADER.size + HEADER.unpack_from(answer)[2]:
             died = f" (signal {signal.Signals(os.WTERMSIG(status)).name})" if os.WIFSIGNALED(status) else ""
             raise ProgramError(f"the program's process ended before a picture was finished{died}")
         return answer
@@ -328,31 +325,26 @@ def read_bytes(fd: int, size: int, deadline: float) -> bytes:
     return b"".join(parts)
 
 
-# ---- svg, latex -----------------------------------------------------------------------------------
+# ---- svg, latex ------------------------------------------------------------------------------------------------------
 
 
-def confine_worker(options: Options, children: bool, sockets: tuple[int, ...] = ()) -> str:
-    """Limits and sandbox for a worker that treats its input as data. Returns its scratch folder."""
-    scratch = tempfile.gettempdir()
+def confine_worker(options: Options, children: bool, sockets: tuple[int, ...] = ()) -> None:
+    """Limits and sandbox for a worker that treats its input as data."""
     browser = bool(sockets)
     sandbox.set_limits(options.memory_mb << 20, resource.RLIM_INFINITY, files=4096, browser=browser)
     readable = [*sandbox.system_paths(), *RANDOM_DEVICES, *([browsers_folder(), "/proc", "/sys"] if browser else [])]
-    writable = [scratch, "/dev/null", *(["/dev/shm"] if browser else [])]
+    writable = [tempfile.gettempdir(), "/dev/null", *(["/dev/shm"] if browser else [])]
     sandbox.confine(options.layers, readable, writable, children, sockets)
-    return scratch
 
 
 def svg_renderer(options: Options) -> Callable[[str, str], bytes]:
     """librsvg inside the worker process: SVG is data, so one process may draw one document after the other."""
     confine_worker(options, children=False)
-    try:
-        rasterize_svg(SAMPLES["svg"].encode(), 16)
-    except ImportError:
-        raise ToolMissing('svg needs libvips: pip install "pyvips[binary]"') from None
+    rasterize_svg(SAMPLES["svg"].encode(), 16)
     return lambda code, _: answer_of(lambda: rasterize_svg(code.encode(), options.svg_side), options)
 
 
-SNIPPET = r"""\documentclass[border=2pt,varwidth=\maxdimen]{standalone}
+SNIPPET = r"""\documentclass[border=2pt,varwidth=WIDTH]{standalone}
 \usepackage{amsmath,amssymb,graphicx,xcolor,tikz,pgfplots,booktabs,array,multirow}
 \pgfplotsset{compat=1.17}
 \usetikzlibrary{arrows.meta,calc,positioning,shapes,patterns,decorations.pathreplacing,decorations.markings}
@@ -363,14 +355,15 @@ PLAIN_PAGE += r"\makeatother"
 
 
 def latex_document(code: str) -> str:
-    """A document stays as it is; a snippet (a picture, a formula) gets a preamble that fits the page to it."""
+    """A document stays as it is; a snippet (a picture, a formula, some text) gets a preamble."""
     if "\\documentclass" in code or "\\documentstyle" in code:
         return code
+    preamble = SNIPPET.replace("WIDTH", r"\maxdimen" if "tikzpicture" in code else "14cm")
     if "\\begin{document}" in code:
-        return SNIPPET + code
-    packages = re.findall(r"^\s*\\usepackage.*$", code, re.MULTILINE)
-    body = re.sub(r"^\s*\\usepackage.*$", "", code, flags=re.MULTILINE)
-    return SNIPPET + "\n".join(packages) + "\\begin{document}\n" + body + "\n\\end{document}\n"
+        return preamble + code
+    usepackage = r"\\usepackage\s*(?:\[[^\]]*\])?\s*\{[^}]*\}"
+    packages, body = "\n".join(re.findall(usepackage, code)), re.sub(usepackage, "", code)
+    return f"{preamble}{packages}\n\\begin{{document}}\n{body.strip()}\n\\end{{document}}\n"
 
 
 def latex_renderer(options: Options) -> Callable[[str, str], bytes]:
@@ -408,8 +401,9 @@ def latex_renderer(options: Options) -> Callable[[str, str], bytes]:
             if status != 0 or not pdf.exists():
                 raise ProgramError(latex_errors(log.read_text(errors="replace") if log.exists() else "", status))
             image = rasterize_pdf(pdf.read_bytes(), options.max_pixels)
-        fits_its_page = re.search(r"\{standalone\}|\{preview\}", latex_document(code))
-        return image if fits_its_page else crop_margins(image)
+        sets_its_page = "tikzpicture" in code or "\\documentclass" in code
+        sets_its_page &= re.search(r"\{standalone\}|\{preview\}", latex_document(code)) is not None
+        return image if sets_its_page else crop_margins(image)
 
     return lambda code, _: answer_of(lambda: draw(code), options)
 
@@ -420,20 +414,14 @@ def latex_errors(log: str, status: int) -> str:
     return "\n".join(lines[:8]) or f"pdflatex made no page (status {status}); the document is empty or too large"
 
 
-# ---- html, mermaid --------------------------------------------------------------------------------
+# ---- html, mermaid ---------------------------------------------------------------------------------------------------
 
-PAGE_WIDTH, PAGE_HEIGHT, MAX_PAGE_HEIGHT = 1280, 720, 8192
-CHROMIUM_FLAGS = (
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-    "--hide-scrollbars",
-    "--force-color-profile=srgb",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-)
+PAGE_WIDTH, MAX_SIDE = 1280, 8192  # px
+CHROMIUM_FLAGS = ["--disable-gpu", "--disable-quic", "--disable-sync", "--disable-background-networking"]
+CHROMIUM_FLAGS += ["--disable-component-update", "--no-first-run", "--hide-scrollbars", "--force-color-profile=srgb"]
+CHROMIUM_FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND"]
+MERMAID_OPTIONS = {"startOnLoad": False, "securityLevel": "strict", "deterministicIds": True}
+MERMAID_OPTIONS["suppressErrorRendering"] = True
 # A clock that starts at a fixed date and seeded randomness: the same page gives the same picture.
 SAME_EVERY_TIME = """(() => {
     const RealDate = Date, start = 1735732800000;
@@ -457,9 +445,10 @@ DRAW_MERMAID = """async code => {
     document.body.innerHTML = svg;
     const drawing = document.querySelector("svg"), box = drawing.viewBox.baseVal;
     drawing.style.maxWidth = "none";
-    drawing.setAttribute("width", Math.ceil(box.width));
-    drawing.setAttribute("height", Math.ceil(box.height));
-    return [Math.ceil(box.width), Math.ceil(box.height)];
+    const [width, height] = [Math.ceil(box.width), Math.ceil(box.height)];
+    drawing.setAttribute("width", width);
+    drawing.setAttribute("height", height);
+    return [width, height];
 }"""
 
 
@@ -480,36 +469,41 @@ def mermaid_script() -> Path | None:
     return next((path for path in ([Path(named)] if named else []) + places if path.is_file()), None)
 
 
-def browser_renderer(options: Options) -> Callable[[str, str], bytes]:
-    """One Chromium per worker; every web page in a fresh context, every diagram in the one page that holds mermaid."""
-    try:
-        from playwright.sync_api import Error, Route, sync_playwright
-    except ImportError:
-        raise ToolMissing("html and mermaid need Playwright: pip install playwright") from None
-    script = mermaid_script()
-    mermaid_code = script.read_text() if script else None
-    confine_worker(options, children=True, sockets=(socket.AF_UNIX, socket.AF_NETLINK))
-    playwright = sync_playwright().start()
-    try:
-        browser = playwright.chromium.launch(
-            executable_path=chromium_path(), args=list(CHROMIUM_FLAGS), chromium_sandbox=False, timeout=30_000
-        )
-    except Error as error:
-        hint = "apt install chromium-headless-shell, or: playwright install --only-shell chromium"
-        raise ToolMissing(f"html and mermaid need Chromium ({hint}): {error.message.splitlines()[0]}") from None
+class Browser:
+    """One Chromium per worker: every web page in a fresh context, every diagram in the one page that holds mermaid."""
 
-    def open_page(html: str, width: int = PAGE_WIDTH):
-        context = browser.new_context(viewport={"width": width, "height": PAGE_HEIGHT}, service_workers="block")
-        context.set_default_timeout(1000 * options.timeout)
+    def __init__(self, options: Options):
+        from playwright.sync_api import Error, sync_playwright
+
+        script = mermaid_script()
+        self.options, self.error, self.mermaid_page = options, Error, None
+        self.mermaid_code = script.read_text() if script else None
+        confine_worker(options, children=True, sockets=(socket.AF_UNIX, socket.AF_NETLINK))
+        chromium = sync_playwright().start().chromium
+        program = chromium_path() or chromium.executable_path
+        if not os.path.exists(program):
+            hint = "apt install chromium-headless-shell, or: playwright install --only-shell chromium"
+            raise ToolMissing(f"html and mermaid need Chromium: {hint}")
+        try:
+            self.browser = chromium.launch(executable_path=program, args=CHROMIUM_FLAGS, timeout=30_000)
+        except Error as error:
+            raise OSError(f"Chromium does not start: {error.message.splitlines()[0]}") from None
+
+    def open_page(self, html: str):
+        """A page with its own cookies, storage and renderer process, served by us under a name that does not exist."""
+        context = self.browser.new_context(viewport={"width": PAGE_WIDTH, "height": 720}, service_workers="block")
+        context.set_default_timeout(1000 * self.options.timeout)
         context.add_init_script(SAME_EVERY_TIME)
         page = context.new_page()
         context.on("page", lambda popup: popup.close())
         page.on("dialog", lambda dialog: dialog.dismiss())
-        document = itertools.count()
+        requests = itertools.count()
 
-        def serve(route: Route) -> None:  # the first request is the document; there is no second
-            if next(document) == 0:
+        def serve(route) -> None:  # the first request is for the document; no other is answered
+            if next(requests) == 0:
                 route.fulfill(body=html, content_type="text/html; charset=utf-8")
+            elif route.request.is_navigation_request():
+                route.fulfill(status=204)  # "no content": the page stays where it is
             else:
                 route.abort()
 
@@ -517,43 +511,40 @@ def browser_renderer(options: Options) -> Callable[[str, str], bytes]:
         page.goto("http://page.test/", wait_until="load")
         return page
 
-    def screenshot(page, width: int, height: int) -> Image.Image:
-        clip = {"x": 0, "y": 0, "width": max(1, width), "height": max(1, min(height, MAX_PAGE_HEIGHT))}
-        png = page.screenshot(full_page=True, clip=clip, animations="disabled", caret="hide")
-        return Image.open(io.BytesIO(png))
+    def screenshot(self, page, width: int, height: int) -> Image.Image:
+        clip = {"x": 0, "y": 0, "width": min(max(1, width), MAX_SIDE), "height": min(max(1, height), MAX_SIDE)}
+        return Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip, animations="disabled")))
 
-    def draw_html(code: str) -> Image.Image:
-        page = open_page(code)
+    def draw_html(self, code: str) -> Image.Image:
+        page = self.open_page(code)
         try:
             height = page.evaluate("() => Math.max(innerHeight, document.documentElement.scrollHeight)")
-            return screenshot(page, PAGE_WIDTH, height)
+            return self.screenshot(page, PAGE_WIDTH, height)
         finally:
             page.context.close()
 
-    @functools.cache
-    def mermaid_page():
-        page = open_page("<!DOCTYPE html><style>body { margin: 0 }</style><body></body>")
-        page.add_script_tag(content=mermaid_code)
-        page.evaluate('mermaid.initialize({startOnLoad: false, securityLevel: "strict", deterministicIds: true})')
-        return page
-
-    def draw_mermaid(code: str) -> Image.Image:
-        if mermaid_code is None:
+    def draw_mermaid(self, code: str) -> Image.Image:
+        if self.mermaid_code is None:
             raise ProgramError("mermaid needs mermaid.min.js: run `make setup`, or name the file in NANOVINCI_MERMAID")
-        page = mermaid_page()
-        width, height = page.evaluate(DRAW_MERMAID, code)
-        return screenshot(page, min(width, MAX_PAGE_HEIGHT), height)
+        if self.mermaid_page is None:
+            self.mermaid_page = self.open_page("<!DOCTYPE html><style>body { margin: 0 }</style><body></body>")
+            self.mermaid_page.add_script_tag(content=self.mermaid_code)
+            self.mermaid_page.evaluate("options => mermaid.initialize(options)", MERMAID_OPTIONS)
+        return self.screenshot(self.mermaid_page, *self.mermaid_page.evaluate(DRAW_MERMAID, code))
 
-    def draw(code: str, language: str) -> Image.Image:
+    def draw(self, code: str, language: str) -> Image.Image:
         try:
-            return draw_mermaid(code) if language == "mermaid" else draw_html(code)
-        except Error as error:
+            return self.draw_mermaid(code) if language == "mermaid" else self.draw_html(code)
+        except self.error as error:
             raise ProgramError(f"{language}: {error.message.split('Call log')[0].strip()}") from None
 
-    return lambda code, language: answer_of(lambda: draw(code, language), options)
+
+def browser_renderer(options: Options) -> Callable[[str, str], bytes]:
+    browser = Browser(options)
+    return lambda code, language: answer_of(lambda: browser.draw(code, language), options)
 
 
-# ---- the loop -------------------------------------------------------------------------------------
+# ---- the loop --------------------------------------------------------------------------------------------------------
 
 
 def answer_of(draw: Callable[[], Image.Image], options: Options) -> bytes:
@@ -569,31 +560,32 @@ def answer_of(draw: Callable[[], Image.Image], options: Options) -> bytes:
     return HEADER.pack(image.width, image.height, 3 * image.width * image.height) + image.tobytes()
 
 
-def error_answer(text: str) -> bytes:
+def error_answer(text: str, final: bool = False) -> bytes:
+    """final: the worker cannot do its kind of job at all, now or later."""
     text = text if len(text) <= MAX_ERROR else text[: MAX_ERROR // 2] + " [...] " + text[-MAX_ERROR // 2 :]
     payload = (text or "failed").encode(errors="replace")
-    return HEADER.pack(0, 0, len(payload)) + payload
+    return HEADER.pack(0, int(final), len(payload)) + payload
 
 
 def work(kind: str, settings: str) -> None:
     """A worker's life: get ready, then answer one request after the other until the caller is gone."""
     sandbox.die_with_parent()
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(
-            "1000"
-        )  # short of memory, the kernel should take us, not the trainer
+        Path("/proc/self/oom_score_adj").write_text("1000")  # short of memory, the kernel takes us, not the trainer
     options = Options(**json.loads(settings))
     options.layers = sandbox.Layers(**options.layers)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0), os.dup2(nothing, 1)  # what libraries print must not get into the answers
     renderers = {"python": python_renderer, "svg": svg_renderer, "browser": browser_renderer, "latex": latex_renderer}
+    ready = HEADER.pack(0, 0, 0)
     try:
         render = renderers[kind](options)
-    except (ToolMissing, ImportError, OSError) as error:
-        answers.write(error_answer(str(error)))
-        return
-    answers.write(HEADER.pack(0, 0, 0))
+    except ImportError as error:
+        ready = error_answer(f"the Python package {error.name} is missing: pip install -r requirements.txt", final=True)
+    except (ToolMissing, OSError) as error:
+        ready = error_answer(str(error), final=isinstance(error, ToolMissing))
+    answers.write(ready)
     answers.flush()
     while header := requests.read(8):
         language, code = json.loads(requests.read(struct.unpack("<Q", header)[0]))

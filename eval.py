@@ -291,11 +291,12 @@ class RecordWriter:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        if (self.folder / "records.jsonl").exists():
+        path = self.folder / "records.jsonl"
+        if path.exists() and path.stat().st_size:
             raise ValueError(f"{self.folder} already holds records; choose another folder or remove it first.")
         for name in ("targets", "renders"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self.file = open(self.folder / "records.jsonl", "w", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        self.file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self):
         return self

@@ -107,8 +107,8 @@ def orientation_energy(pixels: Tensor) -> Tensor:
 class Pyramid:
     """Weight-free features: colours against the background and edge orientations, each at several scales.
 
-    Every level halves the resolution with an overlapping 4 x 4 box, down to 2 or 3 cells a side: fine levels ask for exact
-    places, coarse ones still see a shape that has moved. Groups come in pairs (colour, edges), one pair a level.
+    Every level halves the resolution with an overlapping 4 x 4 box, down to 2 or 3 cells a side: fine levels ask for
+    exact places, coarse ones still see a shape that has moved. Groups come in pairs (colour, edges), one pair a level.
     """
 
     tile_size = 112  # px, the largest frame side
@@ -168,6 +168,8 @@ class DinoV2(nn.Module):
     def __call__(self, frames: Tensor, backgrounds: Tensor | None) -> list[Tensor]:
         if backgrounds is None:
             return [self.cls(frames)]
+        if len(self.blanks) > 4096:  # photographs: each has a background of its own
+            self.blanks.clear()
         for colour in {tuple(colour) for colour in backgrounds.tolist()} - self.blanks.keys():
             blank = torch.tensor(colour, device=frames.device).view(1, 3, 1, 1).expand(1, 3, *frames.shape[2:])
             self.blanks[colour] = F.normalize(self.cls(blank), dim=1)[0]

@@ -2,7 +2,6 @@
 
     python model.py create runs/tiny                      # a tiny Qwen3-VL with random weights, as an ordinary folder
     python model.py create runs/tiny25 --family qwen2_5_vl
-    python model.py show Qwen/Qwen3-VL-2B-Instruct        # sizes and special tokens of a folder or hub name
 
 Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is one again. Two
 things are our own. M-RoPE positions are computed here and always passed explicitly: Hugging Face's defaults need an
@@ -18,7 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
+import tyro
 from torch import nn
 from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -479,9 +479,9 @@ def _save_processor(image_processor, family: str, folder: Path) -> None:
 
 @dataclass
 class Create:
-    """Create a tiny Qwen-VL with random weights as a Hugging Face folder."""
+    """Create a tiny Qwen-VL with random weights as a Hugging Face folder, and say what it is."""
 
-    path: str
+    path: tyro.conf.Positional[str]
     """Folder to write."""
     family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl"
     """Which architecture."""
@@ -495,33 +495,15 @@ class Create:
     """Seed of the random weights."""
 
 
-@dataclass
-class Show:
-    """Print sizes and special tokens of a model folder."""
-
-    path: str
-    """Hugging Face folder or hub name."""
-    device: str = field(default="cpu")
-    """Where to load it."""
-
-
 def main() -> None:
-    import tyro
-
-    config = tyro.cli(Create | Show)
+    config = tyro.extras.subcommand_cli_from_dict({"create": Create}, description=__doc__)
     try:
-        if isinstance(config, Create):
-            create_tiny(
-                config.path, config.family, None, config.vocab_size, config.width, config.layers, seed=config.seed
-            )
-        policy = Policy.load(config.path, getattr(config, "device", "cpu"))
+        create_tiny(config.path, config.family, None, config.vocab_size, config.width, config.layers, seed=config.seed)
     except (OSError, ValueError) as error:
         sys.exit(f"model.py: {error}")
-    count = lambda module: sum(p.numel() for p in module.parameters()) / 1e6  # noqa: E731
-    print(f"{config.path}: {policy.hf.config.model_type}, {count(policy.hf):.2f} M parameters", end=" ")
-    print(f"(vision tower {count(policy.hf.model.visual):.2f} M), vocabulary {len(policy.tokenizer)}")
-    print(f"ends a turn with {policy.tokenizer.convert_ids_to_tokens(policy.eos_ids)}; never samples", end=" ")
-    print(f"{len(policy.banned_ids)} ids: {policy.tokenizer.convert_ids_to_tokens(policy.banned_ids[:6])}")
+    policy = Policy.load(config.path)
+    total, vision = (sum(p.numel() for p in m.parameters()) / 1e6 for m in (policy.hf, policy.hf.model.visual))
+    print(f"{config.path}: {config.family}, {total:.2f} M parameters, {vision:.2f} M of them in the vision tower")
 
 
 if __name__ == "__main__":

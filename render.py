@@ -55,36 +55,22 @@ class Worker:
     """One sandboxed worker process, as its supervisor sees it."""
 
     START_SECONDS, GRACE_SECONDS, MAX_JOBS = 60.0, 1.0, 2000  # grace: python and latex workers time out by themselves
+    ENDED = "the renderer's process ended (out of memory, or a crash in a drawing library)"
 
     def __init__(self, kind: str, options: Options):
-        """Start it and wait until it is ready. Raises ToolMissing with the worker's own sentence."""
+        """Start it and wait until it is ready. Raises ToolMissing where that is hopeless, OSError where it is not."""
         self.options, self.jobs = options, 0
         self.scratch = tempfile.TemporaryDirectory(prefix="nanovinci-", ignore_cleanup_errors=True)
         inside = "/tmp" if options.layers.bwrap else self.scratch.name
-        environment = sandbox.clean_environment(inside)
-        for name in ("NANOVINCI_MERMAID", "PLAYWRIGHT_BROWSERS_PATH"):
-            if name in os.environ:
-                environment[name] = os.environ[name]
-        environment.setdefault("PLAYWRIGHT_BROWSERS_PATH", draw.browsers_folder())
+        environment = sandbox.clean_environment(inside) | {"PLAYWRIGHT_BROWSERS_PATH": draw.browsers_folder()}
         prefix = []
+        if script := draw.mermaid_script():
+            environment["NANOVINCI_MERMAID"] = str(script)
         if options.layers.bwrap:
-            own = [
-                draw.__file__,
-                sandbox.__file__,
-                draw.mermaid_script(),
-                draw.browsers_folder() if kind == "browser" else None,
-            ]
-            prefix = sandbox.bwrap_command([*sandbox.system_paths(), *(str(path) for path in own if path)])
-        command = [
-            *prefix,
-            sys.executable,
-            os.path.abspath(draw.__file__),
-            "--worker",
-            kind,
-            json.dumps(asdict(options)),
-        ]
+            ours = [draw.__file__, sandbox.__file__, draw.browsers_folder(), *([str(script)] if script else [])]
+            prefix = sandbox.bwrap_command([*sandbox.system_paths(), *ours])
         self.process = subprocess.Popen(
-            command,
+            [*prefix, sys.executable, draw.__file__, "--worker", kind, json.dumps(asdict(options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -92,20 +78,20 @@ class Worker:
             start_new_session=True,
         )
         try:
-            width, _, payload = self.receive(time.monotonic() + self.START_SECONDS)
+            _, final, payload = self.receive(time.monotonic() + self.START_SECONDS)
         except (OSError, TimeoutError) as error:
             self.kill()
-            raise ToolMissing(f"the {kind} worker does not start ({error}); see `python render.py --doctor`") from None
+            raise OSError(f"the {kind} worker does not start: {error or 'it takes too long'}") from None
         if payload:
             self.kill()
-            raise ToolMissing(payload.decode(errors="replace"))
+            raise (ToolMissing if final else OSError)(payload.decode(errors="replace"))
 
     def receive(self, deadline: float) -> tuple[int, int, bytes]:
         """One answer (width, height, payload), checked: the worker is not trusted. Raises OSError or TimeoutError."""
         pipe = self.process.stdout.fileno()
         header = draw.read_bytes(pipe, HEADER.size, deadline)
         if len(header) < HEADER.size:
-            raise OSError("the renderer's process ended")
+            raise OSError(self.ENDED)
         width, height, size = HEADER.unpack(header)
         if size != 3 * width * height if width else size > 8 * MAX_ERROR:
             raise OSError("the renderer's process answered nonsense")
@@ -113,7 +99,7 @@ class Worker:
             raise OSError("the renderer's process answered with too large a picture")
         payload = draw.read_bytes(pipe, size, deadline)
         if len(payload) < size:
-            raise OSError("the renderer's process ended")
+            raise OSError(self.ENDED)
         return width, height, payload
 
     def render(self, code: str, language: str) -> Rendering:
@@ -186,6 +172,8 @@ class Renderer:
             error = "the program is empty"
         elif len(code) > MAX_CODE:
             error = f"the program is longer than {MAX_CODE} characters"
+        elif code.encode(errors="ignore").decode() != code:
+            error = "the program is not valid Unicode text"
         if error:
             future.set_result(Rendering(None, error, 0.0))
         else:
@@ -212,23 +200,26 @@ class Renderer:
             return Rendering(None, self.missing[kind], 0.0)
         if kind in workers and workers[kind].jobs >= Worker.MAX_JOBS:
             workers.pop(kind).kill()  # browsers grow
-        try:
-            worker = workers.get(kind) or workers.setdefault(kind, Worker(kind, self.options))
-        except ToolMissing as error:
-            self.missing[kind] = str(error)
-            return Rendering(None, str(error), 0.0)
         started = time.monotonic()
         try:
-            return worker.render(code, language)
+            if kind not in workers:
+                workers[kind] = Worker(kind, self.options)
+                started = time.monotonic()
+            return workers[kind].render(code, language)
+        except ToolMissing as missing:
+            self.missing[kind] = error = str(missing)
         except TimeoutError:
             error = f"timeout: the program ran longer than {self.options.timeout:g} s"
-        except OSError as lost:
-            error = f"{lost} (out of memory, or a crash in the drawing library)"
-        workers.pop(kind).kill()
+        except (OSError, ValueError) as lost:
+            error = str(lost)
+        if kind in workers:
+            workers.pop(kind).kill()
         return Rendering(None, error, time.monotonic() - started)
 
     def close(self) -> None:
         """Drop waiting jobs (their futures are cancelled), let running ones end, kill every worker."""
+        if self.closed:
+            return
         self.closed = True
         with contextlib.suppress(queue.Empty):
             while True:
@@ -257,9 +248,8 @@ def doctor(renderer: Renderer) -> bool:
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):
             print(f"package   {package} {version(package)}")
-    print(
-        f"browser   {draw.chromium_path() or draw.browsers_folder()}\nmermaid   {draw.mermaid_script() or 'not installed: make setup'}"
-    )
+    print(f"browser   {draw.chromium_path() or draw.browsers_folder()}")
+    print(f"mermaid   {draw.mermaid_script() or 'mermaid.min.js is not here: run `make setup`'}")
     every = True
     for language in LANGUAGES:
         renderer.render(SAMPLES[language], language)  # warm

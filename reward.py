@@ -20,6 +20,9 @@ an empty page is worth 0 and "mostly white" earns nothing:
     visual  = shape * (coarse_weight * coarse + (1 - coarse_weight) * fine)
     shape   = min(a, 1/a)^0.5 * min(q, 1/q)^0.1                      a: ratio of aspect ratios, q: ratio of diagonals
 
+The pyramid compares colours and edges apart at each of its levels: s = mean of 0.25 edges + 0.75 sqrt(colours * edges).
+A page with less than a tenth of the target's edges is scaled down further, to 0 for a plain one.
+
 Axes: F frames (thumbnail first, then the K tiles row by row), S frame side in pixels, D features.
 """
 
@@ -280,15 +283,17 @@ def write_comparison(path: Path, target: Image.Image, rendering: Image.Image, sc
     """Target | rendering | tile map as one picture, with the score in the title."""
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    sizes = target.size, rendering.size, target.size
+    aspects = [min(2.0, max(0.25, height / width)) for width, height in sizes]
+    figure = Figure(figsize=(12, 0.9 + 3.9 * max(aspects)), layout="constrained")
     panels = figure.subplots(1, 3)
     for axes, image, name in zip(panels, (target, rendering), ("target", "rendering"), strict=False):
         axes.imshow(to_rgb(image), aspect="auto")
         axes.set_title(f"{name}, {image.width} x {image.height}", fontsize=10)
     draw_tile_map(panels[2], target, score)
     panels[2].set_title(f"{score.grid[0]} x {score.grid[1]} tiles (paler: counts less)", fontsize=10)
-    for axes, (width, height) in zip(panels, (target.size, rendering.size, target.size), strict=True):
-        axes.set(xticks=[], yticks=[], box_aspect=min(4.0, max(0.25, height / width)))
+    for axes, aspect in zip(panels, aspects, strict=True):
+        axes.set(xticks=[], yticks=[], box_aspect=aspect)
     parts = f"coarse {score.coarse:.3f}, fine {score.fine_mean():.3f}, shape {score.shape:.3f}"
     figure.suptitle(f"visual {score.visual:.3f}  ({parts})", fontsize=13)
     figure.savefig(path, dpi=110)

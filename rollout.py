@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+import tyro
 
 from kernels import apply_rope, decode_attention, packed_attention, rms_norm, sample_tokens
 from model import Policy, Prompt, pack_prompts, rope_tables
@@ -228,7 +229,7 @@ def _generate_chunk(policy, prompts, G, max_new_tokens, temperature, first_seed)
 class Config:
     """Print what a model writes for the pictures of a data set."""
 
-    model: str
+    model: tyro.conf.Positional[str]
     """Hugging Face folder or hub name."""
     data: str
     """What data.load reads: a parquet file, a jsonl file, a manifest folder."""
@@ -245,8 +246,6 @@ class Config:
 
 
 def main() -> None:
-    import tyro
-
     import data
     from render import Renderer
 

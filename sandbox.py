@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38  # linux/prctl.h
 
 # System call numbers on (x86_64, aarch64), from the kernel's asm/unistd.h; None where there is no such call.
 MACHINES = {
@@ -209,6 +209,11 @@ def die_with_parent() -> None:
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)
+
+
+def hide_memory() -> None:
+    """No /proc/PID/mem of this process for its own children, nor a core dump."""
+    LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def descendants(pid: int) -> list[int]:

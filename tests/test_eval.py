@@ -332,9 +332,10 @@ def test_a_single_step_and_a_repeated_step(tmp_path):
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
-def test_smoothing_keeps_lines_and_ends():
+def test_smoothing_keeps_constants_and_lines():
     line = np.arange(200.0)
-    assert np.allclose(curves._smooth(line), line)
+    assert np.allclose(curves._smooth(line)[10:-10], line[10:-10])
+    assert np.allclose(curves._smooth(np.full(50, 3.0)), 3.0) and curves._smooth(np.array([2.0])) == [2.0]
     noisy = np.random.default_rng(0).normal(size=200)
     assert curves._smooth(noisy)[20:-20].std() < 0.6 * noisy.std()
 

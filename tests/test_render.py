@@ -1,4 +1,4 @@
-"""Every language draws; broken, endless, greedy and hostile programs fail in time, alone, and leave the worker usable."""
+"""Every language draws; broken, endless, greedy and hostile programs fail in time and leave the worker usable."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ import draw
 import render
 import sandbox
 
-TIMEOUT = 4.0
+TIMEOUT = 3.0
 MISSING = {
     "svg": None if find_spec("pyvips") else "pyvips is not installed",
     "python": None if find_spec("matplotlib") else "matplotlib is not installed",
@@ -153,6 +153,7 @@ def test_empty_program(renderer, language):
 
 def test_unknown_language_and_too_long(renderer):
     assert "unknown language 'cobol'" in renderer.render("x", "cobol").error
+    assert "Unicode" in renderer.render("<p>\ud800</p>", "html").error
     assert "longer" in renderer.render("#" * (render.MAX_CODE + 1), "python").error
 
 
@@ -293,6 +294,14 @@ assert open_ones == [3], open_ones  # 3 is the pipe for its own picture
     draws(renderer, code + draw.SAMPLES["python"], "python")
 
 
+def test_answer_cannot_be_forged(renderer):
+    """A job may lie about its own picture, but must not leave an answer in the pipe for the next job."""
+    need("python")
+    forged = "import os, struct\nanswer = struct.pack('<III', 1, 1, 3) + bytes(3)\n"
+    fails(renderer, forged + "os.write(3, answer * 2)\nos._exit(0)", "python", "before a picture")
+    fails(renderer, forged + "os.write(3, struct.pack('<III', 9, 9, 3) + bytes(3))\nos._exit(0)", "python", "nonsense")
+
+
 def test_programs_do_not_see_each_other(renderer):
     need("python")
     leak = "import math\nmath.leak = 1\nopen('leak.txt', 'w').write('x')\n"
@@ -350,6 +359,14 @@ def test_html_pages_share_nothing(renderer):
     assert draws(renderer, page, "html").tobytes() == draws(renderer, page, "html").tobytes()
 
 
+@pytest.mark.parametrize("leave", ["location = 'http://else.test/'", "location.reload()", "forms[0].submit()"])
+def test_html_that_leaves_its_page(renderer, leave):
+    need("html")
+    page = f"<form action='http://else.test'></form><h1>here</h1><script>with (document) {{ {leave} }}</script>"
+    stays = draws(renderer, page.replace(leave, ""), "html")
+    assert draws(renderer, page, "html").tobytes() == stays.tobytes()
+
+
 def test_html_height_is_capped(renderer):
     need("html")
     image = draws(renderer, "<div style='height:500000px;background:linear-gradient(90deg,red,blue)'></div>", "html")
@@ -358,8 +375,14 @@ def test_html_height_is_capped(renderer):
 
 def test_latex_formula_page_and_size(renderer):
     need("latex")
-    formula = draws(renderer, "$$\\int_0^1 x\\,dx = \\frac{1}{2}$$", "latex")
-    assert formula.width < 500 and formula.height < 200
+    for formula in (
+        "$$x^2$$",
+        "\\[x^2\\]",
+        "\\begin{align*} x &= y \\\\ a &= b \\end{align*}",
+        "\\usepackage{bm}$\\bm{x}$",
+    ):
+        image = draws(renderer, formula, "latex")
+        assert image.width < 200 and image.height < 120
     page = draws(renderer, "\\documentclass{article}\\begin{document}Hello.\\end{document}", "latex")
     assert page.width < 300 and page.height < 100  # cropped, and without its page number
     document = "\\documentclass{article}\\begin{document}\\mbox{}\\end{document}"

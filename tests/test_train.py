@@ -196,7 +196,7 @@ def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
 def test_mistakes_get_one_sentence(script, tmp_path, qwen3_folder):
     for arguments, expected in (
         (["tiny"], "--model is missing"),
-        (["tiny", "--model", qwen3_folder, "--data", tmp_path / "no.parquet", "--out", tmp_path / "a"], "does not exist"),
+        (["tiny", "--model", qwen3_folder, "--data", "no.parquet", "--out", tmp_path / "a"], "does not exist"),
         (["tiny", "--model", tmp_path / "no", "--data", "x", "--out", tmp_path / "b"], "no such folder"),
         (["tiny", "--resume", "--out", tmp_path / "c"], "no run to resume"),
     ):
@@ -215,7 +215,8 @@ def test_a_run_is_never_overwritten(qwen3_folder, tmp_path):
 
 
 def test_refinement_tasks_are_mixed_in(samples):
-    samples = [data.replace(s, code='<svg viewBox="0 0 9 9"><rect width="4" height="3" fill="red"/></svg>') for s in samples]
+    code = '<svg viewBox="0 0 9 9"><rect width="4" height="3" fill="red"/></svg>'
+    samples = [data.replace(sample, code=code) for sample in samples]
     tasks = [train_sft.task(samples, i % 3, np.random.default_rng(i), 0.5) for i in range(60)]
     drafts = [task for task in tasks if task.draft]
     assert 15 < len(drafts) < 45
