@@ -12,7 +12,6 @@ import contextlib
 import gc
 import importlib
 import io
-import itertools
 import json
 import os
 import random
@@ -439,6 +438,10 @@ SAME_EVERY_TIME = """(() => {
     };
     window.reseed = () => { state = 1; };
 })()"""
+HEIGHT_WHEN_LOADED = """async () => {
+    if (document.readyState != "complete") await new Promise(done => addEventListener("load", done));
+    return Math.max(innerHeight, document.documentElement.scrollHeight);
+}"""
 DRAW_MERMAID = """async code => {
     reseed();
     const { svg } = await mermaid.render("diagram", code);
@@ -497,10 +500,11 @@ class Browser:
         page = context.new_page()
         context.on("page", lambda popup: popup.close())
         page.on("dialog", lambda dialog: dialog.dismiss())
-        requests = itertools.count()
+        asked = []
 
         def serve(route) -> None:  # the first request is for the document; no other is answered
-            if next(requests) == 0:
+            if not asked:
+                asked.append(True)
                 route.fulfill(body=html, content_type="text/html; charset=utf-8")
             elif route.request.is_navigation_request():
                 route.fulfill(status=204)  # "no content": the page stays where it is
@@ -508,7 +512,7 @@ class Browser:
                 route.abort()
 
         context.route("**/*", serve)
-        page.goto("http://page.test/", wait_until="load")
+        page.goto("http://page.test/", wait_until="commit")
         return page
 
     def screenshot(self, page, width: int, height: int) -> Image.Image:
@@ -518,8 +522,7 @@ class Browser:
     def draw_html(self, code: str) -> Image.Image:
         page = self.open_page(code)
         try:
-            height = page.evaluate("() => Math.max(innerHeight, document.documentElement.scrollHeight)")
-            return self.screenshot(page, PAGE_WIDTH, height)
+            return self.screenshot(page, PAGE_WIDTH, page.evaluate(HEIGHT_WHEN_LOADED))
         finally:
             page.context.close()
 

@@ -29,10 +29,10 @@ from tqdm import tqdm
 import data
 import model
 import rollout
-from curves import plot_curves  # noqa: F401 (training asks for both pages here)
 from data import Sample
-from page import data_uri, thumbnail, write_page
 from render import Renderer, Rendering
+from report.curves import plot_curves  # noqa: F401 (training asks for both pages here)
+from report.page import data_uri, thumbnail, write_page
 from reward import Reward, Score
 
 METRICS = ("execute", "visual", "ssim")
@@ -520,7 +520,8 @@ def _print_summary(runs: dict[str, Sequence[Record]], dropped: int = 0) -> None:
         often = f" (most often: {worst[0][0]})" if worst else ""
         lost = f"; targets dropped: {dropped}" if dropped else ""
         print(f"{name}, failures of {len(records)} answers: {kinds}{often}{lost}")
-    print(*refinement_lines(runs), *comparisons(runs), *comparisons(runs, "execute"), sep="\n")
+    for line in [*refinement_lines(runs), *comparisons(runs), *comparisons(runs, "execute")]:
+        print(line)
 
 
 @dataclass

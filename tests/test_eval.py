@@ -1,4 +1,4 @@
-"""eval.py, page.py, curves.py: statistics against known cases, records kept, and a report in which nothing can run."""
+"""eval.py and report/: statistics against known cases, records kept, and a report in which nothing can run."""
 
 import json
 import os
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-import curves
 import data
 import eval as evaluation
-import page as html_page
 from data import Sample
 from eval import Record
 from render import Rendering
+from report import curves
+from report import page as html_page
 from reward import Reward, Score
 
 HOSTILE = [

@@ -185,7 +185,8 @@ def test_python_pictures_are_captured(renderer, finish):
 def test_python_svg_and_pillow_files(renderer):
     need("python")
     draws(renderer, f"open('a.svg', 'w').write('''{draw.SAMPLES['svg']}''')", "python")
-    code = "from PIL import Image\nim = Image.new('RGBA', (4, 4))\nim.putpixel((0, 0), (0, 0, 255, 255))\nim.save('/x/y.png')"
+    code = "from PIL import Image\nim = Image.new('RGBA', (4, 4))\nim.putpixel((0, 0), (0, 0, 255, 255))\n"
+    code += "im.save('/x/y.png')"
     image = draws(renderer, code, "python")
     assert image.getpixel((0, 0)) == (0, 0, 255) and image.getpixel((3, 3)) == (255, 255, 255)
 
@@ -359,9 +360,10 @@ def test_html_pages_share_nothing(renderer):
     assert draws(renderer, page, "html").tobytes() == draws(renderer, page, "html").tobytes()
 
 
-@pytest.mark.parametrize("leave", ["location = 'http://else.test/'", "location.reload()", "forms[0].submit()"])
+@pytest.mark.parametrize("leave", ["location = 'http://else.test/'", "location.reload()", "forms[0].submit()", "later"])
 def test_html_that_leaves_its_page(renderer, leave):
     need("html")
+    leave = "setTimeout(() => { location = 'http://else.test/' }, 1)" if leave == "later" else leave
     page = f"<form action='http://else.test'></form><h1>here</h1><script>with (document) {{ {leave} }}</script>"
     stays = draws(renderer, page.replace(leave, ""), "html")
     assert draws(renderer, page, "html").tobytes() == stays.tobytes()

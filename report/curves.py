@@ -1,6 +1,6 @@
 """The curves of a training run: every number of its metrics.jsonl against the step.
 
-    python curves.py runs/demo/metrics.jsonl -o runs/demo/curves.png
+    python report/curves.py runs/demo/metrics.jsonl -o runs/demo/curves.png
 
 Numbers that belong together share a panel; seconds per phase are stacked; a metric no pattern knows gets its own panel.
 """

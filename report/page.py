@@ -1,6 +1,6 @@
 """One self-contained offline html page, in which nothing that a model wrote can run.
 
-`write_page` fills templates/report.html with JSON. Four walls: texts travel as ASCII JSON in which `<` is escaped, so
+`write_page` fills page.html with JSON. Four walls: texts travel as ASCII JSON in which `<` is escaped, so
 none can end its data block; the page inserts them through textContent only; pictures are rasters made here, never a
 model's svg; and the content security policy allows the page's own script and style by hash and no network at all.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-TEMPLATE = Path(__file__).parent / "templates" / "report.html"
+TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def data_uri(kind: str, content: bytes) -> str:
