@@ -1,9 +1,9 @@
 """Code -> picture inside a worker: what runs on the other side of the sandbox. `render.py` starts and commands it.
 
-    python draw.py --worker python|svg|browser|latex SETTINGS     # never typed by hand
+    python draw.py --worker LANGUAGE SETTINGS     # never typed by hand
 
-A worker gets ready once (imports, browser, fonts), then answers one request after the other. Request on stdin: 8 bytes
-of length, then JSON [language, code]. Answer on stdout: `HEADER`, then raw RGB pixels or the text of an error.
+A worker gets ready once (imports, fonts, browser), then answers one program after the other. Request on stdin: 8 bytes
+of length, then the program. Answer on stdout: `HEADER`, then raw RGB pixels or the text of an error.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from PIL import Image
 import sandbox
 
 LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
-WORKER_KIND = {"python": "python", "svg": "svg", "html": "browser", "latex": "latex", "mermaid": "browser"}
 RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
 MAX_ERROR = 2000  # characters of an error text
 HEADER = struct.Struct("<III")  # width, height, bytes that follow: RGB pixels, or if width is 0 an error text
@@ -262,7 +261,7 @@ def enter_job(options: Options, readable: list[str], folder: str, pipe: int) -> 
     sandbox.confine(options.layers, readable, [folder, "/dev/null"])
 
 
-def python_renderer(options: Options) -> Callable[[str, str], bytes]:
+def python_renderer(options: Options) -> Callable[[str], bytes]:
     """A fork server: everything heavy is imported once, each program runs in its own fork, alone."""
     os.environ["MPLBACKEND"] = "Agg"
     for name in ("matplotlib.pyplot", "matplotlib.dates", "matplotlib.gridspec", "mpl_toolkits.mplot3d"):
@@ -281,7 +280,7 @@ def python_renderer(options: Options) -> Callable[[str, str], bytes]:
     gc.collect()
     gc.freeze()
 
-    def render(code: str, _: str) -> bytes:
+    def render(code: str) -> bytes:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             read_end, write_end = os.pipe()
             pid = os.fork()
@@ -336,11 +335,11 @@ def confine_worker(options: Options, children: bool, sockets: tuple[int, ...] = 
     sandbox.confine(options.layers, readable, writable, children, sockets)
 
 
-def svg_renderer(options: Options) -> Callable[[str, str], bytes]:
+def svg_renderer(options: Options) -> Callable[[str], bytes]:
     """librsvg inside the worker process: SVG is data, so one process may draw one document after the other."""
     confine_worker(options, children=False)
     rasterize_svg(SAMPLES["svg"].encode(), 16)
-    return lambda code, _: answer_of(lambda: rasterize_svg(code.encode(), options.svg_side), options)
+    return lambda code: answer_of(lambda: rasterize_svg(code.encode(), options.svg_side), options)
 
 
 SNIPPET = r"""\documentclass[border=2pt,varwidth=WIDTH]{standalone}
@@ -365,7 +364,7 @@ def latex_document(code: str) -> str:
     return f"{preamble}{packages}\n\\begin{{document}}\n{body.strip()}\n\\end{{document}}\n"
 
 
-def latex_renderer(options: Options) -> Callable[[str, str], bytes]:
+def latex_renderer(options: Options) -> Callable[[str], bytes]:
     """pdflatex in a fresh folder per document, its first page through pdfium."""
     if shutil.which("pdflatex") is None:
         raise ToolMissing("latex needs pdflatex: apt install texlive-latex-extra texlive-pictures texlive-science")
@@ -404,7 +403,7 @@ def latex_renderer(options: Options) -> Callable[[str, str], bytes]:
         sets_its_page &= re.search(r"\{standalone\}|\{preview\}", latex_document(code)) is not None
         return image if sets_its_page else crop_margins(image)
 
-    return lambda code, _: answer_of(lambda: draw(code), options)
+    return lambda code: answer_of(lambda: draw(code), options)
 
 
 def latex_errors(log: str, status: int) -> str:
@@ -473,14 +472,13 @@ def mermaid_script() -> Path | None:
 
 
 class Browser:
-    """One Chromium per worker: every web page in a fresh context, every diagram in the one page that holds mermaid."""
+    """One Chromium per worker; every web page in a fresh context, every diagram in one page that holds mermaid."""
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Options, mermaid: Path | None):
         from playwright.sync_api import Error, sync_playwright
 
-        script = mermaid_script()
-        self.options, self.error, self.mermaid_page = options, Error, None
-        self.mermaid_code = script.read_text() if script else None
+        self.options, self.error = options, Error
+        mermaid_code = mermaid and mermaid.read_text()
         confine_worker(options, children=True, sockets=(socket.AF_UNIX, socket.AF_NETLINK))
         chromium = sync_playwright().start().chromium
         program = chromium_path() or chromium.executable_path
@@ -491,6 +489,10 @@ class Browser:
             self.browser = chromium.launch(executable_path=program, args=CHROMIUM_FLAGS, timeout=30_000)
         except Error as error:
             raise OSError(f"Chromium does not start: {error.message.splitlines()[0]}") from None
+        if mermaid_code:
+            self.mermaid = self.open_page("<!DOCTYPE html><style>body { margin: 0 }</style><body></body>")
+            self.mermaid.add_script_tag(content=mermaid_code)
+            self.mermaid.evaluate("options => mermaid.initialize(options)", MERMAID_OPTIONS)
 
     def open_page(self, html: str):
         """A page with its own cookies, storage and renderer process, served by us under a name that does not exist."""
@@ -527,24 +529,25 @@ class Browser:
             page.context.close()
 
     def draw_mermaid(self, code: str) -> Image.Image:
-        if self.mermaid_code is None:
-            raise ProgramError("mermaid needs mermaid.min.js: run `make setup`, or name the file in NANOVINCI_MERMAID")
-        if self.mermaid_page is None:
-            self.mermaid_page = self.open_page("<!DOCTYPE html><style>body { margin: 0 }</style><body></body>")
-            self.mermaid_page.add_script_tag(content=self.mermaid_code)
-            self.mermaid_page.evaluate("options => mermaid.initialize(options)", MERMAID_OPTIONS)
-        return self.screenshot(self.mermaid_page, *self.mermaid_page.evaluate(DRAW_MERMAID, code))
+        return self.screenshot(self.mermaid, *self.mermaid.evaluate(DRAW_MERMAID, code))
 
-    def draw(self, code: str, language: str) -> Image.Image:
+    def answer(self, draw: Callable[[str], Image.Image], code: str) -> bytes:
         try:
-            return self.draw_mermaid(code) if language == "mermaid" else self.draw_html(code)
+            return answer_of(lambda: draw(code), self.options)
         except self.error as error:
-            raise ProgramError(f"{language}: {error.message.split('Call log')[0].strip()}") from None
+            return error_answer(f"browser: {error.message.split('Call log')[0].strip()}")
 
 
-def browser_renderer(options: Options) -> Callable[[str, str], bytes]:
-    browser = Browser(options)
-    return lambda code, language: answer_of(lambda: browser.draw(code, language), options)
+def html_renderer(options: Options) -> Callable[[str], bytes]:
+    browser = Browser(options, None)
+    return lambda code: browser.answer(browser.draw_html, code)
+
+
+def mermaid_renderer(options: Options) -> Callable[[str], bytes]:
+    if mermaid_script() is None:
+        raise ToolMissing("mermaid needs mermaid.min.js: run `make setup`, or name the file in NANOVINCI_MERMAID")
+    browser = Browser(options, mermaid_script())
+    return lambda code: browser.answer(browser.draw_mermaid, code)
 
 
 # ---- the loop --------------------------------------------------------------------------------------------------------
@@ -570,7 +573,7 @@ def error_answer(text: str, final: bool = False) -> bytes:
     return HEADER.pack(0, int(final), len(payload)) + payload
 
 
-def work(kind: str, settings: str) -> None:
+def work(language: str, settings: str) -> None:
     """A worker's life: get ready, then answer one request after the other until the caller is gone."""
     sandbox.die_with_parent()
     with contextlib.suppress(OSError):
@@ -580,20 +583,20 @@ def work(kind: str, settings: str) -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0), os.dup2(nothing, 1)  # what libraries print must not get into the answers
-    renderers = {"python": python_renderer, "svg": svg_renderer, "browser": browser_renderer, "latex": latex_renderer}
+    renderers = (python_renderer, svg_renderer, html_renderer, latex_renderer, mermaid_renderer)
     ready = HEADER.pack(0, 0, 0)
     try:
-        render = renderers[kind](options)
+        render = dict(zip(LANGUAGES, renderers, strict=True))[language](options)
     except ImportError as error:
         ready = error_answer(f"the Python package {error.name} is missing: pip install -r requirements.txt", final=True)
     except (ToolMissing, OSError) as error:
         ready = error_answer(str(error), final=isinstance(error, ToolMissing))
     answers.write(ready)
     answers.flush()
-    while header := requests.read(8):
-        language, code = json.loads(requests.read(struct.unpack("<Q", header)[0]))
+    while size := requests.read(8):
+        code = requests.read(struct.unpack("<Q", size)[0]).decode()
         try:
-            answer = render(code, language)
+            answer = render(code)
         except ProgramError as error:
             answer = error_answer(str(error))
         answers.write(answer)

@@ -150,10 +150,7 @@ FLAWS = {
         "number": ("", r"(?<=[\s(,=\[*/+-])\d+(?:\.\d+)?(?=[\s),\]*/+-])"),
         "drop": ("", r"(?m)^[ \t]*\w+\.(?!show|save|close|use|add_|Write|Finish|Draw)\w+\(.*\)[ \t]*\n"),
         "label": (r"(?:title|label|text|annotate|legend)\w*\s*[(=][^)\n]*?[\"']([^\"'\n]+)", WORD),
-        "smiles": (
-            r"(?i)(?:FromSmiles\(|loadMolecule\(|smi\w*\s*=)\s*r?[\"']([^\"'\n]+)",
-            r".+",
-        ),
+        "smiles": (r"(?i)(?:FromSmiles\(|loadMolecule\(|smi\w*\s*=)\s*r?[\"']([^\"'\n]+)", r".+"),
     },
     "svg": {
         "number": (SVG_GEOMETRY, r"(?<![\d.#])(?:\d+\.\d+|[2-9]|\d{2,})(?![\d.])"),  # 0 and 1 may be flags of an arc

@@ -8,7 +8,7 @@ In Python:
     with Renderer() as renderer:
         rendering = renderer.render("<svg ...", "svg")      # or submit(...), which gives a Future
 
-One supervisor thread per slot takes jobs from one queue. It owns one warm worker process (`draw.py`) per kind of job,
+One supervisor thread per slot takes jobs from one queue. It owns one warm worker process (`draw.py`) per language,
 started when first needed, and kills a worker's whole process tree when a job misses its deadline or the worker breaks.
 Nothing that comes from a program is parsed, decoded or run in this process: workers answer with raw pixels.
 """
@@ -36,7 +36,7 @@ from PIL import Image
 
 import draw
 import sandbox
-from draw import HEADER, LANGUAGES, MAX_ERROR, SAMPLES, WORKER_KIND, Options, ToolMissing
+from draw import HEADER, LANGUAGES, MAX_ERROR, SAMPLES, Options, ToolMissing
 
 SUFFIXES = {".py": "python", ".svg": "svg", ".html": "html", ".htm": "html", ".tex": "latex", ".mmd": "mermaid"}
 MAX_CODE = 4 << 20  # characters of a program
@@ -54,12 +54,13 @@ class Rendering:
 class Worker:
     """One sandboxed worker process, as its supervisor sees it."""
 
-    START_SECONDS, GRACE_SECONDS, MAX_JOBS = 60.0, 1.0, 2000  # grace: python and latex workers time out by themselves
+    START_SECONDS, MAX_JOBS = 60.0, 2000
     ENDED = "the renderer's process ended (out of memory, or a crash in a drawing library)"
 
-    def __init__(self, kind: str, options: Options):
+    def __init__(self, language: str, options: Options):
         """Start it and wait until it is ready. Raises ToolMissing where that is hopeless, OSError where it is not."""
         self.options, self.jobs = options, 0
+        self.grace = 1.0 if language in ("python", "latex") else 0.0  # seconds: these time out by themselves
         self.scratch = tempfile.TemporaryDirectory(prefix="nanovinci-", ignore_cleanup_errors=True)
         inside = "/tmp" if options.layers.bwrap else self.scratch.name
         environment = sandbox.clean_environment(inside) | {"PLAYWRIGHT_BROWSERS_PATH": draw.browsers_folder()}
@@ -70,7 +71,7 @@ class Worker:
             ours = [draw.__file__, sandbox.__file__, draw.browsers_folder(), *([str(script)] if script else [])]
             prefix = sandbox.bwrap_command([*sandbox.system_paths(), *ours])
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, draw.__file__, "--worker", kind, json.dumps(asdict(options))],
+            [*prefix, sys.executable, draw.__file__, "--worker", language, json.dumps(asdict(options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -81,7 +82,7 @@ class Worker:
             _, final, payload = self.receive(time.monotonic() + self.START_SECONDS)
         except (OSError, TimeoutError) as error:
             self.kill()
-            raise OSError(f"the {kind} worker does not start: {error or 'it takes too long'}") from None
+            raise OSError(f"the {language} worker does not start: {error or 'it takes too long'}") from None
         if payload:
             self.kill()
             raise (ToolMissing if final else OSError)(payload.decode(errors="replace"))
@@ -102,14 +103,13 @@ class Worker:
             raise OSError(self.ENDED)
         return width, height, payload
 
-    def render(self, code: str, language: str) -> Rendering:
+    def render(self, code: str) -> Rendering:
         """Run one job. Raises OSError or TimeoutError when the worker is lost; it must then be killed."""
         started = time.monotonic()
-        request = json.dumps([language, code]).encode()
+        request = code.encode()
         self.process.stdin.write(struct.pack("<Q", len(request)) + request)
         self.process.stdin.flush()
-        grace = self.GRACE_SECONDS if language in ("python", "latex") else 0
-        width, height, payload = self.receive(started + self.options.timeout + grace)
+        width, height, payload = self.receive(started + self.options.timeout + self.grace)
         self.jobs += 1
         seconds = time.monotonic() - started
         if not width:
@@ -152,7 +152,7 @@ class Renderer:
         elif not layers.bwrap:
             print("render.py: bubblewrap does not work here; Landlock and seccomp alone confine.", file=sys.stderr)
         self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers)
-        self.missing: dict[str, str] = {}  # worker kind -> what to install
+        self.missing: dict[str, str] = {}  # language -> what to install
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
         self.closed = False
         count = workers or os.cpu_count() or 1
@@ -185,7 +185,7 @@ class Renderer:
         return self.submit(code, language).result()
 
     def _supervise(self) -> None:
-        """A slot: its own worker per kind of job, one job at a time."""
+        """A slot: its own worker per language, one job at a time."""
         workers: dict[str, Worker] = {}
         while (job := self.jobs.get()) is not None:
             future, code, language = job
@@ -195,25 +195,24 @@ class Renderer:
             worker.kill()
 
     def _run(self, workers: dict[str, Worker], code: str, language: str) -> Rendering:
-        kind = WORKER_KIND[language]
-        if kind in self.missing:
-            return Rendering(None, self.missing[kind], 0.0)
-        if kind in workers and workers[kind].jobs >= Worker.MAX_JOBS:
-            workers.pop(kind).kill()  # browsers grow
+        if language in self.missing:
+            return Rendering(None, self.missing[language], 0.0)
+        if language in workers and workers[language].jobs >= Worker.MAX_JOBS:
+            workers.pop(language).kill()  # browsers grow
         started = time.monotonic()
         try:
-            if kind not in workers:
-                workers[kind] = Worker(kind, self.options)
+            if language not in workers:
+                workers[language] = Worker(language, self.options)
                 started = time.monotonic()
-            return workers[kind].render(code, language)
+            return workers[language].render(code)
         except ToolMissing as missing:
-            self.missing[kind] = error = str(missing)
+            self.missing[language] = error = str(missing)
         except TimeoutError:
             error = f"timeout: the program ran longer than {self.options.timeout:g} s"
         except (OSError, ValueError) as lost:
             error = str(lost)
-        if kind in workers:
-            workers.pop(kind).kill()
+        if language in workers:
+            workers.pop(language).kill()
         return Rendering(None, error, time.monotonic() - started)
 
     def close(self) -> None:

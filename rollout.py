@@ -3,8 +3,6 @@
     for completion in generate(policy, prompts, G=8, max_new_tokens=1024, temperature=1.0, seed=step):
         ...                                          # render and score it while the others still decode
 
-    python rollout.py runs/demo/model --data runs/demo/test.parquet --limit 4 --G 2     # look at what a model writes
-
 How it works. The vision tower and the prompt run once for each of n groups (`prefill`); the G samples of a group share
 the prompt's keys and values and own only those of their response. All rows decode in lockstep; a sample that ends is
 handed out at once, and when a quarter of the rows is idle the batch is compacted. The decoder is Hugging Face's text
@@ -14,14 +12,12 @@ Noise is a hash of (sample seed, step, token): a completion does not depend on b
 Axes: n groups, G samples per group, P prompt tokens, R response tokens, H query heads, C key/value heads, D head size.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 
 from kernels import apply_rope, decode_attention, packed_attention, rms_norm, sample_tokens
 from model import Policy, Prompt, pack_prompts, rope_tables
@@ -220,47 +216,3 @@ def _generate_chunk(policy, prompts, G, max_new_tokens, temperature, first_seed)
             cache.keep(groups, samples)
             row, position, alive, tokens = (x[groups[:, None], samples] for x in (row, position, alive, tokens))
         logits = decode_step(decoder, cache, tokens, position + step)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Config:
-    """Print what a model writes for the pictures of a data set."""
-
-    model: tyro.conf.Positional[str]
-    """Hugging Face folder or hub name."""
-    data: str
-    """What data.load reads: a parquet file, a jsonl file, a manifest folder."""
-    limit: int = 4
-    """How many pictures."""
-    G: int = 1
-    """Samples per picture."""
-    max_new_tokens: int = 512
-    """Longest answer."""
-    temperature: float = 0.0
-    """0 is greedy."""
-    device: str = "cpu"
-    """cpu or cuda."""
-
-
-def main() -> None:
-    import data
-    from render import Renderer
-
-    config = tyro.cli(Config)
-    try:
-        with Renderer() as renderer:
-            samples, _ = data.usable(data.load(config.data, renderer, config.limit))
-        policy = Policy.load(config.model, config.device)
-        prompts = [policy.encode(sample) for sample in samples]
-    except (OSError, ValueError) as error:
-        sys.exit(f"rollout.py: {error}")
-    for completion in generate(policy, prompts, config.G, config.max_new_tokens, config.temperature):
-        print(f"--- {completion.sample_id} [{completion.index}], {len(completion.ids)} tokens, {completion.finish}")
-        print(completion.text, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -84,7 +84,7 @@ BROKEN = {
     "python": ("x = 1\nplot(x)", "line 2"),
     "svg": ("<svg xmlns='http://www.w3.org/2000/svg'><rect", "svg"),
     "latex": ("\\begin{tikzpicture}\\undefinedthing\\end{tikzpicture}", "Undefined control sequence"),
-    "mermaid": ("flowchart LR\n A --> --> B", "mermaid"),
+    "mermaid": ("flowchart LR\n A --> --> B", "Parse error"),
 }
 
 
