@@ -13,7 +13,8 @@ export TOKENIZERS_PARALLELISM := false
 RUN := runs/demo
 TRAIN := 10000
 POOL := 384
-TEST := 200
+# some of these are left out: training has the very same program
+TEST := 220
 SFT_STEPS := 700
 VIRL_STEPS := 40
 NEW_TOKENS := 160
@@ -53,7 +54,8 @@ demo: setup
 	$(PY) model.py create $(RUN)/model
 	$(PY) synth.py --out $(RUN)/train.parquet --count $(TRAIN) --seed 1 $(SYNTH)
 	$(PY) synth.py --out $(RUN)/pool.parquet --count $(POOL) --seed 2 $(SYNTH)
-	$(PY) synth.py --out $(RUN)/test.parquet --count $(TEST) --seed 3 $(SYNTH)
+	$(PY) synth.py --out $(RUN)/test.parquet --count $(TEST) --seed 3 $(SYNTH) \
+	    --exclude $(RUN)/train.parquet $(RUN)/pool.parquet
 	@echo "== 2. stage 1: supervised fine-tuning"
 	$(PY) train_sft.py tiny --model $(RUN)/model --data $(RUN)/train.parquet --out $(RUN)/sft --steps $(SFT_STEPS)
 	@echo "== 3. stage 2: ViRL, from what the code looks like"

@@ -390,41 +390,22 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int):
 
 
 def tiny_config(family: str, tokenizer, width: int, layers: int) -> "PretrainedConfig":  # noqa: F821
-    head = 32
-    heads = width // head
-    section = [6, 5, 5]  # 16 frequencies: half of a head
-    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": section}
-    text = dict(
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads // 2 if heads % 2 == 0 else heads,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=4096,
-        rope_parameters=rope,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    head, heads = 32, width // 32
+    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [6, 5, 5]}  # 16: half of a head
+    text = dict(hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers, num_attention_heads=heads)
+    text |= dict(num_key_value_heads=heads // 2 if heads % 2 == 0 else heads, rope_parameters=rope, bos_token_id=None)
+    text |= dict(vocab_size=len(tokenizer), max_position_embeddings=4096, tie_word_embeddings=True)
+    text |= dict(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     vision = dict(depth=3, hidden_size=128, num_heads=4, patch_size=8, out_hidden_size=width, intermediate_size=256)
     if family == "qwen3_vl":
         text |= dict(head_dim=head, rope_parameters=rope | {"mrope_interleaved": True})
         vision |= dict(deepstack_visual_indexes=[1], num_position_embeddings=64)
     else:
         vision |= dict(window_size=64, fullatt_block_indexes=[1, 2])
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad")}
-    return AutoConfig.for_model(
-        family,
-        text_config=text,
-        vision_config=vision,
-        image_token_id=ids["image_pad"],
-        video_token_id=ids["video_pad"],
-        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
-        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
-        tie_word_embeddings=True,
-    )
+    special = {"image_token_id": "image_pad", "video_token_id": "video_pad"}
+    special |= {"vision_start_token_id": "vision_start", "vision_end_token_id": "vision_end"}
+    ids = {key: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for key, name in special.items()}
+    return AutoConfig.for_model(family, text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
 
 
 def create_tiny(

@@ -8,8 +8,9 @@ In Python:
     with Renderer() as renderer:
         rendering = renderer.render("<svg ...", "svg")      # or submit(...), which gives a Future
 
-One supervisor thread per slot takes jobs from one queue. It owns one warm worker process (`draw.py`) per language,
-started when first needed, and kills a worker's whole process tree when a job misses its deadline or the worker breaks.
+
+One supervisor thread per slot takes jobs from one queue. It owns one warm worker (`workers/draw.py`) per language, started
+when first needed, and kills a worker's whole process tree when a job misses its deadline or the worker breaks.
 Nothing that comes from a program is parsed, decoded or run in this process: workers answer with raw pixels.
 """
 
@@ -34,9 +35,9 @@ from typing import Annotated
 import tyro
 from PIL import Image
 
-import draw
 import sandbox
-from draw import HEADER, LANGUAGES, MAX_ERROR, SAMPLES, Options, ToolMissing
+from workers import draw
+from workers.draw import HEADER, LANGUAGES, MAX_ERROR, SAMPLES, Options, ToolMissing
 
 SUFFIXES = {".py": "python", ".svg": "svg", ".html": "html", ".htm": "html", ".tex": "latex", ".mmd": "mermaid"}
 MAX_CODE = 4 << 20  # characters of a program
@@ -61,8 +62,10 @@ class Worker:
         """Start it and wait until it is ready. Raises ToolMissing where that is hopeless, OSError where it is not."""
         self.options, self.jobs = options, 0
         self.grace = 1.0 if language in ("python", "latex") else 0.0  # seconds: these time out by themselves
-        self.scratch = tempfile.TemporaryDirectory(prefix="nanovinci-", ignore_cleanup_errors=True)
-        inside = "/tmp" if options.layers.bwrap else self.scratch.name
+        self.scratch = None
+        if not options.layers.bwrap:
+            self.scratch = tempfile.TemporaryDirectory(prefix="nanovinci-", ignore_cleanup_errors=True)
+        inside = self.scratch.name if self.scratch else "/tmp"
         environment = sandbox.clean_environment(inside) | {"PLAYWRIGHT_BROWSERS_PATH": draw.browsers_folder()}
         prefix = []
         if script := draw.mermaid_script():
@@ -121,7 +124,8 @@ class Worker:
         self.process.stdout.close()
         with contextlib.suppress(OSError):  # what could not be written to it
             self.process.stdin.close()
-        self.scratch.cleanup()
+        if self.scratch:
+            self.scratch.cleanup()
 
 
 class Renderer:

@@ -398,6 +398,14 @@ def draw(samples: Iterable[data.Sample], renderer: Renderer, kept: Counter, lost
                 yield sample
 
 
+def unknown(samples: Iterable[data.Sample], known: set[str], lost: Counter) -> Iterator[data.Sample]:
+    for sample in samples:
+        if sample.code in known:
+            lost["program of an excluded file"] += 1
+        else:
+            yield sample
+
+
 @dataclass
 class Config:
     """Write image-code pairs to a parquet file, or draw a contact sheet."""
@@ -414,6 +422,8 @@ class Config:
     """Another seed, other programs."""
     start: int = 0
     """First index in each domain."""
+    exclude: tuple[Path, ...] = ()
+    """Parquet files whose programs are left out: the training sets, for a held-out one."""
     show: int = 0
     """Draw a contact sheet of this many pictures, from difficulty 0 to 1, and write no pairs."""
     svg_side: int = 448
@@ -430,6 +440,8 @@ def main(config: Config) -> None:
     dial = [round(k // width / rows, 2) if config.show else config.difficulty for k in range(total)]
     jobs = ((config.domains[k % width], config.start + k // width) for k in tqdm(range(total), "drawing", unit="pair"))
     samples = (make(domain, index, config.seed, dial[k]) for k, (domain, index) in enumerate(jobs))
+    known = {sample.code for known_path in config.exclude for sample in data.load(known_path)}
+    samples = unknown(samples, known, lost)
     with Renderer(svg_side=config.svg_side, allow_unsafe=config.allow_unsafe) as renderer:
         drawn = draw(samples, renderer, kept, lost)
         if not config.show:

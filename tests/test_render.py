@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import draw
 import render
 import sandbox
+from workers import draw
 
 TIMEOUT = 3.0
 MISSING = {
@@ -385,6 +385,8 @@ def test_latex_formula_page_and_size(renderer):
     ):
         image = draws(renderer, formula, "latex")
         assert image.width < 200 and image.height < 120
+        corners = {image.getpixel((x, y)) for x in (0, image.width - 1) for y in (0, image.height - 1)}
+        assert corners == {(255, 255, 255)}
     page = draws(renderer, "\\documentclass{article}\\begin{document}Hello.\\end{document}", "latex")
     assert page.width < 300 and page.height < 100  # cropped, and without its page number
     document = "\\documentclass{article}\\begin{document}\\mbox{}\\end{document}"

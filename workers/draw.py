@@ -1,6 +1,6 @@
 """Code -> picture inside a worker: what runs on the other side of the sandbox. `render.py` starts and commands it.
 
-    python draw.py --worker LANGUAGE SETTINGS     # never typed by hand
+    python workers/draw.py --worker LANGUAGE SETTINGS     # never typed by hand
 
 A worker gets ready once (imports, fonts, browser), then answers one program after the other. Request on stdin: 8 bytes
 of length, then the program. Answer on stdout: `HEADER`, then raw RGB pixels or the text of an error.
@@ -34,7 +34,8 @@ from pathlib import Path
 
 from PIL import Image
 
-import sandbox
+sys.path.insert(0, str(Path(__file__).parent.parent))  # a worker is started as this file, in its own folder
+import sandbox  # noqa: E402
 
 LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
 RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
@@ -110,8 +111,8 @@ def crop_margins(image: Image.Image, border: int = 8) -> Image.Image:
     box = Image.eval(image.convert("L"), lambda value: 255 * (value < 250)).getbbox()
     if box is None:
         raise ProgramError("the page is empty")
-    left, top, right, bottom = box
-    return image.crop((max(0, left - border), max(0, top - border), right + border, bottom + border))
+    left, top = max(0, box[0] - border), max(0, box[1] - border)
+    return image.crop((left, top, min(image.width, box[2] + border), min(image.height, box[3] + border)))
 
 
 # ---- python ----------------------------------------------------------------------------------------------------------
@@ -206,9 +207,7 @@ def last_picture_file(options: Options) -> Image.Image | None:
         return rasterize_svg(newest.read_bytes())
     if newest.suffix.lower() == ".pdf":
         return rasterize_pdf(newest.read_bytes(), options.max_pixels)
-    image = Image.open(newest)
-    image.load()
-    return image
+    return Image.open(newest).convert("RGBA")
 
 
 def own_traceback(error: BaseException, code: str) -> str:
@@ -263,7 +262,6 @@ def enter_job(options: Options, readable: list[str], folder: str, pipe: int) -> 
 
 def python_renderer(options: Options) -> Callable[[str], bytes]:
     """A fork server: everything heavy is imported once, each program runs in its own fork, alone."""
-    os.environ["MPLBACKEND"] = "Agg"
     for name in ("matplotlib.pyplot", "matplotlib.dates", "matplotlib.gridspec", "mpl_toolkits.mplot3d"):
         importlib.import_module(name)
     for name in ("rdkit.Chem.Draw.rdMolDraw2D", "rdkit.Chem.AllChem", "indigo.renderer", "pyvips", "pypdfium2"):
@@ -373,21 +371,15 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
 
     # A format with tikz and pgfplots preloaded would go here, as "-fmt=...": most of the time is loading packages.
     command = ["pdflatex", "-no-shell-escape", "-halt-on-error", "-interaction=batchmode", "-jobname=program"]
-    fixed = {"openin_any": "p", "openout_any": "p", "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
-    environment = {**os.environ, **fixed, "max_print_line": "1000"}
+    command.append(PLAIN_PAGE + r"\input{program.tex}")
+    environment = os.environ | {"openin_any": "p", "openout_any": "p", "max_print_line": "1000"}
+    environment |= {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
 
     def draw(code: str) -> Image.Image:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             source, log, pdf = (Path(folder, f"program.{suffix}") for suffix in ("tex", "log", "pdf"))
             source.write_text(latex_document(code))
-            process = subprocess.Popen(
-                [*command, PLAIN_PAGE + r"\input{program.tex}"],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)  # stdio is null
             try:
                 status = process.wait(options.timeout)
             except subprocess.TimeoutExpired:
@@ -418,8 +410,7 @@ PAGE_WIDTH, MAX_SIDE = 1280, 8192  # px
 CHROMIUM_FLAGS = ["--disable-gpu", "--disable-quic", "--disable-sync", "--disable-background-networking"]
 CHROMIUM_FLAGS += ["--disable-component-update", "--no-first-run", "--hide-scrollbars", "--force-color-profile=srgb"]
 CHROMIUM_FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND"]
-MERMAID_OPTIONS = {"startOnLoad": False, "securityLevel": "strict", "deterministicIds": True}
-MERMAID_OPTIONS["suppressErrorRendering"] = True
+MERMAID_OPTIONS = dict(startOnLoad=False, securityLevel="strict", deterministicIds=True, suppressErrorRendering=True)
 # A clock that starts at a fixed date and seeded randomness: the same page gives the same picture.
 SAME_EVERY_TIME = """(() => {
     const RealDate = Date, start = 1735732800000;
@@ -467,7 +458,7 @@ def browsers_folder() -> str:
 def mermaid_script() -> Path | None:
     """mermaid.min.js: $NANOVINCI_MERMAID, else where `make setup` puts it, else .cache/ beside this file."""
     named = os.environ.get("NANOVINCI_MERMAID")
-    places = [Path(sys.prefix, "share/mermaid.min.js"), Path(__file__).parent / ".cache/mermaid.min.js"]
+    places = [Path(sys.prefix, "share/mermaid.min.js"), Path(__file__).parent.parent / ".cache/mermaid.min.js"]
     return next((path for path in ([Path(named)] if named else []) + places if path.is_file()), None)
 
 
@@ -502,12 +493,11 @@ class Browser:
         page = context.new_page()
         context.on("page", lambda popup: popup.close())
         page.on("dialog", lambda dialog: dialog.dismiss())
-        asked = []
+        documents = [html]
 
         def serve(route) -> None:  # the first request is for the document; no other is answered
-            if not asked:
-                asked.append(True)
-                route.fulfill(body=html, content_type="text/html; charset=utf-8")
+            if documents:
+                route.fulfill(body=documents.pop(), content_type="text/html; charset=utf-8")
             elif route.request.is_navigation_request():
                 route.fulfill(status=204)  # "no content": the page stays where it is
             else:
@@ -539,11 +529,13 @@ class Browser:
 
 
 def html_renderer(options: Options) -> Callable[[str], bytes]:
+    """Web pages, 1280 px wide and as high as they are."""
     browser = Browser(options, None)
     return lambda code: browser.answer(browser.draw_html, code)
 
 
 def mermaid_renderer(options: Options) -> Callable[[str], bytes]:
+    """Diagrams, drawn by mermaid.js in its natural size."""
     if mermaid_script() is None:
         raise ToolMissing("mermaid needs mermaid.min.js: run `make setup`, or name the file in NANOVINCI_MERMAID")
     browser = Browser(options, mermaid_script())
