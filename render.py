@@ -8,9 +8,8 @@ In Python:
     with Renderer() as renderer:
         rendering = renderer.render("<svg ...", "svg")      # or submit(...), which gives a Future
 
-
-One supervisor thread per slot takes jobs from one queue. It owns one warm worker (`workers/draw.py`) per language, started
-when first needed, and kills a worker's whole process tree when a job misses its deadline or the worker breaks.
+One supervisor thread per slot takes jobs from one queue. It owns one warm worker (`workers/draw.py`) per language,
+started when first needed, and kills its whole process tree when a job misses its deadline or the worker breaks.
 Nothing that comes from a program is parsed, decoded or run in this process: workers answer with raw pixels.
 """
 
