@@ -18,6 +18,7 @@ TEST := 220
 SFT_STEPS := 700
 VIRL_STEPS := 40
 NEW_TOKENS := 160
+GROUP := 16
 SYNTH := --domains svg chart --difficulty 0.15 --svg-side 64
 
 .PHONY: setup demo smoke test lint doctor clean
@@ -60,7 +61,7 @@ demo: setup
 	$(PY) train_sft.py tiny --model $(RUN)/model --data $(RUN)/train.parquet --out $(RUN)/sft --steps $(SFT_STEPS)
 	@echo "== 3. stage 2: ViRL, from what the code looks like"
 	$(PY) train_virl.py tiny --model $$(ls -d $(RUN)/sft/checkpoints/step-* | tail -1) --data $(RUN)/pool.parquet \
-	    --out $(RUN)/virl --steps $(VIRL_STEPS) --max-new-tokens $(NEW_TOKENS)
+	    --out $(RUN)/virl --steps $(VIRL_STEPS) --group $(GROUP) --max-new-tokens $(NEW_TOKENS)
 	@echo "== 4. evaluation on targets never trained on, greedy and sampled"
 	@for pair in untrained=$(RUN)/model SFT=$$(ls -d $(RUN)/sft/checkpoints/step-* | tail -1) \
 	        ViRL=$$(ls -d $(RUN)/virl/checkpoints/step-* | tail -1); do \
@@ -75,7 +76,7 @@ demo: setup
 	@echo "Open $(RUN)/report.html"
 
 smoke: setup
-	@$(MAKE) --no-print-directory demo RUN=runs/smoke TRAIN=64 POOL=16 TEST=8 SFT_STEPS=6 VIRL_STEPS=2 NEW_TOKENS=64
+	@$(MAKE) --no-print-directory demo RUN=runs/smoke TRAIN=64 POOL=16 TEST=8 SFT_STEPS=6 VIRL_STEPS=2 NEW_TOKENS=64 GROUP=4
 
 test: setup
 	@OMP_NUM_THREADS=2 $(PY) -m pytest -q

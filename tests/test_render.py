@@ -439,7 +439,8 @@ def test_children_of_an_endless_job_are_gone():
 
 def test_workers_die_with_their_caller():
     need("svg")
-    code = "import render, os, sandbox\nfrom workers import draw\nr = render.Renderer(workers=1)\nr.render(draw.SAMPLES['svg'], 'svg')\n"
+    code = "import render, os, sandbox\nfrom workers import draw\n"
+    code += "r = render.Renderer(workers=1)\nr.render(draw.SAMPLES['svg'], 'svg')\n"
     code += "print(*sandbox.descendants(os.getpid()), flush=True)\nos.kill(os.getpid(), 9)"
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(render.__file__).parent
