@@ -71,7 +71,7 @@ demo: setup
 	        --max-new-tokens $(NEW_TOKENS) --svg-side 64 --out $(RUN)/eval/$$name-T$$T || exit 1; done; done
 	@$(PY) eval.py report --out $(RUN)/report.html --curves $(RUN)/sft/curves.png $(RUN)/virl/curves.png --runs \
 	    "untrained, greedy"=$(RUN)/eval/untrained-T0 "SFT, greedy"=$(RUN)/eval/SFT-T0 "ViRL, greedy"=$(RUN)/eval/ViRL-T0 \
-	    "untrained, T=1"=$(RUN)/eval/untrained-T1 "SFT, T=1"=$(RUN)/eval/SFT-T1 "ViRL, T=1"=$(RUN)/eval/ViRL-T1
+	    "untrained, sampled"=$(RUN)/eval/untrained-T1 "SFT, sampled"=$(RUN)/eval/SFT-T1 "ViRL, sampled"=$(RUN)/eval/ViRL-T1
 	@cp $(RUN)/virl/curves.png $(RUN)/virl/metrics.jsonl $(RUN)/
 	@echo "Open $(RUN)/report.html"
 
