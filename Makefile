@@ -8,6 +8,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo -n t
 DEBIAN := chromium-headless-shell bubblewrap fonts-dejavu-core fonts-liberation texlive-latex-base texlive-latex-recommended \
           texlive-latex-extra texlive-pictures texlive-science texlive-fonts-recommended
 export TOKENIZERS_PARALLELISM := false
+# torch's idle threads sleep instead of spinning: the renderer works on the same cores
+export OMP_WAIT_POLICY := passive
 
 # what the demo does; `make smoke` shrinks it
 RUN := runs/demo
