@@ -81,6 +81,16 @@ def as_refinement(sample: Sample, draft: str, rng: np.random.Generator | None = 
 # -------------------------------------------------------------------------------------------------------- reading rows
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB copy with transparency composited on white, whatever the mode."""
+    if image.mode == "RGB":
+        return image
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
 def _picture(value, folder: Path) -> Image.Image:
     """RGB on white, from what data sets hold: bytes, a path relative to `folder`, or {"bytes": .., "path": ..}."""
     value = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
@@ -90,9 +100,7 @@ def _picture(value, folder: Path) -> Image.Image:
         raise ValueError(f"the picture {folder / value} does not exist; paths are relative to the data file")
     try:
         with Image.open(io.BytesIO(value) if isinstance(value, bytes) else folder / value) as image:
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            return image.convert("RGB")
+            return to_rgb(image).copy()
     except Exception as error:  # Pillow raises a dozen types on hostile bytes
         raise ValueError(
             f"the picture cannot be decoded ({error}); remove the row or write the picture again"
@@ -319,19 +327,18 @@ def usable(samples: Samples, need_code: bool = False) -> tuple[Samples, Counter]
     return replace(samples, indices=array("q", good)), dropped
 
 
-def render_targets(samples: Iterable[Sample], renderer: "Renderer") -> tuple[list[Sample], list[tuple[str, str]]]:
-    """(samples with a picture, [(id, reason)] of those dropped): what has no picture gets its code's rendering."""
-    jobs = [(s, renderer.submit(s.code, s.language) if s.image is None and s.code else None) for s in samples]
-    kept, dropped = [], []
-    for sample, future in tqdm(jobs, "rendering targets", delay=2, leave=False):
-        rendering = future.result() if future else None
-        if rendering and rendering.image is not None:
-            sample = replace(sample, image=rendering.image)
-        if sample.image is not None:
-            kept.append(sample)
-        else:
-            dropped.append((sample.id, rendering.error if rendering else "has neither a picture nor code"))
-    return kept, dropped
+def load_usable(
+    path: str | Path, renderer: "Renderer | None", need_code: bool = False, limit: int | None = None
+) -> tuple[Samples, Counter]:
+    """`load` and `usable` in one: what was dropped, and why, is printed. Raises ValueError where nothing is left."""
+    samples = load(path, renderer, limit)
+    good, dropped = usable(samples, need_code)
+    if dropped:
+        reasons = "; ".join(f"{count} x {reason.strip().splitlines()[0]}" for reason, count in dropped.most_common(5))
+        print(f"{path}: {len(samples)} rows, {len(good)} used, {dropped.total()} dropped: {reasons}", file=sys.stderr)
+    if not len(good):
+        raise ValueError(f"{path} holds no usable sample; `python data.py inspect {path}` says why.")
+    return good, dropped
 
 
 # ----------------------------------------------------------------------------------------------- shuffling and writing
@@ -352,7 +359,7 @@ def batch_indices(n: int, batch_size: int, seed: int, step: int) -> list[int]:
 
 def _sft_row(sample: Sample) -> dict:
     if sample.image is None:
-        raise ValueError(f"{sample.id}: has no picture; call render_targets first")
+        raise ValueError(f"{sample.id}: has no picture; render its program first")
     png = io.BytesIO()
     sample.image.save(png, "PNG")
     user = "<image>\n" + sample.prompt

@@ -9,14 +9,13 @@ scikit-image). A failed answer counts as 0 in each. Samples of one target are no
 target are averaged first and every interval is a bootstrap over targets. Two runs are compared target by target.
 """
 
-import hashlib
 import itertools
 import json
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,37 +32,10 @@ from data import Sample
 from render import Renderer, Rendering
 from report.curves import plot_curves  # noqa: F401 (training asks for both pages here)
 from report.page import data_uri, thumbnail, write_page
-from reward import Reward, Score
+from report.records import NO_CODE, Record, RecordWriter, read_records
+from reward import Reward, alignment
 
 METRICS = ("execute", "visual", "ssim")
-NO_CODE = "no code block"
-
-
-@dataclass
-class Record:
-    """One answer of a policy to one target, with everything that was measured on it."""
-
-    sample: Sample
-    index: int
-    """Which of the target's G answers."""
-    text: str
-    code: str | None
-    rendering: Rendering
-    score: Score
-    ssim: float
-    """In [-1, 1], against the rendering resized to the target's size; 0 where nothing was rendered."""
-    attempts: list["Record"] = field(default_factory=list)
-    """The earlier refinement rounds, oldest first; this record is the last round."""
-    tokens: int = 0
-    finish: str = "eos"
-    decoding: str = "greedy"
-    failure: str | None = "unknown"
-    """no code block, time-out, render error, blank, or None; found out from the rest if not given."""
-    detail: str = ""
-
-    def __post_init__(self):
-        if self.failure == "unknown":
-            self.failure, self.detail = find_failure(self)
 
 
 # ------------------------------------------------------------------------------------------------------- evaluation
@@ -74,22 +46,6 @@ def ssim(target: Image.Image, rendering: Image.Image | None) -> float:
     width, height = (max(7, side) for side in target.size)  # the usual 7 x 7 window has to fit
     a, b = (np.asarray(picture.convert("RGB").resize((width, height))) for picture in (target, rendering))
     return float(structural_similarity(a, b, win_size=7, channel_axis=2, data_range=255))
-
-
-def find_failure(record: Record) -> tuple[str | None, str]:
-    """(category, detail) of what went wrong: no code block, time-out, render error, blank; (None, "") if nothing."""
-    if record.code is None:
-        return NO_CODE, "the answer was cut at the token limit" if record.finish == "length" else NO_CODE
-    if record.rendering.image is None:
-        line = ((record.rendering.error or "").strip() or "no picture").splitlines()[0][:300]
-        return "time-out" if re.match("time-?out|timed out", line) else "render error", line
-    if _is_blank(record.rendering.image) and not _is_blank(record.sample.image):
-        return "blank", "the picture has a single colour"
-    return None, ""
-
-
-def _is_blank(image: Image.Image) -> bool:
-    return all(low == high for low, high in image.convert("RGB").getextrema())
 
 
 def _decode(policy, samples: Sequence[Sample], renderer, reward, bar, G, temperature, max_new_tokens, seed):
@@ -108,7 +64,7 @@ def _decode(policy, samples: Sequence[Sample], renderer, reward, bar, G, tempera
 
     targets = [by_id[completion.sample_id] for completion, _, _ in answers]
     renderings = [Rendering(None, NO_CODE, 0.0) if future is None else future.result() for _, _, future in answers]
-    alignments = [float(code is not None) for _, code, _ in answers]
+    alignments = [alignment(c.text, by_id[c.sample_id].language) for c, _, _ in answers]
     scores = reward.score([sample.image for sample in targets], renderings, alignments)
     decoding = "greedy" if temperature == 0 else f"sampled T={temperature:g}"
     records = []
@@ -133,7 +89,7 @@ def _refine(policy, records: Sequence[Record], renderer, reward, bar, **options)
     return refined
 
 
-def stream_records(
+def evaluate(
     policy,
     samples: Iterable[Sample],
     renderer: Renderer,
@@ -157,7 +113,7 @@ def stream_records(
             if not batch:
                 return
             if any(sample.image is None for sample in batch):
-                raise ValueError("A sample has no target picture; pass the samples through data.render_targets first.")
+                raise ValueError("A sample has no target picture; load the data with a renderer.")
             for sample in batch:
                 if sample.id in seen:
                     raise ValueError(f"Two targets have the id {sample.id!r}; give every target its own id.")
@@ -172,11 +128,6 @@ def stream_records(
             count += len(records)
             bar.set_postfix(executes=f"{executed / count:.0%}", visual=f"{visual / count:.3f}")
             yield from records
-
-
-def evaluate(policy, samples: Sequence[Sample], renderer: Renderer, reward: Reward, **options) -> list[Record]:
-    """All records of `stream_records` (same options) as a list: N samples with pictures -> N*G records."""
-    return list(stream_records(policy, samples, renderer, reward, total=len(samples), **options))
 
 
 # ------------------------------------------------------------------------------------------------------- statistics
@@ -257,7 +208,7 @@ def compare(name_a: str, a: Sequence[Record], name_b: str, b: Sequence[Record], 
     """One sentence: a minus b on the targets both runs have, with its 95 % paired bootstrap interval."""
     left, right = per_target(a, metric), per_target(b, metric)
     common = [id for id in left if id in right]
-    what = f"{name_a} - {name_b}, {a[0].decoding}"
+    what = f"{name_a} - {name_b}"
     if not common:
         return f"{what}: no targets in common"
     mean, low, high = paired_bootstrap([left[id] for id in common], [right[id] for id in common])
@@ -283,91 +234,6 @@ def refinement_lines(runs: dict[str, Sequence[Record]]) -> list[str]:
         for name, values in rounds.items()
         if len(values) > 1
     ]
-
-
-# ---------------------------------------------------------------------------------------------------------- storage
-class RecordWriter:
-    """Appends records to a folder (records.jsonl, targets/, renders/) as they come: a broken run keeps what is done."""
-
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        path = self.folder / "records.jsonl"
-        if path.exists() and path.stat().st_size:
-            raise ValueError(f"{self.folder} already holds records; choose another folder or remove it first.")
-        for name in ("targets", "renders"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self.file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.file.close()
-
-    def append(self, record: Record) -> None:
-        target = f"targets/{_file_name(record.sample.id)}.png"
-        if not (self.folder / target).exists():
-            record.sample.image.save(self.folder / target)
-        rounds = [self._row(answer, k, record.sample.id) for k, answer in enumerate([*record.attempts, record])]
-        row = rounds[-1] | {"sample": vars(record.sample) | {"image": target}, "attempts": rounds[:-1]}
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
-
-    def _row(self, record: Record, round: int, id: str) -> dict:
-        picture = record.rendering.image and f"renders/{_file_name(id)}-{record.index}-{round}.png"
-        if picture:
-            record.rendering.image.save(self.folder / picture)
-        rendering = {"image": picture, "error": record.rendering.error, "seconds": record.rendering.seconds}
-        row = vars(record) | {"rendering": rendering, "score": asdict(record.score)}
-        return {key: value for key, value in row.items() if key not in ("sample", "attempts")}
-
-
-def _file_name(id: str) -> str:
-    """Readable and unique for any id, whatever characters it holds."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", id)[:60] + "-" + hashlib.sha256(id.encode()).hexdigest()[:8]
-
-
-def save_records(records: Iterable[Record], folder: str | Path) -> None:
-    """Write `records` to a new folder that `load_records` reads back."""
-    with RecordWriter(folder) as writer:
-        for record in records:
-            writer.append(record)
-
-
-def read_records(folder: str | Path) -> Iterator[Record]:
-    """The records of a folder one by one, pictures included; consecutive answers share their target's picture."""
-    folder = Path(folder)
-    if not (folder / "records.jsonl").is_file():
-        raise FileNotFoundError(f"{folder} holds no records.jsonl; make it with: python eval.py run --out {folder}")
-    target, image = None, None
-    lines = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(filter(None, lines), 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(list(filter(None, lines))) and lines[-1]:  # the run was killed while it wrote this line
-                print(f"eval.py: {folder}: left out the unfinished last record", file=sys.stderr)
-                return
-            raise ValueError(f"{folder}/records.jsonl, line {number} is not JSON; remove that line.") from error
-        if row["sample"]["image"] != target:
-            target = row["sample"]["image"]
-            image = Image.open(folder / target).convert("RGB")
-        sample = Sample(**row["sample"] | {"image": image})
-        yield _record(row, sample, folder, [_record(r, sample, folder, []) for r in row["attempts"]])
-
-
-def _record(row: dict, sample: Sample, folder: Path, attempts: list[Record]) -> Record:
-    shown = dict(row["rendering"])
-    if shown["image"]:
-        shown["image"] = Image.open(folder / shown["image"]).convert("RGB")
-    score = Score(**row["score"] | {"grid": tuple(row["score"]["grid"])})
-    parts = {"sample": sample, "attempts": attempts, "rendering": Rendering(**shown), "score": score}
-    return Record(**row | parts)
-
-
-def load_records(folder: str | Path) -> list[Record]:
-    """All records of a folder written by `save_records` or `eval.py run`."""
-    return list(read_records(folder))
 
 
 # ----------------------------------------------------------------------------------------------------------- report
@@ -478,37 +344,20 @@ class Run:
         with Renderer(
             self.workers, self.timeout, svg_side=self.svg_side, allow_unsafe=self.allow_unsafe_rendering
         ) as renderer:
-            samples = data.load(self.data, renderer, self.max_samples)
+            samples, dropped = data.load_usable(self.data, renderer, limit=self.max_samples)
             with RecordWriter(self.out) as writer:
                 policy = model.Policy.load(self.model, self.device, getattr(torch, self.dtype))
                 reward = Reward(self.reward_mode, self.encoder, device=self.device)
-                records, dropped = [], []
+                records = []
                 options = {name: getattr(self, name) for name in DECODING}
-                source = _with_pictures(samples, renderer, self.chunk, dropped)
-                for record in stream_records(policy, source, renderer, reward, total=len(samples), **options):
+                for record in evaluate(policy, samples, renderer, reward, total=len(samples), **options):
                     writer.append(record)
                     records.append(_without_pictures(record))
-        for id, reason in dropped:
-            print(f"dropped {id}: its own program does not render ({reason.strip().splitlines()[0]})", file=sys.stderr)
-        if not records:
-            raise ValueError(f"{self.data} holds no target that can be evaluated ({len(dropped)} dropped).")
         name = Path(self.out).name
-        _print_summary({name: records}, len(dropped))
+        _print_summary({name: records}, dropped.total())
         result = {"config": vars(self), "dropped": dropped, "summary": summarize(records)}
         (Path(self.out) / "summary.json").write_text(json.dumps(result, indent=1) + "\n")
         write_report(Path(self.out) / "report.html", {name: read_records(self.out)}, title=name)
-
-
-def _with_pictures(samples, renderer, chunk: int, dropped: list) -> Iterator[Sample]:
-    """The samples in order, targets rendered where they are missing; what does not render goes to `dropped`."""
-    for start in range(0, len(samples), chunk):
-        batch = [samples[i] for i in range(start, min(start + chunk, len(samples)))]
-        missing = [sample for sample in batch if sample.image is None]
-        kept, lost = data.render_targets(missing, renderer) if missing else ([], [])
-        rendered = {sample.id: sample for sample in kept}
-        dropped += lost
-        batch = [rendered.get(sample.id, sample) for sample in batch]
-        yield from (sample for sample in batch if sample.image is not None)
 
 
 def _print_summary(runs: dict[str, Sequence[Record]], dropped: int = 0) -> None:

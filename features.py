@@ -31,16 +31,6 @@ MIN_TILE = 24  # px of the target; smaller tiles would hold less than one stroke
 # Frames: pictures -> (1 + K, 3, S, S) uint8
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB copy with transparency composited on white, whatever the mode."""
-    if image.mode == "RGB":
-        return image
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
 def vincicoder_grid(width: int, height: int) -> tuple[int, int]:
     """Tile grid (cols, rows) of the released code: closest aspect ratio; a tie goes to the larger grid if the picture
     has more than half of that grid's pixels at 448 px a tile (InternVL's `find_closest_aspect_ratio`)."""

@@ -23,10 +23,14 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 import transformers
 import tyro
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -210,6 +214,37 @@ AttentionInterface.register("packed_rows", _packed_rows_attention)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# several processes, one per GPU, started by torchrun; alone, a process is number 0 of 1 and none of this does anything
+
+
+def join_processes(device: str) -> None:
+    """Join the group that torchrun started, if it did; "cuda" then means this process's own GPU."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        if device.startswith("cuda"):
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def process_number() -> tuple[int, int]:
+    """(number of this process, how many there are)."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def from_all(value) -> list:
+    """What every process gave, in their order."""
+    values = [None] * process_number()[1]
+    if len(values) == 1:
+        return [value]
+    dist.all_gather_object(values, value)
+    return values
+
+
+def _whole(weight: torch.Tensor) -> torch.Tensor:
+    """All of a sharded weight; every process has to ask for it."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # the policy
 
 
@@ -249,7 +284,7 @@ class Policy(nn.Module):
         """A data.Sample as a Prompt (chat template, picture patches, positions), on the CPU. Raises ValueError, naming
         the sample, where it has no picture or one that the image processor refuses."""
         if sample.image is None:
-            raise ValueError(f"Sample {sample.id} has no picture: render its program first (data.render_targets).")
+            raise ValueError(f"Sample {sample.id} has no picture: render its program first.")
         try:
             picture = self.image_processor(images=[sample.image], return_tensors="pt")
         except ValueError as error:
@@ -287,9 +322,33 @@ class Policy(nn.Module):
         ).last_hidden_state[0]
         return token_logprobs(hidden.index_select(0, row.source), self.hf.lm_head.weight, row.targets, temperature)
 
+    def shard(self) -> "Policy":
+        """Spread weights, gradients and what optimizers keep over all processes (FSDP2: fp32 shards, bf16 compute on
+        GPUs). Gradients are averaged over processes."""
+        if process_number()[1] > 1:
+            compute = torch.bfloat16 if self.device.type == "cuda" else None
+            precision = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
+            for block in [*self.hf.model.visual.blocks, *self.hf.model.language_model.layers]:
+                fully_shard(block, mp_policy=precision)
+            fully_shard(self, mp_policy=precision)
+        return self
+
+    @torch.no_grad()
+    def copy_weights(self, sharded: "Policy") -> None:
+        """Take over the weights of a sharded policy: sampling needs all of them in every process."""
+        for mine, theirs in zip(self.parameters(), sharded.parameters(), strict=True):
+            mine.copy_(_whole(theirs))
+
     def save(self, folder: str | Path) -> None:
-        """Write a Hugging Face folder that `from_pretrained` and vLLM open."""
-        self.hf.save_pretrained(folder)
+        """Write a Hugging Face folder that `from_pretrained` and vLLM open; of several processes the first one does."""
+        weights = {}
+        for name, weight in self.hf.state_dict().items():
+            whole = _whole(weight)
+            if process_number()[0] == 0:
+                weights[name] = whole if whole is weight else whole.cpu()
+        if process_number()[0] > 0:
+            return
+        self.hf.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
         _save_processor(self.image_processor, self.hf.config.model_type, Path(folder))
 
@@ -320,19 +379,28 @@ def _banned_ids(config, tokenizer) -> list[int]:
 # checkpoints: written under a temporary name, then renamed, so the last one always loads
 
 
-def save_checkpoint(run: Path, step: int, policy: Policy, optimizer, state: dict, keep: int = 2) -> Path:
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, state: dict, keep: int = 2) -> Path:
     """Write run/checkpoints/step-N (a Hugging Face folder and trainer.pt), then drop all but the newest `keep`.
 
-    Raises OSError with one sentence where the disk is full; earlier checkpoints stay whole.
+    Raises OSError with one sentence where the disk is full; earlier checkpoints stay whole. Every process has to call
+    it, the first one writes.
     """
     folder = run / "checkpoints" / f"step-{step:06d}"
     unfinished = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        unfinished.mkdir(parents=True)
+        if process_number()[0] == 0:
+            unfinished.mkdir(parents=True)
         policy.save(unfinished)
+        states = [get_optimizer_state_dict(policy, optimizer, options=WHOLE) for optimizer in optimizers]
+        if process_number()[0] > 0:
+            return folder
         rng = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-        torch.save({"optimizer": optimizer.state_dict(), "rng": rng, "step": step, **state}, unfinished / "trainer.pt")
+        trainer = {"optimizers": states, "rng": rng, "step": step}
+        torch.save(trainer | state, unfinished / "trainer.pt")
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         shutil.rmtree(unfinished, ignore_errors=True)
         raise OSError(
@@ -351,10 +419,11 @@ def latest_checkpoint(run: Path) -> Path | None:
     return max((run / "checkpoints").glob("step-*"), default=None)
 
 
-def load_trainer_state(checkpoint: Path, optimizer) -> dict:
-    """Restore optimizer and random state; returns what `save_checkpoint` was given as `state`, with the step."""
+def load_trainer_state(checkpoint: Path, policy: Policy, optimizers: list) -> dict:
+    """Restore optimizers and random state; returns what `save_checkpoint` was given as `state`, with the step."""
     state = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
-    optimizer.load_state_dict(state.pop("optimizer"))
+    for optimizer, saved in zip(optimizers, state.pop("optimizers"), strict=True):
+        set_optimizer_state_dict(policy, optimizer, saved, options=WHOLE)
     rng = state.pop("rng")
     torch.set_rng_state(rng["torch"])
     if torch.cuda.is_available() and rng["cuda"]:

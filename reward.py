@@ -42,8 +42,8 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
-from data import extract_code
-from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, to_rgb, vincicoder_grid
+from data import extract_code, to_rgb
+from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, vincicoder_grid
 from render import SUFFIXES, Renderer, Rendering
 
 

@@ -161,18 +161,20 @@ def generate(
     temperature: float = 1.0,
     seed: int = 0,
     slots: int = 256,
+    first: int = 0,
 ) -> Iterator[Completion]:
     """Sample G completions of every prompt; yield each as soon as it ends. temperature 0 is greedy.
 
     At most `slots` samples (but always one whole group) decode together; memory grows with them. The same arguments
-    give the same completions, whatever `slots` is.
+    give the same completions, whatever `slots` is. `first` is the number of the first prompt: a share of a batch draws
+    the noise it would have drawn as part of it.
     """
     if G < 1 or max_new_tokens < 1:
         raise ValueError(f"G is {G} and max_new_tokens {max_new_tokens}: both must be at least 1.")
     groups_at_once = max(1, slots // G)
     for start in range(0, len(prompts), groups_at_once):
         chunk = prompts[start : start + groups_at_once]
-        first_seed = seed * 1_000_003 + start * G
+        first_seed = seed * 1_000_003 + (first + start) * G
         yield from _generate_chunk(policy, chunk, G, max_new_tokens, temperature, first_seed)
 
 

@@ -17,7 +17,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -388,14 +388,17 @@ def draw(samples: Iterable[data.Sample], renderer: Renderer, kept: Counter, lost
     """Samples with their pictures, in order, counted in `kept` by domain; failed or blank ones in `lost` by reason."""
     samples = iter(samples)
     while chunk := list(islice(samples, 128)):  # so many pictures at most wait in memory
-        drawn, failed = data.render_targets(chunk, renderer)
-        lost.update(f"{name.split('-')[0]}: {error.strip()}" for name, error in failed)
-        for sample in drawn:
-            if all(low == high for low, high in sample.image.getextrema()):
+        futures = [renderer.submit(sample.code, sample.language) for sample in chunk]
+        for sample, future in zip(chunk, futures, strict=True):
+            rendering = future.result()
+            image = rendering.image
+            if image is None:
+                lost[f"{sample.domain}: {rendering.error.strip()}"] += 1
+            elif all(low == high for low, high in image.getextrema()):
                 lost[f"{sample.domain}: the picture is blank"] += 1
             else:
                 kept[sample.domain] += 1
-                yield sample
+                yield replace(sample, image=image)
 
 
 def unknown(samples: Iterable[data.Sample], known: set[str], lost: Counter) -> Iterator[data.Sample]:
@@ -428,7 +431,7 @@ class Config:
     """Draw a contact sheet of this many pictures, from difficulty 0 to 1, and write no pairs."""
     svg_side: int = 448
     """Pixels of the longer side of an svg picture."""
-    allow_unsafe: bool = False
+    allow_unsafe_rendering: bool = False
     """Render without a sandbox where the machine offers none."""
 
 
@@ -442,7 +445,7 @@ def main(config: Config) -> None:
     samples = (make(domain, index, config.seed, dial[k]) for k, (domain, index) in enumerate(jobs))
     known = {sample.code for known_path in config.exclude for sample in data.load(known_path)}
     samples = unknown(samples, known, lost)
-    with Renderer(svg_side=config.svg_side, allow_unsafe=config.allow_unsafe) as renderer:
+    with Renderer(svg_side=config.svg_side, allow_unsafe=config.allow_unsafe_rendering) as renderer:
         drawn = draw(samples, renderer, kept, lost)
         if not config.show:
             data.write_parquet(drawn, path)

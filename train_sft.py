@@ -2,6 +2,7 @@
 
     python train_sft.py tiny --model runs/tiny --data train.parquet --out runs/sft         # a laptop CPU, minutes
     python train_sft.py gpu1 --model Qwen/Qwen3-VL-2B-Instruct --data train.parquet        # one GPU
+    torchrun --nproc-per-node 8 train_sft.py node8 --model Qwen/Qwen3-VL-8B-Instruct --data train.parquet
     python train_sft.py gpu1 --out runs/sft --resume                                       # go on where it stopped
 
 A step takes `batch_size` pairs, packs them into rows of about `row_tokens` tokens (no padding), and minimises the mean
@@ -20,7 +21,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,12 +31,23 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 import data
 import eval as evaluation
 from data import Sample
-from model import Policy, Prompt, latest_checkpoint, load_trainer_state, pack, save_checkpoint
+from model import (
+    Policy,
+    Prompt,
+    from_all,
+    join_processes,
+    latest_checkpoint,
+    load_trainer_state,
+    pack,
+    process_number,
+    save_checkpoint,
+)
 from render import Renderer
 
 
@@ -57,6 +69,8 @@ class Config:
     """Pairs with more tokens than this are left out, and counted."""
     refine: float = 0.15
     """Share of the pairs turned into refinement tasks."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: matrices of the layers by Muon, the rest by AdamW; for training from scratch."""
     lr: float = 1e-5
     """Peak learning rate."""
     warmup: int = 20
@@ -65,6 +79,8 @@ class Config:
     """AdamW's weight decay."""
     grad_clip: float = 1.0
     """Largest gradient norm."""
+    gradient_checkpointing: bool = False
+    """Compute each layer twice instead of keeping its activations."""
     freeze_vision: bool = False
     """Leave the vision tower as it is."""
     save_every: int = 200
@@ -80,8 +96,15 @@ class Config:
 
 
 PRESETS = {
-    "tiny": ("A 2.5 M model on a laptop CPU.", Config(lr=1.5e-3, row_tokens=4096)),
-    "gpu1": ("A 2B model on one 80 GB GPU.", Config(device="cuda", batch_size=64, row_tokens=16384)),
+    "tiny": ("A 2.5 M model on a laptop CPU.", Config(optimizer="muon", lr=1.5e-3, row_tokens=4096)),
+    "gpu1": (
+        "A 2B model on one 80 GB GPU.",
+        Config(device="cuda", batch_size=64, row_tokens=16384, gradient_checkpointing=True),
+    ),
+    "node8": (
+        "An 8B model on eight 80 GB GPUs: torchrun --nproc-per-node 8 train_sft.py node8 ...",
+        Config(device="cuda", batch_size=256, row_tokens=16384, gradient_checkpointing=True),
+    ),
 }
 
 
@@ -90,13 +113,16 @@ PRESETS = {
 
 
 class Run:
-    """runs/NAME: config.json, metrics.jsonl (one JSON object per step), curves.png, samples.html, checkpoints/."""
+    """runs/NAME: config.json, metrics.jsonl (one JSON object per step), curves.png, samples.html, checkpoints/.
+    Of several processes the first one writes."""
 
     def __init__(self, config):
         self.folder, self.log_to, self.writer = Path(config.out), config.log_to, None
+        self.metrics_path, self.writes = self.folder / "metrics.jsonl", process_number()[0] == 0
+        if not self.writes:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-        self.metrics_path = self.folder / "metrics.jsonl"
         if config.log_to == "tensorboard":
             from torch.utils.tensorboard import SummaryWriter
 
@@ -108,11 +134,15 @@ class Run:
 
     def start_at(self, step: int) -> None:
         """Forget metrics of steps that are about to be taken again."""
+        if not self.writes:
+            return
         rows = self.metrics_path.read_text().splitlines() if self.metrics_path.exists() and step else []
         kept = [row for row in rows if json.loads(row)["step"] < step]
         self.metrics_path.write_text("".join(row + "\n" for row in kept))
 
     def log(self, metrics: dict) -> None:
+        if not self.writes:
+            return
         metrics = {key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()}
         with self.metrics_path.open("a") as file:
             file.write(json.dumps(metrics) + "\n")
@@ -123,7 +153,8 @@ class Run:
             self.writer.log(metrics, step=metrics["step"])
 
     def plot(self) -> None:
-        evaluation.plot_curves(self.metrics_path, self.folder / "curves.png")
+        if self.writes:
+            evaluation.plot_curves(self.metrics_path, self.folder / "curves.png")
 
 
 def parse_config(presets: dict, argv: Sequence[str] | None = None):
@@ -153,27 +184,56 @@ def learning_rate(step: int, config) -> float:
     return config.lr * (0.55 + 0.45 * math.cos(math.pi * progress))
 
 
-def make_optimizer(policy: Policy, config) -> torch.optim.AdamW:
-    """AdamW over all weights; gains and biases are not decayed."""
-    if config.freeze_vision:
-        policy.hf.model.visual.requires_grad_(False)
-    trained = [p for p in policy.parameters() if p.requires_grad]
+def make_optimizers(policy: Policy, config) -> list[torch.optim.Optimizer]:
+    """AdamW over all weights, or Muon over the layers' matrices and AdamW over the rest. No decay of gains and biases.
+
+    Muon (Jordan et al. 2024, torch's own, scaled to the size of AdamW's updates as in arXiv 2502.16982) makes rare
+    directions of a gradient as large as frequent ones: from scratch it learns colours where AdamW does not (LOG.md).
+    """
+    policy.hf.model.visual.requires_grad_(not config.freeze_vision)
+    trained = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
+    is_matrix = lambda name, p: p.ndim == 2 and "embed" not in name and "lm_head" not in name  # noqa: E731
+    matrices = [p for name, p in trained if config.optimizer == "muon" and is_matrix(name, p)]
+    chosen = {id(p) for p in matrices}
+    rest = [p for _, p in trained if id(p) not in chosen]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.999), eps=1e-8)
+    optimizers = [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.999), eps=1e-8)]
+    if matrices:
+        muon = {"weight_decay": config.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+        optimizers.append(torch.optim.Muon(matrices, lr=config.lr, **muon))
+    return optimizers
 
 
-def optimizer_step(policy: Policy, optimizer, lr: float, grad_clip: float) -> float:
+def load_trainer(checkpoint: Path | None, config) -> tuple[Policy, list[torch.optim.Optimizer], int]:
+    """The policy, sharded over all processes, its optimizers, and the step to begin with."""
+    policy = Policy.load(checkpoint or config.model, config.device)
+    if config.gradient_checkpointing:
+        policy.hf.gradient_checkpointing_enable({"use_reentrant": False})
+    policy.shard().train()
+    optimizers = make_optimizers(policy, config)
+    start = load_trainer_state(checkpoint, policy, optimizers)["step"] if checkpoint else 0
+    return policy, optimizers, start
+
+
+def progress_bar(name: str, start: int, steps: int) -> tqdm:
+    hidden = process_number()[0] > 0
+    return tqdm(range(start, steps), name, initial=start, total=steps, unit="step", smoothing=0.05, disable=hidden)
+
+
+def optimizer_step(policy: Policy, optimizers: list, lr: float, grad_clip: float) -> float:
     """Clip, step, clear -> the gradient's norm before clipping."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), grad_clip).item()
+    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), grad_clip)
+    norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
     if not math.isfinite(norm):
         raise RuntimeError(f"The gradient is {norm}; lower --lr and --resume from the last checkpoint.")
-    optimizer.step()
-    optimizer.zero_grad()
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        optimizer.zero_grad()
     return norm
 
 
@@ -182,18 +242,23 @@ def autocast(device: str):
     return torch.autocast("cuda", torch.bfloat16, enabled=str(device).startswith("cuda"))
 
 
-def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> Iterator[list[tuple[Prompt, list]]]:
-    """Cut a batch of (prompt, responses) into rows of about `row_tokens` tokens, similar lengths side by side."""
+def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple[list[tuple[Prompt, list]], float]]:
+    """Cut a batch of (prompt, responses) into rows of about `row_tokens` tokens, similar lengths side by side.
+
+    Each row comes with the factor of its loss. Sharded processes run forward and backward passes together and average
+    their gradients, which are meant to be summed: the factor is their number, and 0 for the repeated row of a process
+    that has fewer rows than another.
+    """
     length = lambda group: len(group[0].ids) + sum(len(response) for response in group[1])  # noqa: E731
-    row, tokens = [], 0
+    rows, tokens = [], row_tokens
     for group in sorted(groups, key=length):
-        if row and tokens + length(group) > row_tokens:
-            yield row
-            row, tokens = [], 0
-        row.append(group)
         tokens += length(group)
-    if row:
-        yield row
+        if not rows or tokens > row_tokens:
+            rows.append([])
+            tokens = length(group)
+        rows[-1].append(group)
+    missing = max(from_all(len(rows))) - len(rows)
+    return [(row, float(process_number()[1])) for row in rows] + [(rows[-1], 0.0)] * missing
 
 
 @contextmanager
@@ -201,19 +266,6 @@ def timer(times: dict, phase: str):
     start = time.perf_counter()
     yield
     times[f"time/{phase}"] = times.get(f"time/{phase}", 0.0) + time.perf_counter() - start
-
-
-def load_samples(path: str, need_code: bool) -> Sequence[Sample]:
-    """The usable samples of a data set, with pictures; what was dropped, and why, is printed."""
-    with Renderer() as renderer:
-        samples = data.load(path, renderer)
-    usable, dropped = data.usable(samples, need_code)
-    if dropped:
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in dropped.most_common(5))
-        print(f"{path}: {len(samples)} rows, {len(usable)} used, {sum(dropped.values())} dropped: {reasons}")
-    if not len(usable):
-        raise ValueError(f"{path} holds no usable sample; `python data.py inspect {path}` says why.")
-    return usable
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -232,11 +284,12 @@ def task(samples: Sequence[Sample], index: int, rng: np.random.Generator, refine
 
 
 def encode_batch(policy: Policy, samples: Sequence[Sample], config: Config, step: int) -> list[tuple[Prompt, list]]:
-    """The (prompt, [answer]) pairs of a step: a pure function of the step."""
+    """The (prompt, [answer]) pairs of a step for this process: a pure function of the step."""
     indices = data.batch_indices(len(samples), config.batch_size, config.seed, step)
     rngs = np.random.default_rng((config.seed, step)).spawn(len(indices))
+    number, processes = process_number()
     pairs = []
-    for index, rng in zip(indices, rngs, strict=True):
+    for index, rng in list(zip(indices, rngs, strict=True))[number::processes]:
         sample = task(samples, index, rng, config.refine)
         prompt, answer = policy.encode(sample), policy.response_ids(data.answer_text(sample))
         if len(prompt.ids) + len(answer) <= config.max_tokens:
@@ -245,30 +298,29 @@ def encode_batch(policy: Policy, samples: Sequence[Sample], config: Config, step
 
 
 def train_step(policy: Policy, pairs: list[tuple[Prompt, list]], row_tokens: int) -> tuple[float, int]:
-    """Gradient of the mean negative log-likelihood of all answer tokens -> that mean, their number."""
-    tokens = sum(len(answer) for _, [answer] in pairs)
+    """Gradient of the mean negative log-likelihood of all answer tokens of all processes -> that mean, their number."""
+    tokens = sum(from_all(sum(len(answer) for _, [answer] in pairs)))
     total = 0.0
-    for groups in split_rows(pairs, row_tokens):
+    for groups, factor in split_rows(pairs, row_tokens):
         with autocast(policy.device.type):
             loss = -policy(pack(groups).to(policy.device)).sum() / tokens
-        loss.backward()
-        total += loss.item()
-    return total, tokens
+        (loss * factor).backward()
+        total += loss.item() if factor else 0.0
+    return sum(from_all(total)), tokens
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
+    join_processes(config.device)
     run = Run(config)
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
-    policy = Policy.load(checkpoint or config.model, config.device)
-    policy.train()
-    optimizer = make_optimizer(policy, config)
-    start = load_trainer_state(checkpoint, optimizer)["step"] if checkpoint else 0
+    policy, optimizers, start = load_trainer(checkpoint, config)
     run.start_at(start)
-    samples = load_samples(config.data, need_code=True)
+    with Renderer() as renderer:
+        samples, _ = data.load_usable(config.data, renderer, need_code=True)
 
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="SFT", unit="step", smoothing=0.05)
+    bar = progress_bar("SFT", start, config.steps)
     dropped = 0
     with ThreadPoolExecutor(1) as ahead:  # the next batch is encoded while this one trains
         upcoming = ahead.submit(encode_batch, policy, samples, config, start)
@@ -277,20 +329,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             pairs = upcoming.result()
             upcoming = ahead.submit(encode_batch, policy, samples, config, step + 1)
             waited = time.perf_counter() - began
-            dropped += config.batch_size - len(pairs)
-            if not pairs:
+            taken = from_all(len(pairs))
+            dropped += config.batch_size - sum(taken)
+            if not min(taken):  # a process without work cannot take part
                 continue
             loss, tokens = train_step(policy, pairs, config.row_tokens)
             lr = learning_rate(step, config)
-            norm = optimizer_step(policy, optimizer, lr, config.grad_clip)
+            norm = optimizer_step(policy, optimizers, lr, config.grad_clip)
             seconds = time.perf_counter() - began
             metrics = {"step": step, "loss": loss, "lr": lr, "grad_norm": norm, "tokens": tokens, "too_long": dropped}
             run.log(metrics | {"time/wait": waited, "time/step": seconds, "tokens_per_second": tokens / seconds})
             bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{tokens / seconds:.0f}", too_long=dropped)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                save_checkpoint(run.folder, step + 1, policy, optimizer, {})
+                save_checkpoint(run.folder, step + 1, policy, optimizers, {})
                 run.plot()
-    print(f"SFT done: {latest_checkpoint(run.folder)}" + (f", {dropped} pairs were too long" if dropped else ""))
+    if run.writes:
+        print(f"SFT done: {latest_checkpoint(run.folder)}" + (f", {dropped} pairs were too long" if dropped else ""))
 
 
 if __name__ == "__main__":

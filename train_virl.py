@@ -2,6 +2,7 @@
 
     python train_virl.py tiny --model runs/sft/checkpoints/step-001000 --data pool.parquet --out runs/virl
     python train_virl.py gpu1 --model ... --data ...                 # one GPU
+    torchrun --nproc-per-node 8 train_virl.py paper --model ... --data ...
     python train_virl.py gpu1 --out runs/virl --resume               # go on where it stopped
 
 One step: N pictures; the policy writes G programs for each; every program is executed and rendered in the sandbox while
@@ -17,7 +18,7 @@ Departures from the paper's release (arXiv 2511.00391, EasyR1):
  4. The prompt and its picture are computed once per group, in the rollout and in training.
 """
 
-import copy
+import os
 import sys
 import time
 from collections import defaultdict
@@ -27,16 +28,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import data
 import eval as evaluation
 from data import Sample
-from model import Policy, latest_checkpoint, load_trainer_state, pack, save_checkpoint
+from model import Policy, from_all, join_processes, latest_checkpoint, pack, process_number, save_checkpoint
 from render import Renderer, Rendering
-from reward import Reward, Score
+from reward import Reward, Score, alignment
 from rollout import Completion, generate
-from train_sft import Run, autocast, load_samples, make_optimizer, optimizer_step, parse_config, split_rows, timer
+from train_sft import Run, autocast, load_trainer, optimizer_step, parse_config, progress_bar, split_rows, timer
 
 
 @dataclass
@@ -61,6 +61,8 @@ class Config:
     """Sampling temperature; the loss uses the same one."""
     slots: int = 256
     """Samples that decode together."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: matrices of the layers by Muon, the rest by AdamW; for training from scratch."""
     lr: float = 1e-6
     """Learning rate, constant after the warm-up."""
     warmup: int = 0
@@ -89,6 +91,8 @@ class Config:
     """Share of the reward for answering with a code block in the asked-for language."""
     row_tokens: int = 32768
     """Tokens of one packed row; larger groups get a row of their own."""
+    gradient_checkpointing: bool = False
+    """Compute each layer twice instead of keeping its activations."""
     freeze_vision: bool = False
     """Leave the vision tower as it is."""
     render_workers: int | None = None
@@ -130,9 +134,12 @@ PRESETS = {
     ),
     "gpu1": (
         "A 2B model on one 80 GB GPU.",
-        Config(device="cuda", prompts=32, max_new_tokens=4096, max_prompt_tokens=4096),
+        Config(device="cuda", prompts=32, max_new_tokens=4096, max_prompt_tokens=4096, gradient_checkpointing=True),
     ),
-    "paper": ("The paper's hyper-parameters (arXiv 2511.00391); they were made for 8 GPUs.", Config(device="cuda")),
+    "paper": (
+        "The paper's hyper-parameters (arXiv 2511.00391): an 8B model on eight 80 GB GPUs, under torchrun.",
+        Config(device="cuda", gradient_checkpointing=True),
+    ),
 }
 
 
@@ -186,17 +193,19 @@ class Group:
     advantages: np.ndarray | None = None  # (G,)
 
 
-def rollout(policy: Policy, samples: Sequence[Sample], renderer, reward, config: Config, step: int, times: dict):
-    """N samples -> N Groups, scored. Programs are rendered while others are still being sampled."""
+def rollout(policy: Policy, samples: Sequence[Sample], first: int, renderer, reward, config: Config, step: int, times):
+    """N samples, of which the first has number `first` in the batch -> N Groups, scored. Programs are rendered while
+    others are still being sampled."""
     by_id = {sample.id: sample for sample in samples}
     prompts = [policy.encode(sample) for sample in by_id.values()]
     prompts = [prompt for prompt in prompts if len(prompt.ids) <= config.max_prompt_tokens]
+    if not prompts:
+        longest = f"every one of the {len(samples)} prompts is longer than {config.max_prompt_tokens} tokens"
+        raise ValueError(f"Step {step}: {longest}; raise --max-prompt-tokens or make the pictures smaller.")
     answers = defaultdict(dict)
     with timer(times, "rollout"), autocast(policy.device.type):
-        sampler = generate(
-            policy, prompts, config.group, config.max_new_tokens, config.temperature, config.seed + step, config.slots
-        )
-        for completion in sampler:
+        options = (config.max_new_tokens, config.temperature, config.seed + step, config.slots, first)
+        for completion in generate(policy, prompts, config.group, *options):
             language = by_id[completion.sample_id].language
             code = data.extract_code(completion.text, language)
             future = renderer.submit(code, language) if code else None
@@ -208,7 +217,7 @@ def rollout(policy: Policy, samples: Sequence[Sample], renderer, reward, config:
             no_code = Rendering(None, f"no ```{sample.language} block in the answer", 0.0)
             renderings = [members[i][1].result() if members[i][1] else no_code for i in range(config.group)]
         with timer(times, "reward"):
-            aligned = [float(members[i][1] is not None) for i in range(config.group)]
+            aligned = [alignment(members[i][0].text, sample.language) for i in range(config.group)]
             scores = reward.score([sample.image] * config.group, renderings, aligned)
         groups.append(Group(sample, prompt, [members[i][0] for i in range(config.group)], renderings, scores))
     return groups
@@ -220,11 +229,12 @@ def update(policy: Policy, groups: list[Group], config: Config, reference: Polic
     The loss is the mean over all tokens of all answers (the paper's "token" average). Groups without advantage have
     no gradient, so only their tokens are counted.
     """
-    denominator = sum(len(completion.ids) for group in groups for completion in group.completions)
-    live = [group for group in groups if reference is not None or np.abs(group.advantages).max() > 0]
+    denominator = sum(from_all(sum(len(completion.ids) for group in groups for completion in group.completions)))
+    live = [group for group in groups if reference is not None or np.abs(group.advantages).max() > 0] or groups[:1]
     members = {id(group.prompt): group for group in live}
     sums = defaultdict(float)
-    for part in split_rows([(group.prompt, [c.ids for c in group.completions]) for group in live], config.row_tokens):
+    answers = [(group.prompt, [completion.ids for completion in group.completions]) for group in live]
+    for part, factor in split_rows(answers, config.row_tokens):
         row = pack(part).to(policy.device)
         in_order = [members[id(prompt)] for prompt, _ in part]
         per_answer = np.concatenate([group.advantages for group in in_order])
@@ -240,8 +250,10 @@ def update(policy: Policy, groups: list[Group], config: Config, reference: Polic
                 reference_logps = reference(row, config.temperature)
             penalty = kl_penalty(logps, reference_logps)
             loss = loss + config.kl * penalty
-            sums["kl"] += penalty.sum().item()
-        (loss.sum() / denominator).backward()
+            sums["kl"] += penalty.sum().item() * bool(factor)
+        (loss.sum() / denominator * factor).backward()
+        if not factor:
+            continue
         difference = (logps.detach() - sampled).abs()
         sums["loss"] += loss.sum().item() / denominator
         sums["clipped"] += held.sum().item()
@@ -256,33 +268,39 @@ def update(policy: Policy, groups: list[Group], config: Config, reference: Polic
 
 
 def rollout_metrics(groups: list[Group]) -> dict:
-    """Reward, rendering and length over all answers of a step, and each domain's reward."""
-    scores = [score for group in groups for score in group.scores]
+    """Reward, rendering and length over all answers of a step, in all processes, and each domain's reward."""
+    answers = [(group.sample.domain, score) for group in groups for score in group.scores]
+    answers = [answer for share in from_all(answers) for answer in share]
     completions = [completion for group in groups for completion in group.completions]
-    lengths = np.array([len(completion.ids) for completion in completions])
+    written = [(len(c.ids), c.finish == "length", float(c.logps.sum())) for c in completions]
+    lengths, cut, logps = np.array([row for share in from_all(written) for row in share]).T
+    scores = [score for _, score in answers]
+    rewards = np.reshape([score.total for score in scores], (-1, len(groups[0].scores)))  # (N, G)
     mean = lambda values: float(np.mean(list(values)))  # noqa: E731
     metrics = {
         "reward/mean": mean(score.total for score in scores),
-        "reward/std_in_group": mean(np.std([score.total for score in group.scores]) for group in groups),
+        "reward/std_in_group": float(rewards.std(1).mean()),
         "reward/visual": mean(score.visual for score in scores),
         "reward/coarse": mean(score.coarse for score in scores),
         "reward/alignment": mean(score.alignment for score in scores),
         "render_ok": mean(score.executed for score in scores),
-        "zero_variance_groups": sum(bool(np.ptp([score.total for score in group.scores]) < 1e-8) for group in groups),
+        "zero_variance_groups": int((np.ptp(rewards, 1) < 1e-8).sum()),
         "length/mean": float(lengths.mean()),
         "length/p95": float(np.percentile(lengths, 95)),
-        "length/cut": mean(completion.finish == "length" for completion in completions),
-        "entropy": -float(np.concatenate([completion.logps for completion in completions]).mean()),
+        "length/cut": float(cut.mean()),
+        "entropy": -float(logps.sum() / lengths.sum()),
         "tokens": int(lengths.sum()),
     }
-    for domain in sorted({group.sample.domain for group in groups}):
-        mine = [score.visual for group in groups if group.sample.domain == domain for score in group.scores]
-        metrics[f"visual/{domain}"] = mean(mine)
+    for domain in sorted({domain for domain, _ in answers}):
+        metrics[f"visual/{domain}"] = mean(score.visual for its_domain, score in answers if its_domain == domain)
     return metrics
 
 
 def training_metrics(sums: dict) -> dict:
     """Means over the tokens that were trained on: the loss, its clipped share, the distance sampler - trainer."""
+    shares = from_all(dict(sums))
+    worst = max(share["mismatch_max"] for share in shares)
+    sums = {name: sum(share.get(name, 0) for share in shares) for name in sums} | {"mismatch_max": worst}
     tokens = max(1, sums["trained_tokens"])
     metrics = {"loss": sums["loss"], "clipped": sums["clipped"] / tokens, "mismatch": sums["mismatch"] / tokens}
     metrics |= {"mismatch_max": sums["mismatch_max"], "trained_tokens": sums["trained_tokens"]}
@@ -301,7 +319,9 @@ def status_line(metrics: dict, groups: int) -> str:
 
 
 def write_samples(run: Run, groups: list[Group]) -> None:
-    """samples.html: the newest step's answers, as eval.py's report shows them."""
+    """samples.html: the newest step's answers (the first process's), as eval.py's report shows them."""
+    if not run.writes:
+        return
     records = [
         evaluation.Record(
             group.sample, completion.index, completion.text, data.extract_code(completion.text, group.sample.language),
@@ -319,33 +339,38 @@ def write_samples(run: Run, groups: list[Group]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
+    join_processes(config.device)
+    number, processes = process_number()
     run = Run(config)
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
-    policy = Policy.load(checkpoint or config.model, config.device)
-    policy.train()
-    optimizer = make_optimizer(policy, config)
-    start = load_trainer_state(checkpoint, optimizer)["step"] if checkpoint else 0
+    policy, optimizers, start = load_trainer(checkpoint, config)
     run.start_at(start)
-    reference = None
-    if config.kl > 0:
-        reference = Policy.load(config.model, config.device) if checkpoint else copy.deepcopy(policy)
-        reference.requires_grad_(False)
-    samples = load_samples(config.data, need_code=False)
+    sampler = policy  # several processes train shards of the weights; sampling wants all of them, in bf16 on GPUs
+    if processes > 1:
+        sampler = Policy.load(
+            config.model, config.device, torch.bfloat16 if policy.device.type == "cuda" else torch.float32
+        )
+    reference = Policy.load(config.model, config.device).shard().requires_grad_(False) if config.kl > 0 else None
     reward = Reward(config.reward_mode, config.encoder, config.alignment_weight, device=config.device)
     renderer = Renderer(
-        config.render_workers,
+        config.render_workers or max(1, os.cpu_count() // processes),
         config.render_timeout,
         svg_side=config.svg_side,
         allow_unsafe=config.allow_unsafe_rendering,
     )
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc="ViRL", unit="step", smoothing=0.05)
     with renderer:
+        samples, _ = data.load_usable(config.data, renderer)
+        bar = progress_bar("ViRL", start, config.steps)
         for step in bar:
             began, times = time.perf_counter(), {}
             # 1. N pictures; G programs each, rendered and scored as they come
-            indices = data.batch_indices(len(samples), config.prompts, config.seed, step)
-            groups = rollout(policy, [samples[i] for i in set(indices)], renderer, reward, config, step, times)
+            indices = list(dict.fromkeys(data.batch_indices(len(samples), config.prompts, config.seed, step)))
+            if sampler is not policy:
+                sampler.copy_weights(policy)
+            first, end = (len(indices) * share // processes for share in (number, number + 1))
+            mine = [samples[i] for i in indices[first:end]]
+            groups = rollout(sampler, mine, first, renderer, reward, config, step, times)
             # 2. how much better than its group is each program
             rewards = np.array([[score.total for score in group.scores] for group in groups])
             for group, advantages in zip(groups, group_advantages(rewards, config.normalize_std), strict=True):
@@ -356,18 +381,19 @@ def main(argv: Sequence[str] | None = None) -> None:
                 order = np.random.default_rng((config.seed, step)).permutation(len(groups))
                 for part in np.array_split(order, config.minibatches):
                     sums = update(policy, [groups[i] for i in part], config, reference)
-                    norm = optimizer_step(policy, optimizer, lr, config.grad_clip)
+                    norm = optimizer_step(policy, optimizers, lr, config.grad_clip)
             # 4. say what happened
             metrics = {"step": step, **rollout_metrics(groups), **training_metrics(sums), "lr": lr, "grad_norm": norm}
             seconds = time.perf_counter() - began
-            metrics |= {"dropped_prompts": config.prompts - len(groups), "time/step": seconds, **times}
+            metrics |= {"dropped_prompts": len(indices) - sum(from_all(len(groups))), "time/step": seconds, **times}
             run.log(metrics | {"tokens_per_second": metrics["tokens"] / seconds})
-            bar.set_postfix_str(status_line(metrics, len(groups)))
+            bar.set_postfix_str(status_line(metrics, len(indices)))
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                save_checkpoint(run.folder, step + 1, policy, optimizer, {})
+                save_checkpoint(run.folder, step + 1, policy, optimizers, {})
                 run.plot()
                 write_samples(run, groups)
-    print(f"ViRL done: {latest_checkpoint(run.folder)}")
+    if run.writes:
+        print(f"ViRL done: {latest_checkpoint(run.folder)}")
 
 
 if __name__ == "__main__":

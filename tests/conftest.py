@@ -45,11 +45,15 @@ def policy(tiny_folder):
     return sharpened(tiny_folder)
 
 
-@pytest.fixture
-def samples():
+def make_samples() -> list[Sample]:
     """Pictures of different shapes, prompts of different lengths."""
     return [
         Sample("square", "svg", "svg", picture(0), "Write SVG code."),
         Sample("wide", "svg", "svg", picture(1, (96, 48)), "Write SVG code that draws this picture, please."),
         Sample("tall", "svg", "svg", picture(2, (40, 100)), "SVG"),
     ]
+
+
+@pytest.fixture
+def samples():
+    return make_samples()

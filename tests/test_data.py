@@ -228,16 +228,15 @@ def test_manifest_folder(tmp_path):
     assert len(data.load(tmp_path / "set", limit=2)) == 2
 
 
-def test_targets_are_rendered_and_failures_counted(tmp_path):
+def test_targets_are_rendered_and_failures_counted(tmp_path, capsys):
     samples = data.load(manifest(tmp_path / "set"), FakeRenderer())
     assert samples[0].image.size == (8, 8) and samples[1].image is None and same(samples[2].image, picture())
     view, dropped = data.usable(samples)
     assert [s.id for s in view] == ["one", "three", "four"] and dropped == {"its target does not render: line 1: no": 1}
     assert [s.id for s in view[1:]] == ["three", "four"]
-    kept, dropped = data.render_targets(data.load(tmp_path / "set"), FakeRenderer())
-    assert [s.id for s in kept] == ["one", "three", "four"] and dropped == [("two", "line 1: no")]
-    nothing = Sample("n", "svg", "svg", None, "Write SVG code.")
-    assert data.render_targets([nothing], FakeRenderer()) == ([], [("n", "has neither a picture nor code")])
+    view, dropped = data.load_usable(tmp_path / "set", FakeRenderer())
+    assert len(view) == 3 and dropped.total() == 1
+    assert "4 rows, 3 used, 1 dropped: 1 x its target does not render: line 1: no" in capsys.readouterr().err
 
 
 def test_transparency_becomes_white(tmp_path):

@@ -145,25 +145,25 @@ def test_saved_folder_opens_with_auto_processor(policy, tmp_path, samples):
 
 def test_checkpoint_is_atomic_and_resumes(qwen3_folder, tmp_path, monkeypatch):
     policy = sharpened(qwen3_folder)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3)
-    first = model.save_checkpoint(tmp_path, 1, policy, optimizer, {"note": 7})
-    assert model.load_trainer_state(first, optimizer) == {"step": 1, "note": 7}
+    optimizers = [torch.optim.AdamW(policy.parameters(), lr=1e-3)]
+    first = model.save_checkpoint(tmp_path, 1, policy, optimizers, {"note": 7})
+    assert model.load_trainer_state(first, policy, optimizers) == {"step": 1, "note": 7}
 
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match="Free some disk space"):
-        model.save_checkpoint(tmp_path, 2, policy, optimizer, {})
+        model.save_checkpoint(tmp_path, 2, policy, optimizers, {})
     assert model.latest_checkpoint(tmp_path) == first
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [first.name]
 
 
 def test_old_checkpoints_go_and_the_newest_is_found(qwen3_folder, tmp_path):
     policy = sharpened(qwen3_folder)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3)
+    optimizers = [torch.optim.AdamW(policy.parameters(), lr=1e-3)]
     for step in (1, 2, 10):
-        model.save_checkpoint(tmp_path, step, policy, optimizer, {}, keep=2)
+        model.save_checkpoint(tmp_path, step, policy, optimizers, {}, keep=2)
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step-000002", "step-000010"]
     assert model.latest_checkpoint(tmp_path).name == "step-000010"
 

@@ -308,7 +308,7 @@ def test_modes_of_pictures_and_odd_sizes(mode):
     clear = shown.convert("RGBA")
     clear.putalpha(Image.fromarray(np.where(np.asarray(shown).min(2) == 255, 0, 255).astype(np.uint8)))
     for target in (shown.quantize(32), shown.convert("L"), clear, shown.convert("LA"), shown.convert("1")):
-        (score,) = scores(target, features.to_rgb(target), by=by)
+        (score,) = scores(target, reward.to_rgb(target), by=by)
         assert 0 <= score.visual <= 1 and (mode == "vincicoder" or score.visual == pytest.approx(1.0, abs=1e-6))
     for size in ((1, 1), (1, 700), (3000, 2), (23, 47), (1500, 100), (17, 16)):
         target, attempt = shown.resize(size), Image.new("RGB", size[::-1], "teal")

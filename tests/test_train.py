@@ -1,6 +1,7 @@
 """Both stages: the loss against a plain reference, exact token counts, and the real scripts run tiny and resumed."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import two_processes
 from conftest import sharpened
 
 import data
 import train_sft
 import train_virl
 from model import load_trainer_state, pack, save_checkpoint
-from rollout import Completion
-from train_virl import Group, group_advantages, kl_penalty, policy_loss
+from train_virl import group_advantages, kl_penalty, policy_loss
 
 ROOT = Path(__file__).parent.parent
 
@@ -76,21 +77,6 @@ def test_sft_gradient_does_not_depend_on_rows(qwen3_folder, samples):
         assert (a - b).abs().max() <= 1e-4 * b.abs().max() + 1e-7
 
 
-def made_groups(policy, samples, flat_last=False):
-    rng = np.random.default_rng(0)
-    groups = []
-    for sample in samples:
-        ids = [rng.integers(10, 200, rng.integers(3, 12)).astype(np.int32) for _ in range(4)]
-        completions = [
-            Completion(sample.id, i, row, rng.normal(-5.8, 0.5, len(row)).astype(np.float32), "", "eos")
-            for i, row in enumerate(ids)
-        ]
-        groups.append(Group(sample, policy.encode(sample), completions, [], [], rng.normal(size=4)))
-    if flat_last:
-        groups[-1].advantages[:] = 0
-    return groups
-
-
 def plain_update(policy, groups, config):
     """The step's gradient, one forward pass per answer, every group included."""
     total = sum(len(c.ids) for group in groups for c in group.completions)
@@ -107,8 +93,8 @@ def test_virl_gradient_equals_one_forward_per_answer(qwen3_folder, samples, row_
     """However groups are packed, and with a group left out that has no advantage, the gradient is the plain one."""
     config = train_virl.Config(row_tokens=row_tokens, minibatches=minibatches)
     ours, theirs = sharpened(qwen3_folder), sharpened(qwen3_folder)
-    sums = train_virl.update(ours, made_groups(ours, samples, flat_last=True), config, None)
-    groups = made_groups(theirs, samples, flat_last=True)
+    sums = train_virl.update(ours, two_processes.made_groups(ours, samples, flat_last=True), config, None)
+    groups = two_processes.made_groups(theirs, samples, flat_last=True)
     plain_update(theirs, groups, config)
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert (a.grad - b.grad).abs().max() <= 1e-4 * b.grad.abs().max() + 1e-6, name
@@ -117,7 +103,7 @@ def test_virl_gradient_equals_one_forward_per_answer(qwen3_folder, samples, row_
 
 def test_kl_keeps_groups_without_advantage(qwen3_folder, samples):
     policy, reference = sharpened(qwen3_folder), sharpened(qwen3_folder)
-    groups = made_groups(policy, samples, flat_last=True)
+    groups = two_processes.made_groups(policy, samples, flat_last=True)
     sums = train_virl.update(policy, groups, train_virl.Config(kl=0.1), reference)
     assert sums["kl"] == pytest.approx(0, abs=1e-3)
     assert sums["trained_tokens"] == sum(len(c.ids) for group in groups for c in group.completions)
@@ -126,7 +112,7 @@ def test_kl_keeps_groups_without_advantage(qwen3_folder, samples):
 def test_split_rows_keeps_every_group_and_the_budget(qwen3_folder, samples):
     policy = sharpened(qwen3_folder)
     pairs = [(policy.encode(sample), [[1] * (5 * i + 1)]) for i, sample in enumerate(samples * 4)]
-    rows = list(train_sft.split_rows(pairs, 120))
+    rows = [row for row, factor in train_sft.split_rows(pairs, 120) if factor == 1]
     assert sorted(len(r) for row in rows for _, [r] in row) == sorted(len(r) for _, [r] in pairs)
     tokens = [sum(len(prompt.ids) + len(r) for prompt, [r] in row) for row in rows]
     assert all(total <= 120 or len(row) == 1 for total, row in zip(tokens, rows, strict=True))
@@ -139,9 +125,11 @@ def test_learning_rate():
     assert train_sft.learning_rate(110, config) == pytest.approx(0.1)
 
 
-def run(script, *arguments):
-    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+def run(script, *arguments, processes=1):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / script), *map(str, arguments)]
+    environment = os.environ | ({"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} if processes > 1 else {})
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
 
 
 @pytest.fixture(scope="session")
@@ -192,6 +180,40 @@ def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
     assert [row["step"] for row in metrics(out)] == [0, 1, 2]
 
 
+def test_two_processes_have_the_gradient_of_one(qwen3_folder, samples, tmp_path):
+    """Sharded over two processes, whole again: SFT's gradient, and ViRL's where one process has no live group."""
+    done = run("tests/two_processes.py", qwen3_folder, tmp_path, processes=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    both = torch.load(tmp_path / "gradients.pt")
+    for stage in ("sft", "virl"):
+        policy = sharpened(qwen3_folder)
+        loss = two_processes.STAGES[stage](policy, samples)
+        assert both[stage]["loss"] == pytest.approx(loss, abs=1e-5)
+        for name, p in policy.named_parameters():
+            assert (both[stage][name] - p.grad).abs().max() <= 1e-4 * p.grad.abs().max() + 1e-7, (stage, name)
+
+
+def test_two_processes_take_the_same_steps_and_resume(qwen3_folder, corpus, tmp_path):
+    """Losses, gradient norms and samples of a run under torchrun are those of one process."""
+    sft = ["tiny", "--model", qwen3_folder, "--data", corpus, "--batch-size", 4, "--save-every", 1, "--steps"]
+    virl = ["tiny", "--model", qwen3_folder, "--data", corpus, "--prompts", 4, "--group", 2, "--max-new-tokens", 8]
+    for count in (1, 2):
+        done = run("train_sft.py", *sft, 2, "--out", tmp_path / f"sft{count}", processes=count)
+        assert done.returncode == 0, done.stderr[-3000:]
+        done = run("train_virl.py", *virl, "--steps", 1, "--out", tmp_path / f"virl{count}", processes=count)
+        assert done.returncode == 0, done.stderr[-3000:]
+    config = tmp_path / "sft2/config.json"
+    config.write_text(config.read_text().replace('"steps": 2', '"steps": 3'))
+    resumed = run("train_sft.py", "tiny", "--out", tmp_path / "sft2", "--resume", processes=2)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    for a, b in zip(metrics(tmp_path / "sft1"), metrics(tmp_path / "sft2"), strict=False):
+        assert (a["loss"], a["grad_norm"], a["tokens"]) == pytest.approx((b["loss"], b["grad_norm"], b["tokens"]), 1e-4)
+    assert [row["step"] for row in metrics(tmp_path / "sft2")] == [0, 1, 2]
+    (one,), (two,) = metrics(tmp_path / "virl1"), metrics(tmp_path / "virl2")
+    assert one["tokens"] == two["tokens"] and one["entropy"] == pytest.approx(two["entropy"], 1e-4)
+    assert set(one) == set(two)
+
+
 @pytest.mark.parametrize("script", ["train_sft.py", "train_virl.py"])
 def test_mistakes_get_one_sentence(script, tmp_path, qwen3_folder):
     for arguments, expected in (
@@ -208,8 +230,8 @@ def test_mistakes_get_one_sentence(script, tmp_path, qwen3_folder):
 
 def test_a_run_is_never_overwritten(qwen3_folder, tmp_path):
     policy = sharpened(qwen3_folder)
-    optimizer = torch.optim.AdamW(policy.parameters())
-    load_trainer_state(save_checkpoint(tmp_path, 1, policy, optimizer, {}), optimizer)
+    optimizers = [torch.optim.AdamW(policy.parameters())]
+    load_trainer_state(save_checkpoint(tmp_path, 1, policy, optimizers, {}), policy, optimizers)
     with pytest.raises(ValueError, match="already holds a run"):
         train_sft.parse_config(train_sft.PRESETS, ["tiny", "--out", str(tmp_path), "--model", "m", "--data", "d"])
 

@@ -1,0 +1,132 @@
+"""What a policy answered to each target, and the folder that holds it: records.jsonl, targets/, renders/."""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from data import Sample
+from render import Rendering
+from reward import Score
+
+NO_CODE = "no code block"
+
+
+@dataclass
+class Record:
+    """One answer of a policy to one target, with everything that was measured on it."""
+
+    sample: Sample
+    index: int
+    """Which of the target's G answers."""
+    text: str
+    code: str | None
+    rendering: Rendering
+    score: Score
+    ssim: float
+    """In [-1, 1], against the rendering resized to the target's size; 0 where nothing was rendered."""
+    attempts: list["Record"] = field(default_factory=list)
+    """The earlier refinement rounds, oldest first; this record is the last round."""
+    tokens: int = 0
+    finish: str = "eos"
+    decoding: str = "greedy"
+    failure: str | None = "unknown"
+    """no code block, time-out, render error, blank, or None; found out from the rest if not given."""
+    detail: str = ""
+
+    def __post_init__(self):
+        if self.failure == "unknown":
+            self.failure, self.detail = find_failure(self)
+
+
+def find_failure(record: Record) -> tuple[str | None, str]:
+    """(category, detail) of what went wrong: no code block, time-out, render error, blank; (None, "") if nothing."""
+    if record.code is None:
+        return NO_CODE, "the answer was cut at the token limit" if record.finish == "length" else NO_CODE
+    if record.rendering.image is None:
+        line = ((record.rendering.error or "").strip() or "no picture").splitlines()[0][:300]
+        return "time-out" if re.match("time-?out|timed out", line) else "render error", line
+    if _is_blank(record.rendering.image) and not _is_blank(record.sample.image):
+        return "blank", "the picture has a single colour"
+    return None, ""
+
+
+def _is_blank(image: Image.Image) -> bool:
+    return all(low == high for low, high in image.convert("RGB").getextrema())
+
+
+class RecordWriter:
+    """Appends records to a folder (records.jsonl, targets/, renders/) as they come: a broken run keeps what is done."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        path = self.folder / "records.jsonl"
+        if path.exists() and path.stat().st_size:
+            raise ValueError(f"{self.folder} already holds records; choose another folder or remove it first.")
+        for name in ("targets", "renders"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def append(self, record: Record) -> None:
+        target = f"targets/{_file_name(record.sample.id)}.png"
+        if not (self.folder / target).exists():
+            record.sample.image.save(self.folder / target)
+        rounds = [self._row(answer, k, record.sample.id) for k, answer in enumerate([*record.attempts, record])]
+        row = rounds[-1] | {"sample": vars(record.sample) | {"image": target}, "attempts": rounds[:-1]}
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+
+    def _row(self, record: Record, round: int, id: str) -> dict:
+        picture = record.rendering.image and f"renders/{_file_name(id)}-{record.index}-{round}.png"
+        if picture:
+            record.rendering.image.save(self.folder / picture)
+        rendering = {"image": picture, "error": record.rendering.error, "seconds": record.rendering.seconds}
+        row = vars(record) | {"rendering": rendering, "score": asdict(record.score)}
+        return {key: value for key, value in row.items() if key not in ("sample", "attempts")}
+
+
+def _file_name(id: str) -> str:
+    """Readable and unique for any id, whatever characters it holds."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", id)[:60] + "-" + hashlib.sha256(id.encode()).hexdigest()[:8]
+
+
+def read_records(folder: str | Path) -> Iterator[Record]:
+    """The records of a folder one by one, pictures included; consecutive answers share their target's picture."""
+    folder = Path(folder)
+    if not (folder / "records.jsonl").is_file():
+        raise FileNotFoundError(f"{folder} holds no records.jsonl; make it with: python eval.py run --out {folder}")
+    target, image = None, None
+    lines = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(filter(None, lines), 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(list(filter(None, lines))) and lines[-1]:  # the run was killed while it wrote this line
+                print(f"eval.py: {folder}: left out the unfinished last record", file=sys.stderr)
+                return
+            raise ValueError(f"{folder}/records.jsonl, line {number} is not JSON; remove that line.") from error
+        if row["sample"]["image"] != target:
+            target = row["sample"]["image"]
+            image = Image.open(folder / target).convert("RGB")
+        sample = Sample(**row["sample"] | {"image": image})
+        yield _record(row, sample, folder, [_record(r, sample, folder, []) for r in row["attempts"]])
+
+
+def _record(row: dict, sample: Sample, folder: Path, attempts: list[Record]) -> Record:
+    shown = dict(row["rendering"])
+    if shown["image"]:
+        shown["image"] = Image.open(folder / shown["image"]).convert("RGB")
+    score = Score(**row["score"] | {"grid": tuple(row["score"]["grid"])})
+    parts = {"sample": sample, "attempts": attempts, "rendering": Rendering(**shown), "score": score}
+    return Record(**row | parts)
