@@ -16,8 +16,8 @@ RUN := runs/demo
 TRAIN := 10000
 POOL := 384
 # some of these are left out: training has the very same program
-TEST := 220
-SFT_STEPS := 700
+TEST := 430
+SFT_STEPS := 1200
 VIRL_STEPS := 40
 NEW_TOKENS := 160
 GROUP := 16

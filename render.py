@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -133,6 +134,7 @@ class Renderer:
     workers: jobs at a time, default one per CPU. timeout: seconds for one program, from its own start. memory_mb: MiB a
     program may use. svg_side: px of an svg's longer side; other languages come at their natural size, scaled down to
     max_pixels. allow_unsafe: run without a sandbox where the machine allows none; else that raises RuntimeError.
+    cache_mb: MiB of pictures kept, so that equal programs are drawn once; `hits` counts them.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class Renderer:
         svg_side: int = 448,
         max_pixels: int = 4_000_000,
         allow_unsafe: bool = False,
+        cache_mb: int = 256,
     ):
         layers = sandbox.probe()
         if not layers.safe and not allow_unsafe:
@@ -157,6 +160,8 @@ class Renderer:
         self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers)
         self.missing: dict[str, str] = {}  # language -> what to install
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
+        self.known: OrderedDict[tuple[str, str], Future] = OrderedDict()  # (language, code), least recently used first
+        self.lock, self.cache_bytes, self.kept_bytes, self.hits = threading.Lock(), cache_mb << 20, 0, 0
         self.closed = False
         count = workers or os.cpu_count() or 1
         self.threads = [threading.Thread(target=self._supervise, daemon=True) for _ in range(count)]
@@ -164,7 +169,8 @@ class Renderer:
             thread.start()
 
     def submit(self, code: str, language: str) -> Future:
-        """A Future of Rendering. It never raises for a bad program: the Rendering carries the error."""
+        """A Future of Rendering. It never raises for a bad program: the Rendering carries the error. Equal programs
+        may share a Future."""
         future: Future = Future()
         error = None
         if self.closed:
@@ -179,8 +185,15 @@ class Renderer:
             error = "the program is not valid Unicode text"
         if error:
             future.set_result(Rendering(None, error, 0.0))
-        else:
-            self.jobs.put((future, code, language))
+            return future
+        with self.lock:
+            if (language, code) in self.known:
+                self.hits += 1
+                self.known.move_to_end((language, code))
+                return self.known[language, code]
+            if self.cache_bytes:
+                self.known[language, code] = future
+        self.jobs.put((future, code, language))
         return future
 
     def render(self, code: str, language: str) -> Rendering:
@@ -193,11 +206,24 @@ class Renderer:
         while (job := self.jobs.get()) is not None:
             future, code, language = job
             if future.set_running_or_notify_cancel():
-                future.set_result(self._run(workers, code, language))
+                rendering = self._run(workers, code, language)
+                future.set_result(rendering)
+                self._keep(rendering)
         for worker in workers.values():
             worker.kill()
 
-    def _run(self, workers: dict[str, Worker], code: str, language: str) -> Rendering:
+    def _keep(self, rendering: Rendering) -> None:
+        """Count what is kept; forget the least recently used beyond `cache_bytes`, never one that is being drawn."""
+        size = lambda result: 500 + (3 * result.image.width * result.image.height if result.image else 0)  # noqa: E731
+        with self.lock:
+            self.kept_bytes += size(rendering)
+            for key in [key for key, future in self.known.items() if future.done()]:
+                if self.kept_bytes <= self.cache_bytes:
+                    break
+                self.kept_bytes -= size(self.known.pop(key).result())
+
+    def _run(self, workers: dict[str, Worker], code: str, language: str, again: bool = True) -> Rendering:
+        """A worker that is lost in the middle may have been killed from outside: then the job gets a second one."""
         if language in self.missing:
             return Rendering(None, self.missing[language], 0.0)
         if language in workers and workers[language].jobs >= Worker.MAX_JOBS:
@@ -214,6 +240,9 @@ class Renderer:
             error = f"timeout: the program ran longer than {self.options.timeout:g} s"
         except (OSError, ValueError) as lost:
             error = str(lost)
+            if language in workers and again:
+                workers.pop(language).kill()
+                return self._run(workers, code, language, again=False)
         if language in workers:
             workers.pop(language).kill()
         return Rendering(None, error, time.monotonic() - started)
@@ -223,6 +252,8 @@ class Renderer:
         if self.closed:
             return
         self.closed = True
+        with self.lock:
+            self.known.clear()
         with contextlib.suppress(queue.Empty):
             while True:
                 self.jobs.get_nowait()[0].cancel()

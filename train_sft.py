@@ -96,7 +96,7 @@ class Config:
 
 
 PRESETS = {
-    "tiny": ("A 2.5 M model on a laptop CPU.", Config(optimizer="muon", lr=1.5e-3, row_tokens=4096)),
+    "tiny": ("A 2.5 M model on a laptop CPU.", Config(optimizer="muon", lr=3e-3, batch_size=24, row_tokens=4096)),
     "gpu1": (
         "A 2B model on one 80 GB GPU.",
         Config(device="cuda", batch_size=64, row_tokens=16384, gradient_checkpointing=True),

@@ -42,7 +42,7 @@ def need(language):
 
 @pytest.fixture(scope="module")
 def renderer():
-    with render.Renderer(workers=1, timeout=TIMEOUT, memory_mb=1024) as shared:
+    with render.Renderer(workers=1, timeout=TIMEOUT, memory_mb=1024, cache_mb=0) as shared:
         yield shared
 
 
@@ -413,7 +413,7 @@ def processes_of_ours():
 def test_slow_job_holds_nobody_up_and_nothing_survives():
     need("python")
     before = set(processes_of_ours())
-    with render.Renderer(workers=2, timeout=TIMEOUT) as pool:
+    with render.Renderer(workers=2, timeout=TIMEOUT, cache_mb=0) as pool:
         for job in [pool.submit(draw.SAMPLES["python"], "python") for _ in range(4)]:
             assert job.result().error is None
         slow = pool.submit(ENDLESS["python"], "python")
@@ -427,7 +427,7 @@ def test_slow_job_holds_nobody_up_and_nothing_survives():
 def test_children_of_an_endless_job_are_gone():
     need("html")
     before = set(processes_of_ours())
-    with render.Renderer(workers=1, timeout=2) as pool:
+    with render.Renderer(workers=1, timeout=2, cache_mb=0) as pool:
         draws(pool, draw.SAMPLES["html"], "html")
         assert len(set(processes_of_ours()) - before) > 2
         assert "timeout" in pool.render(ENDLESS["html"], "html").error
@@ -455,7 +455,7 @@ def test_workers_die_with_their_caller():
 
 def test_closed_renderer_and_cancelled_jobs():
     need("svg")
-    pool = render.Renderer(workers=1)
+    pool = render.Renderer(workers=1, cache_mb=0)
     jobs = [pool.submit(draw.SAMPLES["svg"], "svg") for _ in range(20)]
     pool.close()
     assert all(job.done() for job in jobs)
@@ -471,7 +471,7 @@ def test_landlock_and_seccomp_alone_confine(monkeypatch, capsys, language):
     alone = sandbox.Layers(bwrap=False, landlock=sandbox.probe().landlock, seccomp=True)
     monkeypatch.setattr(sandbox, "probe", lambda: alone)
     before = set(processes_of_ours())
-    with render.Renderer(workers=1, timeout=TIMEOUT) as pool:
+    with render.Renderer(workers=1, timeout=TIMEOUT, cache_mb=0) as pool:
         draws(pool, draw.SAMPLES[language], language)
         fails(pool, ENDLESS[language], language, "timeout")
         if language == "python":
@@ -518,3 +518,39 @@ def test_command_line(tmp_path):
     for wrong in ([tmp_path / "absent.svg"], [tmp_path], [], [good, "--colour", "red"]):
         ended = run(*wrong)
         assert ended.returncode != 0 and ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_equal_programs_are_drawn_once_and_memory_is_bounded():
+    need("svg")
+    with render.Renderer(workers=2, cache_mb=1) as pool:
+        group = [pool.submit(draw.SAMPLES["svg"], "svg") for _ in range(8)]
+        assert len({id(job.result().image) for job in group}) == 1 and pool.hits == 7
+        others = [pool.submit(SVG.format(f'<rect width="{i}" height="9"/>'), "svg") for i in range(1, 9)]  # 0.6 MB each
+        assert all(job.result().image for job in others)
+        time.sleep(0.1)
+        assert pool.kept_bytes <= 1 << 20 and len(pool.known) <= 2
+        assert pool.submit(draw.SAMPLES["svg"], "svg") is not group[0]
+    with render.Renderer(workers=1, cache_mb=0) as pool:
+        assert pool.submit(draw.SAMPLES["svg"], "svg") is not pool.submit(draw.SAMPLES["svg"], "svg")
+
+
+@pytest.mark.parametrize("language", ["python", "html"])
+def test_worker_killed_from_outside_costs_nothing(language):
+    need(language)
+    slow = {
+        "python": "import time; time.sleep(1)\n",
+        "html": "<script>const t = Date.now(); while (Date.now() < t + 1000);</script>",
+    }
+    with render.Renderer(workers=1, timeout=8, cache_mb=0) as pool:
+        before = set(processes_of_ours())
+        draws(pool, draw.SAMPLES[language], language)
+        job = pool.submit(slow[language] + draw.SAMPLES[language], language)
+        time.sleep(0.4)
+        os.kill(max(set(processes_of_ours()) - before), 9)  # the youngest: the job itself or the browser's page
+        result = job.result()
+        assert result.image is not None or result.error
+        draws(pool, draw.SAMPLES[language], language)
+        job = pool.submit(slow[language] + draw.SAMPLES[language], language)
+        time.sleep(0.4)
+        os.kill(min(set(processes_of_ours()) - before), 9)  # the oldest: the worker
+        assert job.result().error is None

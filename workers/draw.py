@@ -8,8 +8,11 @@ of length, then the program. Answer on stdout: `HEADER`, then raw RGB pixels or 
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import functools
 import gc
+import gzip
 import importlib
 import io
 import json
@@ -41,6 +44,7 @@ LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
 RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
 MAX_ERROR = 2000  # characters of an error text
 HEADER = struct.Struct("<III")  # width, height, bytes that follow: RGB pixels, or if width is 0 an error text
+READY = HEADER.pack(0, 0, 0)
 
 SAMPLES = {  # the smallest programs that show a language working
     "python": "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1.5))\nplt.bar([1, 2], [2, 3])\nplt.show()\n",
@@ -53,6 +57,10 @@ SAMPLES = {  # the smallest programs that show a language working
 
 class ProgramError(Exception):
     """The program is at fault; the text goes back to the caller."""
+
+
+class ProgramTimeout(ProgramError):
+    """It ran too long."""
 
 
 class ToolMissing(Exception):
@@ -362,35 +370,92 @@ def latex_document(code: str) -> str:
     return f"{preamble}{packages}\n\\begin{{document}}\n{body.strip()}\n\\end{{document}}\n"
 
 
+# Packages loaded into a TeX format once instead of once per document: those that the document loads anyway, as amsmath,
+# for one, changes how formulas look.
+PACKAGES = {"snippet": SNIPPET.partition("\n")[2], "pgfplots": r"\usepackage{pgfplots}", "tikz": r"\usepackage{tikz}"}
+ABOUT_COLOURS = r"\\documentclass\s*\[[^\]]*(?:names|table|cmyk|gray|monochrome|draft|final)|\\PassOptionsToPackage"
+
+
+def preloaded_packages(code: str) -> str:
+    """Which of PACKAGES suits a document, or "" if none does."""
+    if "\\documentclass" not in code:
+        return "" if "\\documentstyle" in code else "snippet"
+    if re.search(ABOUT_COLOURS, code):  # options that xcolor and graphicx would have to see when they are loaded
+        return ""
+    preamble = code.partition("\\begin{document}")[0]
+    return next((name for name in ("pgfplots", "tikz") if name in preamble), "")
+
+
+@functools.cache
+def tex_format(name: str, folder: str) -> str:
+    """A TeX format in `folder` with one of PACKAGES preloaded (0.5 s, once), or for "" LaTeX as it is. Stored
+    uncompressed: unpacking the stock format takes longer than all else in pdflatex's start."""
+    if name:
+        packages = PACKAGES[name].replace("\\usepackage", "\\RequirePackage") + "\\dump\n"
+        Path(folder, f"{name}.tex").write_text(packages)
+        command = ["pdflatex", "-ini", "-interaction=batchmode", f"&{tex_format('', folder)}", f"{name}.tex"]
+        subprocess.run(command, cwd=folder, timeout=60)
+        packed = Path(folder, f"{name}.fmt")
+    else:
+        find = ["kpsewhich", "-engine=pdftex", "pdflatex.fmt"]
+        packed = Path(subprocess.run(find, capture_output=True, text=True).stdout.strip() or "missing")
+    if not packed.is_file():
+        return "pdflatex"
+    content = packed.read_bytes()
+    unpacked = Path(folder, f"{name or 'stock'}.fmt")
+    unpacked.write_bytes(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
+    return str(unpacked.with_suffix(""))
+
+
 def latex_renderer(options: Options) -> Callable[[str], bytes]:
-    """pdflatex in a fresh folder per document, its first page through pdfium."""
+    """pdflatex in a fresh folder per document, its first page through pdfium.
+
+    A document that fails with preloaded packages (it may want one of them with options) is tried without.
+    """
     if shutil.which("pdflatex") is None:
         raise ToolMissing("latex needs pdflatex: apt install texlive-latex-extra texlive-pictures texlive-science")
+    formats = tempfile.mkdtemp()
     confine_worker(options, children=True)
+    tex_format("tikz", formats)
     import pypdfium2  # noqa: F401  (warm)
 
-    # A format with tikz and pgfplots preloaded would go here, as "-fmt=...": most of the time is loading packages.
-    command = ["pdflatex", "-no-shell-escape", "-halt-on-error", "-interaction=batchmode", "-jobname=program"]
-    command.append(PLAIN_PAGE + r"\input{program.tex}")
+    arguments = ["-no-shell-escape", "-halt-on-error", "-interaction=batchmode", "-jobname=program"]
+    arguments.append(PLAIN_PAGE + r"\input{program.tex}")
     environment = os.environ | {"openin_any": "p", "openout_any": "p", "max_print_line": "1000"}
     environment |= {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
 
-    def draw(code: str) -> Image.Image:
+    def typeset(code: str, format: str, deadline: float) -> bytes:
+        """The PDF file. Raises ProgramError."""
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             source, log, pdf = (Path(folder, f"program.{suffix}") for suffix in ("tex", "log", "pdf"))
             source.write_text(latex_document(code))
+            command = ["pdflatex", f"-fmt={format}", *arguments]
             process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)  # stdio is null
             try:
-                status = process.wait(options.timeout)
+                status = process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                raise ProgramError(f"timeout: LaTeX ran longer than {options.timeout:g} s") from None
+                raise ProgramTimeout(f"timeout: LaTeX ran longer than {options.timeout:g} s") from None
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             if status != 0 or not pdf.exists():
                 raise ProgramError(latex_errors(log.read_text(errors="replace") if log.exists() else "", status))
-            image = rasterize_pdf(pdf.read_bytes(), options.max_pixels)
+            return pdf.read_bytes()
+
+    def draw(code: str) -> Image.Image:
+        packages = preloaded_packages(code)
+        format = tex_format(packages, formats)
+        deadline = time.monotonic() + options.timeout
+        try:
+            pdf = typeset(code, format, deadline)
+        except ProgramTimeout:
+            raise
+        except ProgramError:
+            if not packages:
+                raise
+            pdf = typeset(code, tex_format("", formats), deadline)
+        image = rasterize_pdf(pdf, options.max_pixels)
         sets_its_page = "tikzpicture" in code or "\\documentclass" in code
         sets_its_page &= re.search(r"\{standalone\}|\{preview\}", latex_document(code)) is not None
         return image if sets_its_page else crop_margins(image)
@@ -427,9 +492,20 @@ SAME_EVERY_TIME = """(() => {
         return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
     };
     window.reseed = () => { state = 1; };
+    if (self === top) {  // what the page before may have left behind
+        name = "";
+        sessionStorage.clear();
+    }
 })()"""
+# Loaded, fonts there, animations at their end (endless ones at their start, as Playwright has it), no blinking caret.
 HEIGHT_WHEN_LOADED = """async () => {
     if (document.readyState != "complete") await new Promise(done => addEventListener("load", done));
+    await document.fonts.ready;
+    for (const animation of document.getAnimations()) {
+        if (animation.effect?.getComputedTiming().endTime === Infinity) animation.cancel();
+        else try { animation.finish(); } catch {}
+    }
+    document.activeElement?.blur?.();
     return Math.max(innerHeight, document.documentElement.scrollHeight);
 }"""
 DRAW_MERMAID = """async code => {
@@ -463,13 +539,15 @@ def mermaid_script() -> Path | None:
 
 
 class Browser:
-    """One Chromium per worker; every web page in a fresh context, every diagram in one page that holds mermaid."""
+    """One Chromium, and in it one page that goes from document to document; a fresh browser context for each would take
+    longer than most pages. The page is left, and its origin's storage emptied, as soon as the picture is taken."""
 
-    def __init__(self, options: Options, mermaid: Path | None):
+    ADDRESS = "http://page.test/"  # served by us; no such host exists
+
+    def __init__(self, options: Options):
         from playwright.sync_api import Error, sync_playwright
 
-        self.options, self.error = options, Error
-        mermaid_code = mermaid and mermaid.read_text()
+        self.options, self.error, self.documents = options, Error, []
         confine_worker(options, children=True, sockets=(socket.AF_UNIX, socket.AF_NETLINK))
         chromium = sync_playwright().start().chromium
         program = chromium_path() or chromium.executable_path
@@ -477,69 +555,86 @@ class Browser:
             hint = "apt install chromium-headless-shell, or: playwright install --only-shell chromium"
             raise ToolMissing(f"html and mermaid need Chromium: {hint}")
         try:
-            self.browser = chromium.launch(executable_path=program, args=CHROMIUM_FLAGS, timeout=30_000)
+            browser = chromium.launch(executable_path=program, args=CHROMIUM_FLAGS, timeout=30_000)
         except Error as error:
             raise OSError(f"Chromium does not start: {error.message.splitlines()[0]}") from None
-        if mermaid_code:
-            self.mermaid = self.open_page("<!DOCTYPE html><style>body { margin: 0 }</style><body></body>")
-            self.mermaid.add_script_tag(content=mermaid_code)
-            self.mermaid.evaluate("options => mermaid.initialize(options)", MERMAID_OPTIONS)
-
-    def open_page(self, html: str):
-        """A page with its own cookies, storage and renderer process, served by us under a name that does not exist."""
-        context = self.browser.new_context(viewport={"width": PAGE_WIDTH, "height": 720}, service_workers="block")
-        context.set_default_timeout(1000 * self.options.timeout)
+        context = browser.new_context(viewport={"width": PAGE_WIDTH, "height": 720}, service_workers="block")
+        context.set_default_timeout(1000 * options.timeout)
         context.add_init_script(SAME_EVERY_TIME)
-        page = context.new_page()
+        context.route("**/*", self.serve)
+        self.page = context.new_page()
+        self.devtools = context.new_cdp_session(self.page)
         context.on("page", lambda popup: popup.close())
-        page.on("dialog", lambda dialog: dialog.dismiss())
-        documents = [html]
+        self.page.on("dialog", lambda d: d.accept() if d.type == "beforeunload" else d.dismiss())
 
-        def serve(route) -> None:  # the first request is for the document; no other is answered
-            if documents:
-                route.fulfill(body=documents.pop(), content_type="text/html; charset=utf-8")
-            elif route.request.is_navigation_request():
-                route.fulfill(status=204)  # "no content": the page stays where it is
-            else:
-                route.abort()
+    def serve(self, route) -> None:
+        """The first request is for the document; no other is answered."""
+        if self.documents:
+            route.fulfill(body=self.documents.pop(), content_type="text/html; charset=utf-8")
+        elif route.request.is_navigation_request():
+            route.fulfill(status=204)  # "no content": the page stays where it is
+        else:
+            route.abort()
 
-        context.route("**/*", serve)
-        page.goto("http://page.test/", wait_until="commit")
-        return page
+    def open(self, html: str) -> None:
+        self.documents[:] = [html]
+        self.page.goto(self.ADDRESS, wait_until="commit")
 
-    def screenshot(self, page, width: int, height: int) -> Image.Image:
-        clip = {"x": 0, "y": 0, "width": min(max(1, width), MAX_SIDE), "height": min(max(1, height), MAX_SIDE)}
-        return Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip, animations="disabled")))
-
-    def draw_html(self, code: str) -> Image.Image:
-        page = self.open_page(code)
+    def leave(self) -> None:
+        """Make room for the next document. Where a script still runs and will not stop, end this worker."""
+        self.documents.clear()
         try:
-            return self.screenshot(page, PAGE_WIDTH, page.evaluate(HEIGHT_WHEN_LOADED))
-        finally:
-            page.context.close()
+            self.page.goto("about:blank", timeout=1000)
+            self.devtools.send("Storage.clearDataForOrigin", {"origin": self.ADDRESS[:-1], "storageTypes": "all"})
+        except self.error:
+            for pid in sandbox.descendants(os.getpid()):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            os._exit(1)
 
-    def draw_mermaid(self, code: str) -> Image.Image:
-        return self.screenshot(self.mermaid, *self.mermaid.evaluate(DRAW_MERMAID, code))
+    def screenshot(self, width: int, height: int) -> Image.Image:
+        clip = {
+            "x": 0,
+            "y": 0,
+            "width": min(max(1, width), MAX_SIDE),
+            "height": min(max(1, height), MAX_SIDE),
+            "scale": 1,
+        }
+        how = {"format": "png", "optimizeForSpeed": True, "captureBeyondViewport": True, "clip": clip}
+        return Image.open(io.BytesIO(base64.b64decode(self.devtools.send("Page.captureScreenshot", how)["data"])))
 
-    def answer(self, draw: Callable[[str], Image.Image], code: str) -> bytes:
+    def answer(self, draw: Callable[[], Image.Image]) -> bytes:
         try:
-            return answer_of(lambda: draw(code), self.options)
+            return answer_of(draw, self.options)
         except self.error as error:
             return error_answer(f"browser: {error.message.split('Call log')[0].strip()}")
 
 
 def html_renderer(options: Options) -> Callable[[str], bytes]:
     """Web pages, 1280 px wide and as high as they are."""
-    browser = Browser(options, None)
-    return lambda code: browser.answer(browser.draw_html, code)
+    browser = Browser(options)
+
+    def draw(code: str) -> Image.Image:
+        browser.open(code)
+        return browser.screenshot(PAGE_WIDTH, browser.page.evaluate(HEIGHT_WHEN_LOADED))
+
+    def render(code: str) -> bytes:
+        return browser.answer(lambda: draw(code))
+
+    render.tidy = browser.leave
+    return render
 
 
 def mermaid_renderer(options: Options) -> Callable[[str], bytes]:
-    """Diagrams, drawn by mermaid.js in its natural size."""
+    """Diagrams, drawn by mermaid.js in their natural size, all in one page."""
     if mermaid_script() is None:
         raise ToolMissing("mermaid needs mermaid.min.js: run `make setup`, or name the file in NANOVINCI_MERMAID")
-    browser = Browser(options, mermaid_script())
-    return lambda code: browser.answer(browser.draw_mermaid, code)
+    script = mermaid_script().read_text()
+    browser = Browser(options)
+    browser.open("<!DOCTYPE html><style>body { margin: 0 }</style><body></body>")
+    browser.page.add_script_tag(content=script)
+    browser.page.evaluate("options => mermaid.initialize(options)", MERMAID_OPTIONS)
+    return lambda code: browser.answer(lambda: browser.screenshot(*browser.page.evaluate(DRAW_MERMAID, code)))
 
 
 # ---- the loop --------------------------------------------------------------------------------------------------------
@@ -576,7 +671,7 @@ def work(language: str, settings: str) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0), os.dup2(nothing, 1)  # what libraries print must not get into the answers
     renderers = (python_renderer, svg_renderer, html_renderer, latex_renderer, mermaid_renderer)
-    ready = HEADER.pack(0, 0, 0)
+    ready = READY
     try:
         render = dict(zip(LANGUAGES, renderers, strict=True))[language](options)
     except ImportError as error:
@@ -585,6 +680,7 @@ def work(language: str, settings: str) -> None:
         ready = error_answer(str(error), final=isinstance(error, ToolMissing))
     answers.write(ready)
     answers.flush()
+    tidy = getattr(render, "tidy", lambda: None) if ready == READY else None
     while size := requests.read(8):
         code = requests.read(struct.unpack("<Q", size)[0]).decode()
         try:
@@ -593,6 +689,7 @@ def work(language: str, settings: str) -> None:
             answer = error_answer(str(error))
         answers.write(answer)
         answers.flush()
+        tidy()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,221 @@
+"""Renderer throughput against the method of the paper's release: same programs, same core, same run.
+
+    python benchmarks/render.py --data PATH                   # real programs (data.load), and as many of synth.py
+    python benchmarks/render.py --data PATH --count 40 --out results/render.json
+
+The release (VinciCoder dbe1e94, `examples/reward_function/vincicoder.py`) starts a Python process per program, launches
+a browser per page, runs pdflatex with its stock format and rasterises by pdftoppm at 300 dpi, and draws svg by cairosvg
+at 336 px. `reference_*` below are these methods without what cannot run (a hard-coded path, a pool per call). Both
+sides end with an RGB picture in memory. Programs alternate between the two, so that noise of the machine hits both; a
+time is the median over `repeats` of one program, a row the mean of these over programs, a ratio that of the means.
+
+The release's methods run programs without a sandbox: use data that you trust.
+"""
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import data  # noqa: E402
+import synth  # noqa: E402
+from render import Renderer  # noqa: E402
+from workers import draw  # noqa: E402
+
+DOMAINS = ("chart", "molecule", "svg", "html", "latex")
+
+
+def reference_python(code: str, folder: str) -> Image.Image:
+    """A fresh interpreter; every file name a figure is saved under is replaced, otherwise a savefig is added."""
+    picture, script = Path(folder, "picture.png"), Path(folder, "program.py")
+    saves = r"((?:savefig|MolToFile|renderToFile|WriteDrawingText|\.save)\(\s*(?:\w+\s*,\s*)?)([\"'][^\"']+[\"'])"
+    code, found = re.subn(saves, lambda hit: f"{hit[1]}{str(picture)!r}", code)
+    code = code.replace("plt.show()", "")
+    if not found:
+        code += f"\nimport matplotlib.pyplot as plt\nplt.savefig({str(picture)!r})\n"
+    script.write_text("import matplotlib\nmatplotlib.use('Agg')\n" + code)
+    subprocess.run([sys.executable, script], cwd=folder, check=True, capture_output=True, timeout=60)
+    return Image.open(picture).convert("RGB")
+
+
+def reference_svg(code: str, folder: str) -> Image.Image:
+    import cairosvg
+
+    picture = Path(folder, "picture.png")
+    cairosvg.svg2png(bytestring=code.encode(), write_to=str(picture), output_width=336, output_height=336)
+    return Image.open(picture).convert("RGB")
+
+
+def reference_html(code: str, folder: str) -> Image.Image:
+    from playwright.sync_api import sync_playwright
+
+    page_file, picture = Path(folder, "page.html"), Path(folder, "picture.png")
+    page_file.write_text(code)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=draw.chromium_path())
+        page = browser.new_page(viewport={"width": 1280, "height": 720})
+        page.goto(page_file.as_uri(), wait_until="load", timeout=20_000)
+        page.screenshot(path=str(picture), full_page=True, timeout=20_000)
+        browser.close()
+    return Image.open(picture).convert("RGB")
+
+
+def reference_latex(code: str, folder: str) -> Image.Image:
+    Path(folder, "program.tex").write_text(draw.latex_document(code))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "program.tex"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        ["pdftoppm", "-r", "300", "-png", "-f", "1", "-l", "1", "program.pdf", "page"], cwd=folder, check=True
+    )
+    return Image.open(next(Path(folder).glob("page*.png"))).convert("RGB")
+
+
+REFERENCES = {"python": reference_python, "svg": reference_svg, "html": reference_html, "latex": reference_latex}
+
+
+def programs(path: str | None, count: int) -> dict[str, list[data.Sample]]:
+    """domain -> up to `count` programs: half of `path`, spread over it, and half made by synth.py."""
+    found = defaultdict(list)
+    if path:
+        for _, sample, problem in data.check(data.load(path)):
+            if sample and sample.code and sample.domain in DOMAINS:
+                found[sample.domain].append(sample)
+            elif problem:
+                print(f"left out: {problem}", file=sys.stderr)
+    chosen = {}
+    for domain in DOMAINS:
+        real = found[domain][:: max(1, len(found[domain]) // max(1, count // 2))][: count // 2]
+        made = [synth.make(domain, i, seed=99, difficulty=(i % 5 + 1) / 5) for i in range(count - len(real))]
+        chosen[domain] = real + made
+    return chosen
+
+
+def seconds(work) -> float | None:
+    """Wall time; None where it fails."""
+    start = time.perf_counter()
+    try:
+        result = work()
+    except Exception as error:
+        print(f"failed: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
+        return None
+    return None if getattr(result, "error", None) else time.perf_counter() - start
+
+
+def warm_python(code: str) -> None:
+    """The same drawing in a process that has everything imported, without fork and sandbox: the floor."""
+    draw.run_program(code, warm_python.captured, warm_python.options)
+
+
+def compare(samples: list[data.Sample], renderer: Renderer, repeats: int, bar: tqdm) -> dict:
+    """Release, ours: mean of the medians in ms, over the programs that both can draw; and how many each can."""
+    medians, drawn = {"release": [], "nanovinci": []}, {"release": 0, "nanovinci": 0}
+    renderer.render(draw.SAMPLES[samples[0].language], samples[0].language)  # the worker is up
+    for sample in samples:
+        times = {"release": [], "nanovinci": []}
+        for _ in range(repeats):
+            with tempfile.TemporaryDirectory() as folder:
+                times["release"].append(seconds(lambda: REFERENCES[sample.language](sample.code, folder)))  # noqa: B023
+            times["nanovinci"].append(seconds(lambda: renderer.render(sample.code, sample.language)))  # noqa: B023
+            bar.update()
+        for name, values in times.items():
+            drawn[name] += None not in values
+        if not any(None in values for values in times.values()):
+            for name, values in times.items():
+                medians[name].append(1000 * statistics.median(values))
+    means = {name: round(statistics.mean(values), 2) for name, values in medians.items()}
+    return {"programs": len(samples), "drawn": drawn, "compared": len(medians["release"]), "mean_ms": means,
+            "times_faster": round(means["release"] / means["nanovinci"], 2)}  # fmt: skip
+
+
+def throughput(jobs: list[data.Sample], workers: int) -> float:
+    """Programs a second of a warm renderer."""
+    with Renderer(workers, timeout=30) as renderer:
+        warm = [(draw.SAMPLES[s.language], s.language) for s in {s.language: s for s in jobs}.values()] * workers * 2
+        for future in [renderer.submit(code + "\n" * i, language) for i, (code, language) in enumerate(warm)]:
+            future.result()
+        start = time.perf_counter()
+        for future in [renderer.submit(sample.code, sample.language) for sample in jobs]:
+            future.result()
+        return len(jobs) / (time.perf_counter() - start)
+
+
+def duplicates(sample: data.Sample, group: int) -> float:
+    """Time of a group of equal programs, in times of one."""
+    with Renderer(1, timeout=30) as renderer:
+        renderer.render(draw.SAMPLES[sample.language], sample.language)
+        one = seconds(lambda: renderer.render(sample.code + "\n", sample.language))
+        futures = lambda: [renderer.submit(sample.code, sample.language) for _ in range(group)]  # noqa: E731
+        return seconds(lambda: [future.result() for future in futures()]) / one
+
+
+def recovery(language: str, endless: str) -> float:
+    """Seconds from the deadline of an endless program to the next picture."""
+    with Renderer(1, timeout=1.0) as renderer:
+        renderer.render(draw.SAMPLES[language], language)
+        start = time.perf_counter()
+        renderer.render(endless, language)
+        renderer.render(draw.SAMPLES[language], language)
+        return time.perf_counter() - start - 1.0
+
+
+ENDLESS = {
+    "python": "while True: pass",
+    "html": "<script>while (true) {}</script>",
+    "latex": r"\loop\iftrue\repeat",
+    "svg": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 400"><filter id="f"><feTurbulence '
+    'numOctaves="999999"/></filter><rect width="400" height="400" filter="url(#f)"/></svg>',
+}
+
+
+@dataclass
+class Config:
+    """Compare, print a table, write the figures."""
+
+    data: str | None = None
+    """Real programs: what data.load reads. Without, all are made by synth.py."""
+    count: int = 12
+    """Programs per domain."""
+    repeats: int = 3
+    """Times each is drawn by either side."""
+    out: Path = Path("results/render.json")
+    """Where the figures go."""
+
+
+def main(config: Config) -> None:
+    chosen = programs(config.data, config.count)
+    result = {"date": time.strftime("%Y-%m-%d"), "count": config.count, "repeats": config.repeats, "domains": {}}
+    with Renderer(1, timeout=30) as renderer, tqdm(total=len(DOMAINS) * config.count * config.repeats) as bar:
+        for domain, samples in chosen.items():
+            bar.set_description(domain)
+            result["domains"][domain] = row = compare(samples, renderer, config.repeats, bar)
+            bar.write(f"{domain:10}{row}")
+    rows = result["domains"].values()
+    sums = {name: sum(row["mean_ms"][name] for row in rows) for name in ("release", "nanovinci")}
+    result["mixture_times_faster"] = round(sums["release"] / sums["nanovinci"], 2)
+    jobs = [sample for group in zip(*chosen.values(), strict=True) for sample in group]
+    rates = {workers: [] for workers in (1, 2)}
+    for _ in range(3):
+        for workers in rates:
+            rates[workers].append(throughput(jobs, workers))
+    result["programs_per_second"] = {workers: round(statistics.median(rate), 2) for workers, rate in rates.items()}
+    result["two_workers_over_one"] = round(statistics.median(rates[2]) / statistics.median(rates[1]), 2)
+    result["group_of_8_equal_over_one"] = round(duplicates(chosen["chart"][0], 8), 2)
+    result["recovery_seconds"] = {name: round(recovery(name, code), 2) for name, code in ENDLESS.items()}
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    config.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
