@@ -3,6 +3,7 @@
     python reward.py target.png attempt.svg                    # a program: rendered in the sandbox, then scored
     python reward.py target.png attempt.png -o compare.png     # a picture: scored as it is
     python reward.py target.png attempt.py --mode vincicoder --encoder facebook/dinov2-large
+    python reward.py audit DATA                                # the reward's report card on real pictures
 
 Both pictures are cut into K tiles (fine) and shrunk to one thumbnail (coarse); an encoder turns each of these 1 + K
 frames into features, and features are compared frame by frame. What comes out is
@@ -45,6 +46,7 @@ from torch import Tensor
 from data import extract_code, to_rgb
 from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, vincicoder_grid
 from render import SUFFIXES, Renderer, Rendering
+from report import audit
 from report.compare import write_comparison
 
 
@@ -294,7 +296,9 @@ class Config:
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    if sys.argv[1:2] == ["audit"]:
+        return audit.main(Reward, sys.argv[2:])
+    config = tyro.cli(Config, description=__doc__)
     try:
         reward = Reward(config.mode, config.encoder)
         target = open_picture(config.target)

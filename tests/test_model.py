@@ -184,3 +184,18 @@ def test_an_image_token_in_the_prompt_text_is_no_second_picture(qwen3_folder, sa
     samples[0].prompt = "What is <|image_pad|> here?"
     prompt = policy.encode(samples[0])
     assert (prompt.ids == policy.image_id).sum() == prompt.grid.prod() // policy.merge**2
+
+
+def test_gradient_checkpointing_changes_no_gradient(policy, samples):
+    groups = [(policy.encode(sample), [[7, 8, 9], [10, 11]]) for sample in samples]
+    gradients = []
+    policy.train()
+    for enabled in (False, True):
+        if enabled:
+            policy.hf.gradient_checkpointing_enable({"use_reentrant": False})
+        policy.zero_grad()
+        policy(model.pack(groups)).sum().backward()
+        gradients.append([p.grad.clone() for p in policy.parameters()])
+    assert any(getattr(module, "gradient_checkpointing", False) for module in policy.modules())
+    for before, after in zip(*gradients, strict=True):
+        assert (before - after).abs().max() <= 1e-5 * before.abs().max() + 1e-8

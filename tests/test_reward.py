@@ -408,3 +408,33 @@ def test_command_line_says_what_is_wrong_in_one_sentence(tmp_path, attempt):
     done = run("target.png", attempt, cwd=tmp_path)
     assert done.returncode == 1 and attempt in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("reward.py: ")
+
+
+def test_audit_tells_errors_from_hacks(tmp_path):
+    """The report card of a few programs: files written, same is 1, blank is 0, larger errors cost more."""
+    rows = []
+    for i in range(3):
+        shapes = "".join(f'<circle cx="{12 + 9 * k + 3 * i}" cy="{40 - 8 * k}" r="8" fill="{c}"/>' for k, c in
+                         enumerate(("red", "blue", "green")))  # fmt: skip
+        (tmp_path / f"{i}.svg").write_text(
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64">{shapes}</svg>'
+        )
+        rows.append({"id": f"s{i}", "domain": "svg", "language": "svg", "path": f"{i}.svg"})
+    (tmp_path / "MANIFEST.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    ended = run("audit", tmp_path, "--out", tmp_path / "audit", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    card = json.loads((tmp_path / "audit/audit.json").read_text())["svg"]
+    assert card["targets"] == 3 and card["same_least"] >= 0.999 and card["blank_most"] <= 0.02
+    for kind in ("shift", "scale", "missing", "extra"):
+        medians = card["graded"][kind]["median_by_size"]
+        assert len(medians) == 5 and medians[0] > medians[-1], kind
+    assert "hack: mirrored" in ended.stdout and (tmp_path / "audit/audit.png").stat().st_size > 5000
+    assert run("audit", tmp_path / "nowhere", cwd=tmp_path).returncode == 1
+
+
+def test_rank_correlation_equals_scipys():
+    from report.audit import rank_correlation
+
+    for losses in ([0.1, 0.2, 0.3, 0.2, 0.5], [0.5, 0.4, 0.1], [0.1, 0.1, 0.2, 0.2]):
+        assert rank_correlation(losses) == pytest.approx(spearmanr(range(len(losses)), losses).statistic)
+    assert rank_correlation([0.3, 0.3]) == 0
