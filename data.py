@@ -91,6 +91,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def is_blank(image: Image.Image) -> bool:
+    """Whether it has a single colour."""
+    return all(low == high for low, high in image.convert("RGB").getextrema())
+
+
 def _picture(value, folder: Path) -> Image.Image:
     """RGB on white, from what data sets hold: bytes, a path relative to `folder`, or {"bytes": .., "path": ..}."""
     value = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value

@@ -38,6 +38,7 @@ from kernels import AttentionBlock, packed_attention, token_logprobs
 
 transformers.utils.logging.disable_progress_bar()
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 CHAT_TEMPLATE = (  # the part of Qwen's own template that one user turn with pictures needs
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
@@ -239,9 +240,9 @@ def from_all(value) -> list:
     return values
 
 
-def _whole(weight: torch.Tensor) -> torch.Tensor:
-    """All of a sharded weight; every process has to ask for it."""
-    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor that may be sharded; every process has to ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -337,15 +338,15 @@ class Policy(nn.Module):
     def copy_weights(self, sharded: "Policy") -> None:
         """Take over the weights of a sharded policy: sampling needs all of them in every process."""
         for mine, theirs in zip(self.parameters(), sharded.parameters(), strict=True):
-            mine.copy_(_whole(theirs))
+            mine.copy_(whole(theirs))
 
     def save(self, folder: str | Path) -> None:
         """Write a Hugging Face folder that `from_pretrained` and vLLM open; of several processes the first one does."""
         weights = {}
         for name, weight in self.hf.state_dict().items():
-            whole = _whole(weight)
+            full = whole(weight)
             if process_number()[0] == 0:
-                weights[name] = whole if whole is weight else whole.cpu()
+                weights[name] = full if full is weight else full.cpu()
         if process_number()[0] > 0:
             return
         self.hf.save_pretrained(folder, state_dict=weights)
@@ -379,9 +380,6 @@ def _banned_ids(config, tokenizer) -> list[int]:
 # checkpoints: written under a temporary name, then renamed, so the last one always loads
 
 
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
 def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, state: dict, keep: int = 2) -> Path:
     """Write run/checkpoints/step-N (a Hugging Face folder and trainer.pt), then drop all but the newest `keep`.
 
@@ -390,19 +388,20 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
     """
     folder = run / "checkpoints" / f"step-{step:06d}"
     unfinished = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    writes = process_number()[0] == 0
     try:
-        if process_number()[0] == 0:
+        if writes:
+            shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
         policy.save(unfinished)
         states = [get_optimizer_state_dict(policy, optimizer, options=WHOLE) for optimizer in optimizers]
-        if process_number()[0] > 0:
+        if not writes:
             return folder
         rng = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-        trainer = {"optimizers": states, "rng": rng, "step": step}
-        torch.save(trainer | state, unfinished / "trainer.pt")
+        torch.save({"optimizers": states, "rng": rng, "step": step} | state, unfinished / "trainer.pt")
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if writes:
+            shutil.rmtree(unfinished, ignore_errors=True)
         raise OSError(
             f"Checkpoint {folder} could not be written ({error}). Free some disk space; older ones are intact."
         ) from error

@@ -217,10 +217,11 @@ class Renderer:
         size = lambda result: 500 + (3 * result.image.width * result.image.height if result.image else 0)  # noqa: E731
         with self.lock:
             self.kept_bytes += size(rendering)
-            for key in [key for key, future in self.known.items() if future.done()]:
-                if self.kept_bytes <= self.cache_bytes:
+            while self.kept_bytes > self.cache_bytes:
+                oldest = next((key for key, future in self.known.items() if future.done()), None)
+                if oldest is None:
                     break
-                self.kept_bytes -= size(self.known.pop(key).result())
+                self.kept_bytes -= size(self.known.pop(oldest).result())
 
     def _run(self, workers: dict[str, Worker], code: str, language: str, again: bool = True) -> Rendering:
         """A worker that is lost in the middle may have been killed from outside: then the job gets a second one."""

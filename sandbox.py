@@ -12,6 +12,7 @@ trusted (`probe`):
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -231,19 +232,22 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def kill_below(pid: int) -> bool:
+    """SIGKILL everything below `pid`; returns whether there was anything."""
+    below = descendants(pid)
+    for child in below:
+        with contextlib.suppress(OSError):  # ended meanwhile
+            os.kill(child, signal.SIGKILL)
+    return bool(below)
+
+
 def kill_tree(process: subprocess.Popen) -> None:
     """SIGKILL a worker and everything below it, children first until none is left (they reparent to the worker).
 
     Under bwrap, killing the outer process ends the pid namespace and with it all that the first pass missed.
     """
     for _ in range(20):
-        below = descendants(process.pid) if process.poll() is None else []
-        for pid in below:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:  # ended meanwhile
-                continue
-        if not below:
+        if process.poll() is not None or not kill_below(process.pid):
             break
         time.sleep(0.005)
     process.kill()

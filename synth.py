@@ -394,7 +394,7 @@ def draw(samples: Iterable[data.Sample], renderer: Renderer, kept: Counter, lost
             image = rendering.image
             if image is None:
                 lost[f"{sample.domain}: {rendering.error.strip()}"] += 1
-            elif all(low == high for low, high in image.getextrema()):
+            elif data.is_blank(image):
                 lost[f"{sample.domain}: the picture is blank"] += 1
             else:
                 kept[sample.domain] += 1

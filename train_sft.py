@@ -31,7 +31,6 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 import data
@@ -47,6 +46,7 @@ from model import (
     pack,
     process_number,
     save_checkpoint,
+    whole,
 )
 from render import Renderer
 
@@ -225,8 +225,7 @@ def progress_bar(name: str, start: int, steps: int) -> tqdm:
 
 def optimizer_step(policy: Policy, optimizers: list, lr: float, grad_clip: float) -> float:
     """Clip, step, clear -> the gradient's norm before clipping."""
-    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), grad_clip)
-    norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+    norm = whole(torch.nn.utils.clip_grad_norm_(policy.parameters(), grad_clip)).item()
     if not math.isfinite(norm):
         raise RuntimeError(f"The gradient is {norm}; lower --lr and --resume from the last checkpoint.")
     for optimizer in optimizers:

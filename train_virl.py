@@ -269,12 +269,13 @@ def update(policy: Policy, groups: list[Group], config: Config, reference: Polic
 
 def rollout_metrics(groups: list[Group]) -> dict:
     """Reward, rendering and length over all answers of a step, in all processes, and each domain's reward."""
-    answers = [(group.sample.domain, score) for group in groups for score in group.scores]
-    answers = [answer for share in from_all(answers) for answer in share]
-    completions = [completion for group in groups for completion in group.completions]
-    written = [(len(c.ids), c.finish == "length", float(c.logps.sum())) for c in completions]
-    lengths, cut, logps = np.array([row for share in from_all(written) for row in share]).T
-    scores = [score for _, score in answers]
+    mine = [
+        (group.sample.domain, score, len(c.ids), c.finish == "length", float(c.logps.sum()))
+        for group in groups
+        for score, c in zip(group.scores, group.completions, strict=True)
+    ]
+    domains, scores, *numbers = zip(*(answer for share in from_all(mine) for answer in share), strict=True)
+    lengths, cut, logps = np.array(numbers)
     rewards = np.reshape([score.total for score in scores], (-1, len(groups[0].scores)))  # (N, G)
     mean = lambda values: float(np.mean(list(values)))  # noqa: E731
     metrics = {
@@ -291,8 +292,9 @@ def rollout_metrics(groups: list[Group]) -> dict:
         "entropy": -float(logps.sum() / lengths.sum()),
         "tokens": int(lengths.sum()),
     }
-    for domain in sorted({domain for domain, _ in answers}):
-        metrics[f"visual/{domain}"] = mean(score.visual for its_domain, score in answers if its_domain == domain)
+    for domain in sorted(set(domains)):
+        its_scores = (score for its, score in zip(domains, scores, strict=True) if its == domain)
+        metrics[f"visual/{domain}"] = mean(score.visual for score in its_scores)
     return metrics
 
 

@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from scipy.stats import spearmanr
 from tqdm import tqdm
 
 import data
@@ -194,9 +195,8 @@ def examine(samples: Sequence[data.Sample], reward, renderer: Renderer) -> Itera
 
 def rank_correlation(losses: Sequence[float]) -> float:
     """Spearman's correlation of the losses with the order of their sizes; ties share their mean rank."""
-    losses = np.round(np.asarray(losses), 6)
-    ranks = np.array([(losses < loss).sum() + ((losses == loss).sum() - 1) / 2 for loss in losses])
-    return 0.0 if np.ptp(ranks) == 0 else float(np.corrcoef(np.arange(len(losses)), ranks)[0, 1])
+    losses = np.round(losses, 6)
+    return 0.0 if np.ptp(losses) == 0 else float(spearmanr(range(len(losses)), losses).statistic)
 
 
 def summarize(findings: Sequence[Findings]) -> dict:

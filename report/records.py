@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data import Sample
+from data import Sample, is_blank
 from render import Rendering
 from reward import Score
 
@@ -51,13 +51,9 @@ def find_failure(record: Record) -> tuple[str | None, str]:
     if record.rendering.image is None:
         line = ((record.rendering.error or "").strip() or "no picture").splitlines()[0][:300]
         return "time-out" if re.match("time-?out|timed out", line) else "render error", line
-    if _is_blank(record.rendering.image) and not _is_blank(record.sample.image):
+    if is_blank(record.rendering.image) and not is_blank(record.sample.image):
         return "blank", "the picture has a single colour"
     return None, ""
-
-
-def _is_blank(image: Image.Image) -> bool:
-    return all(low == high for low, high in image.convert("RGB").getextrema())
 
 
 class RecordWriter:

@@ -44,7 +44,6 @@ LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
 RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
 MAX_ERROR = 2000  # characters of an error text
 HEADER = struct.Struct("<III")  # width, height, bytes that follow: RGB pixels, or if width is 0 an error text
-READY = HEADER.pack(0, 0, 0)
 
 SAMPLES = {  # the smallest programs that show a language working
     "python": "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1.5))\nplt.bar([1, 2], [2, 3])\nplt.show()\n",
@@ -587,9 +586,7 @@ class Browser:
             self.page.goto("about:blank", timeout=1000)
             self.devtools.send("Storage.clearDataForOrigin", {"origin": self.ADDRESS[:-1], "storageTypes": "all"})
         except self.error:
-            for pid in sandbox.descendants(os.getpid()):
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+            sandbox.kill_below(os.getpid())
             os._exit(1)
 
     def screenshot(self, width: int, height: int) -> Image.Image:
@@ -671,16 +668,16 @@ def work(language: str, settings: str) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0), os.dup2(nothing, 1)  # what libraries print must not get into the answers
     renderers = (python_renderer, svg_renderer, html_renderer, latex_renderer, mermaid_renderer)
-    ready = READY
     try:
         render = dict(zip(LANGUAGES, renderers, strict=True))[language](options)
     except ImportError as error:
         ready = error_answer(f"the Python package {error.name} is missing: pip install -r requirements.txt", final=True)
     except (ToolMissing, OSError) as error:
         ready = error_answer(str(error), final=isinstance(error, ToolMissing))
+    else:
+        ready, tidy = HEADER.pack(0, 0, 0), getattr(render, "tidy", lambda: None)
     answers.write(ready)
     answers.flush()
-    tidy = getattr(render, "tidy", lambda: None) if ready == READY else None
     while size := requests.read(8):
         code = requests.read(struct.unpack("<Q", size)[0]).decode()
         try:
