@@ -107,30 +107,33 @@ class KeyTable:
         """The same table seen from the pages, for the torch twin: it computes page by page, where they lie.
 
         take    the pages: a slice of the pool (nothing is copied) where the pages in use lie close together
-        hidden  (n, 1, 1, page size) places that hold no key of the page's item; all of them where it has none
         owner   (n,) the item of each page; source (n,) the number of its place in the table
         column  (items * columns in use,) where in `take` the page in each place of the table is
+        bias    (B, 1, columns in use * page size) NOTHING for places without a key, otherwise 0
         """
         device, size = self.pages.device, self.page_size
         table = self.pages[:, : -(-int(self.lengths.max()) // size)].long()  # (items, columns in use)
         pages = table.unique()
         low, high = int(pages[0]), int(pages[-1]) + 1
         close = 2 * len(pages) > high - low
-        column = table - low if close else torch.searchsorted(pages, table)
-        filled = self.lengths[:, None] - torch.arange(table.shape[1], device=device) * size  # keys in each column
+        column = (table - low if close else torch.searchsorted(pages, table)).flatten()
+        has_keys = (self.lengths[:, None] > torch.arange(table.shape[1], device=device) * size).flatten()
+        used, unused = has_keys.nonzero()[:, 0], (~has_keys).nonzero()[:1, 0]
+        # pages without an item get the weights of an unused place, which are 0: that is where they may be read
         source = torch.zeros(high - low if close else len(pages), dtype=torch.int64, device=device)
-        keys = torch.zeros_like(source)
-        used = (filled > 0).flatten().nonzero()[:, 0]
-        place = column.flatten()[used]
-        source[place], keys[place] = used, filled.flatten()[used].long()
-        hidden = torch.arange(size, device=device) >= keys[:, None]
+        source += unused if len(unused) else 0
+        source[column[used]] = used
+        hidden = torch.arange(table.shape[1] * size, device=device) >= self.lengths[:, None]
+        bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, NOTHING).repeat_interleave(self.J, 0)
+        bias = bias if self.place is None else bias[self.place]
+        take = slice(low, high) if close else pages
         return SimpleNamespace(
-            take=slice(low, high) if close else pages,
-            hidden=hidden[:, None, None],
-            owner=source // table.shape[1],
-            source=source,
-            column=column.flatten(),
+            take=take, owner=source // table.shape[1], source=source, column=column, bias=bias[:, None]
         )
+
+    @property
+    def J(self) -> int:
+        return self.rows.shape[1]
 
     @cached_property
     def asked_by(self) -> torch.Tensor:
@@ -138,10 +141,13 @@ class KeyTable:
         return self.rows.clamp(min=0).flatten()
 
     @cached_property
-    def place(self) -> torch.Tensor:
-        """(B,) where in `rows`, flattened, each row of the batch is."""
-        used = (self.rows >= 0).flatten().nonzero()[:, 0]
-        return torch.empty_like(used).index_copy_(0, self.asked_by[used].long(), used)
+    def place(self) -> torch.Tensor | None:
+        """(B,) where in `rows`, flattened, each row of the batch is; None where it is there in order."""
+        rows = self.rows.flatten()
+        used = (rows >= 0).nonzero()[:, 0]
+        if len(used) == len(rows) and bool((rows[1:] > rows[:-1]).all()):
+            return None
+        return torch.empty_like(used).index_copy_(0, rows[used].long(), used)
 
 
 def decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> torch.Tensor:
@@ -152,35 +158,35 @@ def decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> t
     """
     if triton and q.is_cuda:
         return _triton_decode_attention(q, kv, prompts, own, scale)
-    tables = prompts, own
-    scores = [_page_scores(q * scale, kv, table) for table in tables]  # (B, H, keys) each
-    weights = torch.cat(scores, -1).float().softmax(-1).to(q.dtype).split([part.shape[-1] for part in scores], -1)
-    from_prompt, from_own = (_page_sums(part, kv, table) for part, table in zip(weights, tables, strict=True))
-    return from_prompt + from_own
+    q = q * scale
+    scores = torch.cat([_page_scores(q, kv, prompts), _page_scores(q, kv, own)], -1).float()  # (B, H, keys)
+    bias = torch.cat([prompts.by_page.bias, own.by_page.bias], -1)
+    weights = scores.add_(bias).softmax(-1).to(q.dtype)
+    keys = prompts.by_page.bias.shape[-1]
+    return _page_sums(weights[..., :keys], kv, prompts) + _page_sums(weights[..., keys:], kv, own)
 
 
 def _page_scores(q, kv, table: KeyTable) -> torch.Tensor:
-    """q (B, H, D) against the keys of `table`, page by page -> (B, H, columns in use * page size), NOTHING for none."""
-    (items, J), C, pages = table.rows.shape, kv.shape[2], table.by_page
-    asking = q.index_select(0, table.asked_by) if J > 1 else q
-    asking = asking.view(items, J, C, -1, q.shape[-1]).transpose(1, 2).flatten(2, 3)  # (items, C, J * H / C, D)
+    """q (B, H, D) against the keys of `table`, page by page -> (B, H, columns in use * page size)."""
+    H, D, C, J, pages = *q.shape[1:], kv.shape[2], table.J, table.by_page
+    asking = q if table.place is None else q.index_select(0, table.asked_by)
+    asking = asking.view(-1, J, C, H // C, D).transpose(1, 2).flatten(2, 3)  # (items, C, J * H / C, D)
     scores = asking.index_select(0, pages.owner) @ kv[0, pages.take].transpose(-1, -2)  # (n, C, J * H / C, page size)
-    scores = scores.masked_fill_(pages.hidden, NOTHING).index_select(0, pages.column)
-    scores = scores.view(items, -1, C, J, q.shape[1] // C, table.page_size).permute(0, 3, 2, 4, 1, 5)
-    scores = scores.reshape(items * J, q.shape[1], -1)
-    return scores.index_select(0, table.place) if J > 1 else scores
+    scores = scores.index_select(0, pages.column).view(len(asking), -1, C, J, H // C, table.page_size)
+    scores = scores.permute(0, 3, 2, 4, 1, 5).reshape(-1, H, pages.bias.shape[-1])  # (items * J, H, keys)
+    return scores if table.place is None else scores.index_select(0, table.place)
 
 
 def _page_sums(weights, kv, table: KeyTable) -> torch.Tensor:
     """The values of `table` summed with weights (B, H, columns in use * page size), page by page -> (B, H, D)."""
-    (items, J), H, C, pages = table.rows.shape, weights.shape[1], kv.shape[2], table.by_page
-    weights = weights.index_select(0, table.asked_by) if J > 1 else weights
-    weights = weights.view(items, J, C, H // C, -1, table.page_size).permute(0, 4, 2, 1, 3, 5)
-    weights = weights.reshape(-1, C, J * H // C, table.page_size).index_select(0, pages.source)
-    sums = weights.masked_fill_(pages.hidden, 0) @ kv[1, pages.take]  # (n, C, J * H / C, D)
+    H, C, J, pages = weights.shape[1], kv.shape[2], table.J, table.by_page
+    weights = weights if table.place is None else weights.index_select(0, table.asked_by)
+    weights = weights.view(-1, J, C, H // C, weights.shape[-1] // table.page_size, table.page_size)
+    items, weights = len(weights), weights.permute(0, 4, 2, 1, 3, 5).reshape(-1, C, J * H // C, table.page_size)
+    sums = weights.index_select(0, pages.source) @ kv[1, pages.take]  # (n, C, J * H / C, D)
     sums = sums.index_select(0, pages.column).view(items, -1, C, J, H // C, kv.shape[-1]).sum(1)
     sums = sums.transpose(1, 2).reshape(items * J, H, -1)
-    return sums.index_select(0, table.place) if J > 1 else sums
+    return sums if table.place is None else sums.index_select(0, table.place)
 
 
 def merge_attention(outs: torch.Tensor, lses: torch.Tensor) -> torch.Tensor:

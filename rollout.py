@@ -27,17 +27,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kernels import (
-    KeyTable,
-    decode_attention,
-    norm_rope_append,
-    packed_attention,
-    rms_norm,
-    sample_tokens,
-    signed,
-    triton,
-)
-from model import Policy, Prompt, pack, rope_tables, whole
+import kernels
+from kernels import KeyTable, rms_norm
+from model import Policy, Prompt, pack, rope_tables
 
 
 @dataclass
@@ -53,15 +45,9 @@ class Completion:
 
 
 def generate(
-    policy: Policy,
-    prompts: Sequence[Prompt],
-    G: int,
-    max_new_tokens: int = 1024,
-    temperature: float = 1.0,
-    seed: int = 0,
-    slots: int = 256,
-    first: int = 0,
-) -> Iterator[Completion]:
+    policy: Policy, prompts: Sequence[Prompt], G: int, max_new_tokens: int = 1024, temperature: float = 1.0,
+    seed: int = 0, slots: int = 256, first: int = 0,
+) -> Iterator[Completion]:  # fmt: skip
     """Sample G completions of every prompt; yield each as soon as it ends. temperature 0 is greedy.
 
     At most `slots` samples decode together. The same arguments give the same completions, whatever `slots` is. `first`
@@ -86,13 +72,33 @@ class Weights:
     """
 
     def __init__(self, policy: Policy, dtype: torch.dtype):
-        text, lm_head = policy.hf.model.language_model, policy.hf.lm_head.weight
-        self.layers, self.copied = [SimpleNamespace(qkv_bias=None, gains=None) for _ in text.layers], []
-        stacks = [(self, "embed", [text.embed_tokens.weight]), (self, "norm", [text.norm.weight])]
+        self.layers = [SimpleNamespace(qkv_bias=None, gains=None) for _ in policy.hf.model.language_model.layers]
+        fused = self._fused(policy)
+        sizes = [-(-sum(p.numel() for p in parameters) // 64) * 64 for _, _, parameters in fused]  # aligned
+        self.buffer = torch.empty(sum(sizes), dtype=dtype, device=policy.device)
+        self.sources: list[tuple[torch.Tensor, torch.Tensor]] = []  # part of the buffer, what belongs there
+        for (holder, name, parameters), room in zip(fused, self.buffer.split(sizes), strict=True):
+            rows = [len(p) for p in parameters]
+            weight = room[: sum(p.numel() for p in parameters)].view(sum(rows), *parameters[0].shape[1:])
+            setattr(holder, name, weight)
+            self.sources += zip(weight.split(rows), parameters, strict=True)
+        if not hasattr(self, "lm_head"):
+            self.lm_head = self.embed
+        self.refill()
+        for view, parameter in self.sources:
+            if isinstance(parameter, torch.nn.Parameter) and parameter.dtype == dtype:
+                parameter.data = view
+
+    def _fused(self, policy: Policy) -> list[tuple[object, str, list[torch.Tensor]]]:
+        """(whose attribute, its name, the parameters stacked in it) of every weight."""
+        text, config = policy.hf.model.language_model, policy.hf.config.text_config
+        fused = [(self, "embed", [text.embed_tokens.weight]), (self, "norm", [text.norm.weight])]
+        if policy.hf.lm_head.weight is not text.embed_tokens.weight:
+            fused.append((self, "lm_head", [policy.hf.lm_head.weight]))
         for mine, layer in zip(self.layers, text.layers, strict=True):
             attention, mlp = layer.self_attn, layer.mlp
             projections = attention.q_proj, attention.k_proj, attention.v_proj
-            stacks += [
+            fused += [
                 (mine, "attention_norm", [layer.input_layernorm.weight]),
                 (mine, "qkv", [proj.weight for proj in projections]),
                 (mine, "o", [attention.o_proj.weight]),
@@ -101,63 +107,46 @@ class Weights:
                 (mine, "down", [mlp.down_proj.weight]),
             ]
             if attention.q_proj.bias is not None:  # Qwen2.5
-                stacks.append((mine, "qkv_bias", [proj.bias for proj in projections]))
-        tied = lm_head is text.embed_tokens.weight
-        stacks += [] if tied else [(self, "lm_head", [lm_head])]
-        room = lambda parameters: -(-sum(p.numel() for p in parameters) // 64) * 64  # noqa: E731 (aligned for any GPU)
-        self.buffer = torch.empty(sum(room(p) for _, _, p in stacks), dtype=dtype, device=policy.device)
-        at = 0
-        for holder, name, parameters in stacks:
-            length = sum(len(p) for p in parameters)
-            fused = self.buffer[at : at + sum(p.numel() for p in parameters)].view(length, *parameters[0].shape[1:])
-            setattr(holder, name, fused)
-            for view, p in zip(fused.split([len(p) for p in parameters]), parameters, strict=True):
-                view.copy_(p.detach())
-                if p.dtype == dtype:
-                    p.data = view
-                self.copied.append((view, p))
-            at += room(parameters)
-        if tied:
-            self.lm_head = self.embed
-        for mine, layer in zip(self.layers, text.layers, strict=True):
-            if hasattr(layer.self_attn, "q_norm"):  # Qwen3: gains of every query head, then of every key head
-                heads = len(mine.qkv) // layer.self_attn.head_dim
-                shared = len(layer.self_attn.k_proj.weight) // layer.self_attn.head_dim
-                mine.gains = self.buffer.new_empty(heads - shared, layer.self_attn.head_dim)
-                self.copied.append((mine.gains[:-shared], layer.self_attn.q_norm.weight))
-                self.copied.append((mine.gains[-shared:], layer.self_attn.k_norm.weight))
-        self.refill()
+                fused.append((mine, "qkv_bias", [proj.bias for proj in projections]))
+            if hasattr(attention, "q_norm"):  # Qwen3: the gains of every query head, then of every key head
+                heads = (config.num_attention_heads, config.num_key_value_heads)
+                gains = attention.q_norm.weight.data, attention.k_norm.weight.data
+                fused.append((mine, "gains", [g.expand(n, -1) for g, n in zip(gains, heads, strict=True)]))
+        return fused
 
     @torch.no_grad()
     def refill(self) -> None:
-        for view, parameter in self.copied:
+        for view, parameter in self.sources:
             if parameter.data_ptr() != view.data_ptr():
-                view.copy_(whole(parameter))
+                view.copy_(parameter)
 
 
 class Engine:
     """A policy's decoder with its page pool, slots and CUDA graphs. One per policy, made by `generate`, kept for good.
 
     page: tokens in a page. block: steps between two looks of the host; samples run on for up to block - 1 steps past
-    their end. memory: share of the free memory that the pool may take. counters: what was done, for benchmarks.
+    their end. memory: share of the free memory that the pool may take, pages: how many pages at most. counters: what
+    was done, for benchmarks and tests.
     """
 
-    def __init__(self, policy: Policy, page: int | None = None, block: int | None = None, memory: float = 0.5):
+    def __init__(self, policy: Policy, page=None, block=None, memory: float = 0.5, pages: int = 1 << 30):
         gpu = policy.device.type == "cuda"
         self.policy, self.config = policy, policy.hf.config.text_config
         self.page, self.block, self.memory = page or (64 if gpu else 16), block or (8 if gpu else 1), memory
+        self.most_pages = pages
         bf16 = gpu and torch.is_autocast_enabled("cuda")  # training on a GPU: fp32 weights, bf16 everything else
         self.weights = Weights(policy, torch.bfloat16 if bf16 else policy.hf.lm_head.weight.dtype)
         self.head_size = policy.hf.model.language_model.layers[0].self_attn.head_dim
+        self.banned = torch.zeros(len(self.weights.lm_head), dtype=torch.bool, device=policy.device)
         self.pool = self.slots = None
         self.graphs: dict[tuple, torch.cuda.CUDAGraph] = {}
-        self.use_graphs = gpu and triton is not None
+        self.use_graphs = gpu and kernels.triton is not None
         self.counters, self.busy = Counter(), False
 
     def rope(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """positions (3, T) -> cos and signed sin (T, D) in the dtype of the weights."""
         cos, sin = rope_tables(positions, self.config)
-        return cos.to(self.weights.buffer.dtype), signed(sin).to(self.weights.buffer.dtype)
+        return cos.to(self.weights.buffer.dtype), kernels.signed(sin).to(self.weights.buffer.dtype)
 
     def layer(self, w, x, cos, sin, kv, page, offset, attend) -> torch.Tensor:
         """One decoder layer, x (T, width) -> the same. Keys and values go to (page, offset) (T,) of kv;
@@ -165,7 +154,7 @@ class Engine:
         eps = self.config.rms_norm_eps
         normal = rms_norm(x, w.attention_norm, eps)
         qkv = F.linear(normal, w.qkv, w.qkv_bias).unflatten(-1, (-1, self.head_size))  # (T, H + 2C, D)
-        q, k, v = norm_rope_append(qkv, w.gains, cos, sin, kv, page, offset, eps)
+        q, k, v = kernels.norm_rope_append(qkv, w.gains, cos, sin, kv, page, offset, eps)
         x = x + F.linear(attend(q, k, v, kv).flatten(1), w.o)
         gate, up = F.linear(rms_norm(x, w.mlp_norm, eps), w.gate_up).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, w.down)
@@ -184,13 +173,13 @@ class Engine:
         own = KeyTable(s.row[:rows], length + 1, pages, self.page)
 
         def attend(q, k, v, kv):
-            return decode_attention(q, kv, prompts, own, self.head_size**-0.5)
+            return kernels.decode_attention(q, kv, prompts, own, self.head_size**-0.5)
 
         x = F.embedding(token, self.weights.embed)  # (B, width)
         cos, sin = self.rope((s.start[:rows] + length).expand(3, -1))
         for w, kv in zip(self.weights.layers, self.pool.kv, strict=True):
             x = self.layer(w, x, cos, sin, kv, page, offset, attend)
-        drawn, logps = sample_tokens(self.logits(x), s.seed[:rows], length + 1, temperature, self.banned)
+        drawn, logps = kernels.sample_tokens(self.logits(x), s.seed[:rows], length + 1, temperature, self.banned)
         s.drawn[:rows].index_copy_(1, s.step.long(), drawn.int()[:, None])
         s.logps[:rows].index_copy_(1, s.step.long(), logps[:, None])
         token.copy_(drawn)
@@ -259,7 +248,7 @@ class Engine:
             cos, sin = self.rope(row.positions)
 
             def attend(q, k, v, kv):
-                return packed_attention(q, k, v, row.blocks, self.head_size**-0.5)
+                return kernels.packed_attention(q, k, v, row.blocks, self.head_size**-0.5)
 
             for index, (w, kv) in enumerate(zip(self.weights.layers, self.pool.kv, strict=True)):
                 x = self.layer(w, x, cos, sin, kv, page, offset, attend)
@@ -279,12 +268,13 @@ class Engine:
             shape = shape if self.slots is None else tuple(map(max, shape, self.slots.shape))
             self.slots = Slots(*shape, self.block, self.policy.device)
             self.graphs.clear()
-        live = min(slots, G * len(prompts))  # prompts of waiting samples are kept, too: one group more
+        live = min(slots, G * len(prompts))
         needed = live * -(-max_new_tokens // self.page) + min(live, live // G + 2) * prompt_columns + 2
         if self.pool is None or self.pool.count < needed and not self.pool.largest:
             self.pool = None
             self.graphs.clear()
-            self.pool = PagePool(self.config, self.head_size, self.page, needed, self.weights.buffer, self.memory)
+            like, most = self.weights.buffer, (self.memory, self.most_pages)
+            self.pool = PagePool(self.config, self.head_size, self.page, needed, like, *most)
         least = -(-max_new_tokens // self.page) + -(-longest // self.page)
         if self.pool.count - 2 < least:
             size, tokens = self.pool.count - 2, longest + max_new_tokens
@@ -300,8 +290,7 @@ class Engine:
         try:
             self.weights.refill()
             self.reserve(prompts, G, max_new_tokens, slots)
-            self.banned = torch.zeros(len(self.weights.lm_head), dtype=torch.bool, device=self.policy.device)
-            self.banned[self.policy.banned_ids] = True
+            self.banned.zero_()[self.policy.banned_ids] = True
             batch = Batch(self, prompts, G, max_new_tokens, seed, slots, first)
             while batch.todo or batch.waiting or batch.live:
                 if groups := batch.begin():
@@ -334,7 +323,7 @@ class PagePool:
     slots write there, unused table entries point there. Responses take pages from the low end and prompts from the
     high one, so that each kind lies close together and the CPU can compute on it without copying."""
 
-    def __init__(self, config, head_size: int, page: int, count: int, like: torch.Tensor, memory: float):
+    def __init__(self, config, head_size: int, page: int, count: int, like: torch.Tensor, memory: float, most: int):
         shape = (config.num_hidden_layers, 2, count, config.num_key_value_heads, page, head_size)
         page_bytes = np.prod(shape) // count * like.element_size()
         if like.device.type == "cuda":
@@ -342,7 +331,7 @@ class PagePool:
             free = torch.cuda.mem_get_info(like.device)[0]
         else:
             free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        largest = max(3, int(memory * free / page_bytes))
+        largest = max(3, min(most, int(memory * free / page_bytes)))
         self.largest = count >= largest  # asking for more would not help
         self.count = min(count, largest)
         shape = (*shape[:2], self.count, *shape[3:])
@@ -497,7 +486,7 @@ class Batch:
             if not alone and (pages > len(self.pool.free) or tokens + P > most_tokens):
                 break
             group = self.todo.popleft()
-            group.pages = self.pool.take(self.page_count(P), high=True)
+            group.pages, group.left = self.pool.take(self.page_count(P), high=True), self.G
             groups.append(group)
             slots, tokens = slots - self.G, tokens + P
         return groups
@@ -507,17 +496,16 @@ class Batch:
         seeds = [self.seed * 1_000_003 + group.number * self.G + i for group in groups for i in range(self.G)]
         seeds = torch.tensor([(seed + 2**31) % 2**32 - 2**31 for seed in seeds], device=logits.device)
         logits = logits.repeat_interleave(self.G, 0)
-        tokens, logps = sample_tokens(logits, seeds, torch.zeros_like(seeds), temperature, self.engine.banned)
-        rows = zip(seeds.tolist(), tokens.cpu().numpy()[:, None], logps.cpu().numpy()[:, None], strict=True)
-        for number, (seed, token, logp) in enumerate(rows):
-            group, index = groups[number // self.G], number % self.G
-            answer = Answer(group, index, seed, np.zeros(self.most, np.int32), np.zeros(self.most, np.float32))
-            group.left += 1
-            self.waiting.append(answer)
-            answers_end = self.say(answer, token, logp)
-            if answers_end:
-                self.waiting.pop()
+        tokens, logps = kernels.sample_tokens(logits, seeds, torch.zeros_like(seeds), temperature, self.engine.banned)
+        drawn = zip(seeds.tolist(), tokens.cpu().numpy()[:, None], logps.cpu().numpy()[:, None], strict=True)
+        for number, (seed, token, logp) in enumerate(drawn):
+            group = groups[number // self.G]
+            room = np.zeros(self.most, np.int32), np.zeros(self.most, np.float32)
+            answer = Answer(group, number % self.G, seed, *room)
+            if self.say(answer, token, logp):
                 yield self.complete(answer)
+            else:
+                self.waiting.append(answer)
 
     def enter(self) -> list[tuple[Group, list[Answer]]]:
         """Give free slots to waiting samples -> what has to be computed for them: nothing for new ones; for preempted
