@@ -93,7 +93,7 @@ def test_virl_gradient_equals_one_forward_per_answer(qwen3_folder, samples, row_
     """However groups are packed, and with a group left out that has no advantage, the gradient is the plain one."""
     config = train_virl.Config(row_tokens=row_tokens, minibatches=minibatches)
     ours, theirs = sharpened(qwen3_folder), sharpened(qwen3_folder)
-    sums = train_virl.update(ours, two_processes.made_groups(ours, samples, flat_last=True), config, None)
+    sums = two_processes.update(ours, two_processes.made_groups(ours, samples, flat_last=True), config)
     groups = two_processes.made_groups(theirs, samples, flat_last=True)
     plain_update(theirs, groups, config)
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
@@ -104,7 +104,7 @@ def test_virl_gradient_equals_one_forward_per_answer(qwen3_folder, samples, row_
 def test_kl_keeps_groups_without_advantage(qwen3_folder, samples):
     policy, reference = sharpened(qwen3_folder), sharpened(qwen3_folder)
     groups = two_processes.made_groups(policy, samples, flat_last=True)
-    sums = train_virl.update(policy, groups, train_virl.Config(kl=0.1), reference)
+    sums = two_processes.update(policy, groups, train_virl.Config(kl=0.1), reference)
     assert sums["kl"] == pytest.approx(0, abs=1e-3)
     assert sums["trained_tokens"] == sum(len(c.ids) for group in groups for c in group.completions)
 
