@@ -175,7 +175,7 @@ FLAWS = {
 }
 
 
-def _spans(code: str, language: str) -> dict[str, list[tuple[int, int]]]:
+def flaw_spans(code: str, language: str) -> dict[str, list[tuple[int, int]]]:
     """Where a flaw of each kind can go, as character spans; kinds without any are left out."""
     unseen = [hit.span() for hit in re.finditer(UNSEEN[language], code)]
     spans = defaultdict(list)
@@ -187,7 +187,7 @@ def _spans(code: str, language: str) -> dict[str, list[tuple[int, int]]]:
     return spans
 
 
-def _flaw(old: str, kind: str, rng: np.random.Generator) -> str:
+def flaw(old: str, kind: str, rng: np.random.Generator) -> str:
     """What stands in the place of `old` in the flawed program."""
     if kind == "number":
         decimals, value = len(old.partition(".")[2]), float(old) * rng.choice([0.4, 0.6, 1.5, 2.0])
@@ -205,7 +205,7 @@ def _flaw(old: str, kind: str, rng: np.random.Generator) -> str:
     return ""  # drop
 
 
-def _well_formed(code: str, language: str) -> bool:
+def well_formed(code: str, language: str) -> bool:
     try:
         if language == "python":
             ast.parse(code)
@@ -221,15 +221,15 @@ def mutate(code: str, language: str, rng: np.random.Generator) -> str:
 
     Python still parses and svg stays well-formed. Raises ValueError where nothing can be changed.
     """
-    if not _well_formed(code, language):
+    if not well_formed(code, language):
         raise ValueError(f"cannot mutate this {language} program: it does not parse")
     flawed = code
     for _ in range(rng.integers(1, 4)):
-        spans = _spans(flawed, language)
+        spans = flaw_spans(flawed, language)
         for kind in rng.permutation(sorted(spans) * 4):  # some changes break the syntax: try others
             start, end = spans[kind][rng.integers(len(spans[kind]))]
-            edited = flawed[:start] + _flaw(flawed[start:end], kind, rng) + flawed[end:]
-            if edited not in (code, flawed) and _well_formed(edited, language):
+            edited = flawed[:start] + flaw(flawed[start:end], kind, rng) + flawed[end:]
+            if edited not in (code, flawed) and well_formed(edited, language):
                 flawed = edited
                 break
     if flawed == code:

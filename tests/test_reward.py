@@ -16,6 +16,7 @@ from torch.nn.functional import cosine_similarity
 
 import features
 import reward
+from data import Sample
 from render import Rendering
 from reward import Reward
 
@@ -423,13 +424,37 @@ def test_audit_tells_errors_from_hacks(tmp_path):
     (tmp_path / "MANIFEST.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     ended = run("audit", tmp_path, "--out", tmp_path / "audit", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr[-2000:]
-    card = json.loads((tmp_path / "audit/audit.json").read_text())["svg"]
+    cards = json.loads((tmp_path / "audit/audit.json").read_text())
+    assert cards["vincicoder, pyramid"]["svg"]["blank_most"] > 0.3  # what the calibrated mode is there for
+    card = cards["calibrated, pyramid"]["svg"]
     assert card["targets"] == 3 and card["same_least"] >= 0.999 and card["blank_most"] <= 0.02
-    for kind in ("shift", "scale", "missing", "extra"):
+    assert card["hacks_below_mildest"] == card["ordered"] == 1
+    for kind in ("shift", "scale", "missing", "extra", "data"):
         medians = card["graded"][kind]["median_by_size"]
         assert len(medians) == 5 and medians[0] > medians[-1], kind
     assert "hack: mirrored" in ended.stdout and (tmp_path / "audit/audit.png").stat().st_size > 5000
     assert run("audit", tmp_path / "nowhere", cwd=tmp_path).returncode == 1
+
+
+def test_edited_programs_grow_in_error():
+    """Each size of an error holds the smaller ones; nothing where there is nothing to get wrong."""
+    from report.audit import EDITED, edited_programs
+
+    codes = {
+        "python": "import matplotlib.pyplot as plt\nplt.title('Growth of sales')\nplt.bar([100, 200], [310, 420])\n",
+        "svg": '<svg viewBox="0 0 99 99"><text x="10.5" y="20.5" font-size="9">several words</text></svg>',
+        "html": "<html><head></head><body><p style='margin: 200px'>several long words</p></body></html>",
+        "latex": r"\begin{tikzpicture}\draw (10.5,20.5) -- (30.5,1.5); \node {several words};\end{tikzpicture}",
+    }
+    for language, code in codes.items():
+        sample = Sample("s", "d", language, None, "", code, None)
+        for kind in EDITED:
+            programs = edited_programs(sample, kind)
+            assert len(programs) == 5, (language, kind)
+            if kind == "text":
+                wrong = [sum(a != b for a, b in zip(code, program, strict=True)) for program in programs]
+                assert wrong == sorted(wrong) and 1 <= wrong[0] < wrong[-1]
+    assert edited_programs(Sample("s", "d", "svg", None, "", "<svg/>", None), "text") == []
 
 
 def test_rank_correlation_equals_scipys():
