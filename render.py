@@ -111,7 +111,8 @@ class Worker:
         return False
 
     def render(self, code: str) -> Rendering:
-        """Run one job. Raises OSError or TimeoutError when the worker is lost; it must then be killed."""
+        """Run one job. Raises OSError or TimeoutError when the worker is lost, which must then be killed; BrowserPage
+        where a browser has to finish the picture."""
         started = time.monotonic()
         request = code.encode()
         self.process.stdin.write(struct.pack("<Q", len(request)) + request)
@@ -119,6 +120,8 @@ class Worker:
         width, height, payload = self.receive(started + self.options.timeout + self.grace)
         self.jobs += 1
         seconds = time.monotonic() - started
+        if not width and height == draw.PAGE:
+            raise draw.BrowserPage.of(payload)
         if not width:
             return Rendering(None, draw.printable(payload), seconds)
         return Rendering(Image.frombytes("RGB", (width, height), payload), None, seconds)
@@ -243,6 +246,10 @@ class Renderer:
                 workers[language] = Worker(language, self.options)
                 started = time.monotonic()
             return workers[language].render(code)
+        except draw.BrowserPage as page:
+            if language == "python":
+                return page.crop(self._run(workers, page.html.decode(errors="replace"), "html"))
+            error, again = "the renderer's process answered nonsense", False
         except ToolMissing as missing:
             self.missing[language] = error = str(missing)
         except TimeoutError:

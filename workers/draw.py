@@ -43,8 +43,9 @@ import sandbox  # noqa: E402
 
 LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
 RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
-MAX_ERROR = 2000  # characters of an error text
-HEADER = struct.Struct("<III")  # width, height, bytes that follow: RGB pixels, or if width is 0 an error text
+MAX_ERROR, MAX_PAGE = 2000, 8 << 20  # characters of an error text, bytes of a page
+# width, height, bytes that follow: RGB pixels, or if width is 0 an error text, or if besides height is PAGE a page
+HEADER, PAGE = struct.Struct("<III"), 2
 
 SAMPLES = {  # the smallest programs that show a language working
     "python": "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1.5))\nplt.bar([1, 2], [2, 3])\nplt.show()\n",
@@ -61,6 +62,30 @@ class ProgramError(Exception):
 
 class ProgramTimeout(ProgramError):
     """It ran too long."""
+
+
+class BrowserPage(Exception):
+    """Not a picture yet: an html page, whose part of `width` x `height` px behind the margin a browser has to draw."""
+
+    MARGIN = 8  # px, what a browser gives a page's body
+
+    def __init__(self, width: int, height: int, html: bytes):
+        self.width, self.height, self.html = width, height, html
+
+    def answer(self) -> bytes:
+        payload = struct.pack("<II", self.width, self.height) + self.html
+        return HEADER.pack(0, PAGE, len(payload)) + payload
+
+    def crop(self, drawn):
+        """The page's Rendering, cut to the part that is meant."""
+        if image := drawn.image:
+            right, bottom = min(image.width, self.MARGIN + self.width), min(image.height, self.MARGIN + self.height)
+            drawn.image = image.crop((self.MARGIN, self.MARGIN, max(right, 9), max(bottom, 9)))
+        return drawn
+
+    @staticmethod
+    def of(payload: bytes) -> BrowserPage:
+        return BrowserPage(*struct.unpack_from("<II", payload.ljust(8, b"\0")), payload[8:])
 
 
 class ToolMissing(Exception):
@@ -207,6 +232,23 @@ def redirect_molecules() -> None:
         IndigoRenderer.renderToFile = lambda self, item, path: render_to_file(self, item, Path(path).name)
 
 
+def capture_plotly(captured: dict) -> None:
+    """A plotly figure that is shown or written becomes a page with plotly.js in it: its Python half cannot draw."""
+    import plotly.io
+    from plotly.basedatatypes import BaseFigure
+
+    def keep(figure, *_, **__) -> None:
+        figure = figure if isinstance(figure, BaseFigure) else BaseFigure(figure)
+        width, height = figure.layout.width or 700, figure.layout.height or 500  # px, plotly's own defaults for files
+        size = {"default_width": f"{width}px", "default_height": f"{height}px"}
+        html = figure.to_html(config={"staticPlot": True}, **size)
+        captured["page"] = BrowserPage(int(width), int(height), html.encode(errors="replace"))
+
+    for name in ("show", "write_image", "write_html"):
+        setattr(BaseFigure, name, keep)
+        setattr(plotly.io, name, keep)
+
+
 def last_picture_file(options: Options) -> Image.Image | None:
     """The newest picture that the program left in its folder."""
     endings = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf")
@@ -241,6 +283,9 @@ def run_program(code: str, captured: dict[str, Image.Image], options: Options) -
     sys.modules["__main__"], sys.argv = main, ["program.py"]
     failure = None
     try:
+        if "plotly" in code:
+            with contextlib.suppress(ImportError):  # then the program fails by itself
+                capture_plotly(captured)
         exec(compile(code, "program.py", "exec", dont_inherit=True), main.__dict__)
     except SystemExit as ended:
         failure = None if ended.code in (None, 0) else f"sys.exit({ended.code!r})"
@@ -249,6 +294,8 @@ def run_program(code: str, captured: dict[str, Image.Image], options: Options) -
     for how in ("saved", "shown"):  # a picture that was finished stays finished, whatever came later
         if how in captured:
             return captured[how]
+    if "page" in captured:
+        raise captured["page"]
     if failure is None and plt.get_fignums():
         plt.show()
         return captured["shown"]
@@ -327,9 +374,9 @@ def python_renderer(options: Options) -> Callable[[str], bytes]:
 
 
 def is_sound(width: int, height: int, size: int, max_pixels: int) -> bool:
-    """Whether a HEADER may be true: of a picture, neither empty nor too large, or of an error's text."""
+    """Whether a HEADER may be true: of a picture, neither empty nor too large, of an error's text, or of a page."""
     if not width:
-        return 0 < size <= 8 * MAX_ERROR
+        return 0 < size <= (MAX_PAGE if height == PAGE else 8 * MAX_ERROR)
     return 0 < width * height <= max_pixels and size == 3 * width * height
 
 
@@ -720,6 +767,8 @@ def answer_of(draw: Callable[[], Image.Image], options: Options, passing: tuple[
     """The bytes that go back for what `draw` returns or raises, but for exceptions of the types `passing`."""
     try:
         image = to_rgb(draw(), options.max_pixels)
+    except BrowserPage as page:
+        return page.answer()
     except ProgramError as error:
         return error_answer(str(error))
     except MemoryError:
