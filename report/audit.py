@@ -29,7 +29,7 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 import data
-import prompts
+from corpus import flaws
 from features import background_of
 from render import Renderer, Rendering
 
@@ -127,7 +127,7 @@ def replaced(code: str, edits: list[tuple[tuple[int, int], str]]) -> str:
 def wrong_text(code: str, language: str, level: int) -> str:
     """10, 20, 40, 70, 100 % of the letters of its labels are others."""
     rng = np.random.default_rng(0)
-    spans = prompts.flaw_spans(code, language)["label"]
+    spans = flaws.flaw_spans(code, language)["label"]
     letters = [i for start, end in spans if code[start - 1] != "\\" for i in range(start, end) if code[i].isalpha()]
     order, others = rng.permutation(letters), rng.permutation(list("aeiounrstlmdhbkpw"))
     wrong = order[: max(level, round((0.1, 0.2, 0.4, 0.7, 1.0)[level - 1] * len(order)))]
@@ -137,7 +137,7 @@ def wrong_text(code: str, language: str, level: int) -> str:
 def wrong_data(code: str, language: str, level: int) -> str:
     """Every number 3, 6, 12, 25, 50 % too large or too small; in molecules 1, 2, 4, 7, 10 atoms are others."""
     rng = np.random.default_rng(0)
-    spans = prompts.flaw_spans(code, language)
+    spans = flaws.flaw_spans(code, language)
     if spans["smiles"]:
         other = {"F": "Cl", "Cl": "Br", "Br": "I", "O": "S", "N": "P", "C": "[Si]"}
         found = (m for at in spans["smiles"] for m in re.compile(r"\[[^]]*\]|Cl|Br|[FONC]").finditer(code, *at))
