@@ -101,6 +101,16 @@ def test_virl_gradient_equals_one_forward_per_answer(qwen3_folder, samples, row_
     assert sums["trained_tokens"] == sum(len(c.ids) for group in groups[:-1] for c in group.completions)
 
 
+@pytest.mark.parametrize(("count", "minibatches"), [(32, 1), (3, 1), (10, 2), (1, 4), (9, 4)])
+def test_waves_hold_every_group_once(count, minibatches):
+    config = train_virl.Config(minibatches=minibatches)
+    steps = train_virl.waves(list(range(count)), config, step=3)
+    assert len(steps) == min(count, minibatches) and all(1 <= len(parts) <= train_virl.WAVES for parts in steps)
+    assert all(part for parts in steps for part in parts)
+    order = [group for parts in steps for part in parts for group in part]
+    assert sorted(order) == list(range(count)) and (minibatches > 1 or order == list(range(count)))
+
+
 def test_kl_keeps_groups_without_advantage(qwen3_folder, samples):
     policy, reference = sharpened(qwen3_folder), sharpened(qwen3_folder)
     groups = two_processes.made_groups(policy, samples, flat_last=True)
@@ -171,6 +181,8 @@ def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
     rows = metrics(out)
     assert [row["step"] for row in rows] == [0, 1]
     assert all(row["mismatch"] < 1e-3 and row["zero_variance_groups"] <= 3 for row in rows)
+    assert all(row["held_up"] == pytest.approx((row["time/render_wait"] + row["time/reward"]) / row["time/rollout"])
+               for row in rows)  # fmt: skip
     for name in ("curves.png", "samples.html", "config.json"):
         assert (out / name).stat().st_size > 500, name
     saved = json.loads((out / "config.json").read_text())
