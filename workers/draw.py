@@ -478,7 +478,7 @@ def tex_format(name: str, folder: str) -> str:
         packages = PACKAGES[name].replace("\\usepackage", "\\RequirePackage") + "\\dump\n"
         Path(folder, f"{name}.tex").write_text(packages)
         command = ["pdflatex", "-ini", "-interaction=batchmode", f"&{tex_format('', folder)}", f"{name}.tex"]
-        subprocess.run(command, cwd=folder, timeout=60)
+        subprocess.run(command, cwd=folder, timeout=60, check=True)
         packed = Path(folder, f"{name}.fmt")
     else:
         find = ["kpsewhich", "-engine=pdftex", "pdflatex.fmt"]
@@ -489,6 +489,17 @@ def tex_format(name: str, folder: str) -> str:
     unpacked = Path(folder, f"{name or 'stock'}.fmt")
     unpacked.write_bytes(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
     return str(unpacked.with_suffix(""))
+
+
+def font_makers() -> str:
+    """A folder of the programs by which TeX makes missing fonts, once per worker: without them it could not, but as they
+    are, they would make them from files that a document wrote beside itself, for all documents that follow."""
+    folder, nothing = tempfile.mkdtemp(), tempfile.mkdtemp()
+    for name in ("mktexpk", "mktextfm", "mktexmf"):
+        if program := shutil.which(name):
+            Path(folder, name).write_text(f'#!/bin/sh\nKPSE_DOT={nothing} exec {program} "$@"\n')
+            Path(folder, name).chmod(0o755)
+    return folder
 
 
 def latex_renderer(options: Options) -> Callable[[str], bytes]:
@@ -507,6 +518,7 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
     arguments.append(PLAIN_PAGE + r"\pdfsetrandomseed 0 \input{program.tex}")
     environment = os.environ | {"openin_any": "p", "openout_any": "p", "max_print_line": "1000"}
     environment |= {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
+    environment["PATH"] = f"{font_makers()}:{environment['PATH']}"
 
     def typeset(code: str, format: str, deadline: float) -> bytes:
         """The PDF file. Raises ProgramError."""
