@@ -58,10 +58,10 @@ class Worker:
     START_SECONDS, TIDY_SECONDS = 60.0, 5.0
     ENDED = "the renderer's process ended (out of memory, or a crash in a drawing library)"
 
-    def __init__(self, language: str, options: Options):
+    def __init__(self, kind: str, options: Options):
         """Start it and wait until it is ready. Raises ToolMissing where that is hopeless, OSError where it is not."""
         self.options, self.jobs = options, 0
-        self.grace = 1.0 if language in ("python", "latex") else 0.0  # seconds: these time out by themselves
+        self.grace = 1.0 if kind in ("python", "molecule", "latex") else 0.0  # seconds: these time out by themselves
         self.scratch = None
         if not options.layers.bwrap:
             self.scratch = tempfile.TemporaryDirectory(prefix="nanovinci-", ignore_cleanup_errors=True)
@@ -74,7 +74,7 @@ class Worker:
             ours = [draw.__file__, sandbox.__file__, draw.browsers_folder(), *([str(script)] if script else [])]
             prefix = sandbox.bwrap_command([*sandbox.system_paths(), *ours])
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, draw.__file__, "--worker", language, json.dumps(asdict(options))],
+            [*prefix, sys.executable, draw.__file__, "--worker", kind, json.dumps(asdict(options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -85,7 +85,7 @@ class Worker:
             _, final, payload = self.receive(time.monotonic() + self.START_SECONDS)
         except (OSError, TimeoutError) as error:
             self.kill()
-            raise OSError(f"the {language} worker does not start: {error or 'it takes too long'}") from None
+            raise OSError(f"the {kind} worker does not start: {error or 'it takes too long'}") from None
         if payload:
             self.kill()
             raise (ToolMissing if final else OSError)(payload.decode(errors="replace"))
@@ -238,14 +238,15 @@ class Renderer:
         """A worker that is lost in the middle may have been killed from outside: then the job gets a second one."""
         if language in self.missing:
             return Rendering(None, self.missing[language], 0.0)
-        if language in workers and not workers[language].is_ready():
-            workers.pop(language).kill()
+        kind = draw.kind_of(code, language)
+        if kind in workers and not workers[kind].is_ready():
+            workers.pop(kind).kill()
         started = time.monotonic()
         try:
-            if language not in workers:
-                workers[language] = Worker(language, self.options)
+            if kind not in workers:
+                workers[kind] = Worker(kind, self.options)
                 started = time.monotonic()
-            return workers[language].render(code)
+            return workers[kind].render(code)
         except draw.BrowserPage as page:
             if language == "python":
                 return page.crop(self._run(workers, page.html.decode(errors="replace"), "html"))
@@ -256,8 +257,8 @@ class Renderer:
             error, again = f"timeout: the program ran longer than {self.options.timeout:g} s", False
         except (OSError, ValueError) as lost:
             error = str(lost)
-        if language in workers:
-            workers.pop(language).kill()
+        if kind in workers:
+            workers.pop(kind).kill()
         if again and language not in self.missing:
             return self._run(workers, code, language, again=False)
         return Rendering(None, error, time.monotonic() - started)

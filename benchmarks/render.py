@@ -127,7 +127,9 @@ def warm_start() -> None:
     os.chdir(tempfile.mkdtemp())
     import rdkit.Chem.Draw.rdMolDraw2D  # noqa: F401
 
-    warm_draw.captured = draw.install_captures(OPTIONS.max_pixels)
+    draw.warm_up_figures()
+    warm_draw.captured = draw.capture_pictures()
+    draw.capture_figures(warm_draw.captured, OPTIONS.max_pixels)
 
 
 def warm_draw(code: str, language: str) -> float:

@@ -6,7 +6,7 @@ For every target: `GRADED` perturbations, each at sizes that grow, and `HACKS`, 
 target shows. A reward that measures likeness loses more the larger the error is (Spearman's rank correlation of size
 and loss), gives every hack less than any mild perturbation, and orders same > perturbed > another program > blank.
 
-`GRADED` changes the picture; `EDITED` changes the program (words, data, font size), which is drawn again.
+`GRADED` changes the picture; errors.py changes the program (words, data, font size), which is drawn again.
 A program is left out of a kind if it has nothing of that kind to change, if its picture stays the same from one size to
 the next, or if an edit breaks it; the table counts the programs that are in.
 """
@@ -14,7 +14,6 @@ the next, or if an edit breaks it; the table counts the programs that are in.
 import colorsys
 import itertools
 import json
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,11 +28,11 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 import data
-from corpus import flaws
 from features import background_of
 from render import Renderer, Rendering
+from report import errors
 
-LEVELS = 5
+LEVELS = errors.LEVELS
 
 
 # ---- errors of a known size ------------------------------------------------------------------------------------------
@@ -115,70 +114,8 @@ def squeeze(target: Image.Image, level: int) -> Image.Image:
 GRADED = {"shift": shift, "scale": scale, "colour": recolour, "missing": missing, "extra": extra, "squeeze": squeeze}
 
 
-# ---- errors in the program -------------------------------------------------------------------------------------------
-
-
-def replaced(code: str, edits: list[tuple[tuple[int, int], str]]) -> str:
-    for (start, end), new in sorted(edits, reverse=True):
-        code = code[:start] + new + code[end:]
-    return code
-
-
-def wrong_text(code: str, language: str, level: int) -> str:
-    """10, 20, 40, 70, 100 % of the letters of its labels are others."""
-    rng = np.random.default_rng(0)
-    spans = flaws.flaw_spans(code, language)["label"]
-    letters = [i for start, end in spans if code[start - 1] != "\\" for i in range(start, end) if code[i].isalpha()]
-    order, others = rng.permutation(letters), rng.permutation(list("aeiounrstlmdhbkpw"))
-    wrong = order[: max(level, round((0.1, 0.2, 0.4, 0.7, 1.0)[level - 1] * len(order)))]
-    return replaced(code, [((i, i + 1), str(others[i % 16 + (others[i % 16] == code[i].lower())])) for i in wrong])
-
-
-def wrong_data(code: str, language: str, level: int) -> str:
-    """Every number 3, 6, 12, 25, 50 % too large or too small; in molecules 1, 2, 4, 7, 10 atoms are others."""
-    rng = np.random.default_rng(0)
-    spans = flaws.flaw_spans(code, language)
-    if spans["smiles"]:
-        other = {"F": "Cl", "Cl": "Br", "Br": "I", "O": "S", "N": "P", "C": "[Si]"}
-        found = (m for at in spans["smiles"] for m in re.compile(r"\[[^]]*\]|Cl|Br|[FONC]").finditer(code, *at))
-        atoms = [m for m in found if m[0] in other]
-        wrong = [atoms[i] for i in rng.permutation(len(atoms))[: (1, 2, 4, 7, 10)[level - 1]]]
-        return replaced(code, [(m.span(), other[m[0]]) for m in wrong])
-    amount, edits = (0.03, 0.06, 0.12, 0.25, 0.5)[level - 1], []
-    for start, end in spans["number"]:
-        old, factor = code[start:end], 1 + amount * rng.choice([-1, 1])
-        edits.append(((start, end), f"{float(old) * factor:.{len(old.partition('.')[2])}f}"))
-    return replaced(code, edits)
-
-
-def font_size(code: str, language: str, level: int) -> str:
-    """Letters 1.1, 1.25, 1.5, 2, 3 times as large."""
-    factor = (1.1, 1.25, 1.5, 2.0, 3.0)[level - 1]
-    sizes = r"(?i)(?:font-?size|labelsize|titlesize)[\"']?\s*[:=]\s*[\"']?(\d+(?:\.\d+)?)(?!\d*[.\d]*[%a-z]*v)"
-    code = replaced(code, [(hit.span(1), f"{float(hit[1]) * factor:.2f}") for hit in re.finditer(sizes, code)])
-    if language == "python":
-        return f"import matplotlib; matplotlib.rcParams['font.size'] = {10 * factor}\n{code}"
-    if language == "html":
-        return code.replace("</head>", f"<style>html {{ font-size: {100 * factor}% }}</style></head>", 1)
-    if language == "latex":
-        change = f"\\fontsize{{{10 * factor}}}{{{12 * factor}}}\\selectfont "
-        whole = "\\begin{document}" in code
-        return code.replace("\\begin{document}", "\\begin{document}" + change, 1) if whole else change + code
-    return code
-
-
-EDITED = {"text": wrong_text, "data": wrong_data, "font size": font_size}
+EDITED = errors.KINDS
 KINDS = [*GRADED, *EDITED]
-
-
-def edited_programs(sample: data.Sample, kind: str) -> list[str]:
-    """LEVELS programs with growing errors, or none if there is nothing of that kind to get wrong."""
-    try:
-        programs = [EDITED[kind](sample.code, sample.language, level) for level in range(1, LEVELS + 1)]
-    except KeyError:  # no such thing in this language
-        return []
-    return programs if len({sample.code, *programs}) == LEVELS + 1 else []
-
 
 # ---- pictures that cheat ---------------------------------------------------------------------------------------------
 
@@ -227,7 +164,10 @@ class Findings:
 def examine(samples: Sequence[data.Sample], rewards: dict, renderer: Renderer) -> dict[str, list[Findings]]:
     """Findings of every reward (by its name) about every sample that has a picture and code."""
     edited = [
-        {kind: [renderer.submit(code, s.language) for code in edited_programs(s, kind)] for kind in EDITED}
+        {
+            k: [renderer.submit(code, s.language) for code in errors.programs(k, s.code, s.language) or ()]
+            for k in EDITED
+        }
         for s in samples
     ]
     by_domain, findings = defaultdict(list), defaultdict(list)

@@ -16,7 +16,6 @@ from torch.nn.functional import cosine_similarity
 
 import features
 import reward
-from data import Sample
 from render import Rendering
 from reward import Reward
 
@@ -436,25 +435,25 @@ def test_audit_tells_errors_from_hacks(tmp_path):
     assert run("audit", tmp_path / "nowhere", cwd=tmp_path).returncode == 1
 
 
-def test_edited_programs_grow_in_error():
+def test_programs_with_growing_errors():
     """Each size of an error holds the smaller ones; nothing where there is nothing to get wrong."""
-    from report.audit import EDITED, edited_programs
+    from report import errors
 
     codes = {
-        "python": "import matplotlib.pyplot as plt\nplt.title('Growth of sales')\nplt.bar([100, 200], [310, 420])\n",
+        "python": "import matplotlib.pyplot as plt\nxs = [1, 2]\nplt.title('Growth of our sales')\nplt.bar(xs, xs)\n",
         "svg": '<svg viewBox="0 0 99 99"><text x="10.5" y="20.5" font-size="9">several words</text></svg>',
         "html": "<html><head></head><body><p style='margin: 200px'>several long words</p></body></html>",
-        "latex": r"\begin{tikzpicture}\draw (10.5,20.5) -- (30.5,1.5); \node {several words};\end{tikzpicture}",
+        "latex": r"\documentclass{standalone}\usepackage{tikz}\begin{document}\begin{tikzpicture}"
+        r"\draw (10.5,20.5) -- (30.5,1.5); \node at (1,2) {several words};\end{tikzpicture}\end{document}",
     }
     for language, code in codes.items():
-        sample = Sample("s", "d", language, None, "", code, None)
-        for kind in EDITED:
-            programs = edited_programs(sample, kind)
-            assert len(programs) == 5, (language, kind)
+        for kind in errors.KINDS:
+            programs = errors.programs(kind, code, language)
+            assert programs and len(set(programs)) == errors.LEVELS, (language, kind)
             if kind == "text":
                 wrong = [sum(a != b for a, b in zip(code, program, strict=True)) for program in programs]
                 assert wrong == sorted(wrong) and 1 <= wrong[0] < wrong[-1]
-    assert edited_programs(Sample("s", "d", "svg", None, "", "<svg/>", None), "text") == []
+    assert errors.programs("text", "<svg/>", "svg") is None
 
 
 def test_rank_correlation_equals_scipys():

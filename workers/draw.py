@@ -56,6 +56,12 @@ SAMPLES = {  # the smallest programs that show a language working
 }
 
 
+def kind_of(code: str, language: str) -> str:
+    """The kind of worker for a program: its language, or "molecule"."""
+    draws_molecules = language == "python" and re.search("rdkit|indigo", code)
+    return "molecule" if draws_molecules and not re.search("matplotlib|pyplot|pylab|seaborn|plotly", code) else language
+
+
 class ProgramError(Exception):
     """The program is at fault; the text goes back to the caller."""
 
@@ -165,22 +171,39 @@ class Options:
     layers: sandbox.Layers
 
 
-def install_captures(max_pixels: int) -> dict[str, Image.Image]:
+def capture_pictures() -> dict[str, Image.Image]:
     """Patch every way to finish a picture, whatever file name or buffer it goes to; the source is not rewritten.
 
     Returns a dict that fills as the program runs, "saved" and "shown": the last picture of each. Molecule files are
     sent to the job's own folder, where `last_picture_file` finds them.
     """
+    captured: dict[str, Image.Image] = {}
+    original_save = Image.Image.save
+
+    def save(self, fp, *args, **kwargs) -> None:
+        captured["saved"] = self.copy()
+        if is_ours(fp):
+            original_save(self, fp, *args, **kwargs)
+
+    Image.Image.save = functools.wraps(original_save)(save)
+    Image.Image.show = lambda self, *_, **__: captured.update(shown=self.copy())
+    redirect_molecules()
+    return captured
+
+
+def is_ours(target: object) -> bool:
+    """A buffer, or a file in the job's folder: the program may want to read it."""
+    return not isinstance(target, (str, os.PathLike)) or not os.path.isabs(target)
+
+
+def capture_figures(captured: dict[str, Image.Image], max_pixels: int) -> None:
+    """The same for matplotlib's figures, whose pixels are taken as they are drawn."""
     from matplotlib import pyplot as plt
     from matplotlib import rcParams
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    captured: dict[str, Image.Image] = {}
-    original_savefig, original_save = Figure.savefig, Image.Image.save
-
-    def is_ours(target: object) -> bool:  # a buffer or a file in the job's folder: the program may want to read it
-        return not isinstance(target, (str, os.PathLike)) or not os.path.isabs(target)
+    original_savefig, original_save = Figure.savefig, getattr(Image.Image.save, "__wrapped__", Image.Image.save)
 
     def print_png(self, filename_or_obj, **_) -> None:
         FigureCanvasAgg.draw(self)
@@ -202,17 +225,9 @@ def install_captures(max_pixels: int) -> dict[str, Image.Image]:
         if saved is not None:
             captured["saved"] = saved
 
-    def save(self, fp, *args, **kwargs) -> None:
-        captured["saved"] = self.copy()
-        if is_ours(fp):
-            original_save(self, fp, *args, **kwargs)
-
-    FigureCanvasAgg.print_png, Figure.savefig, Image.Image.save = print_png, savefig, save
+    FigureCanvasAgg.print_png, Figure.savefig = print_png, savefig
     Figure.show = lambda self, *_, **__: show(self)
     plt.show = lambda *_, **__: show(plt.gcf()) if plt.get_fignums() else None
-    Image.Image.show = lambda self, *_, **__: captured.update(shown=self.copy())
-    redirect_molecules()
-    return captured
 
 
 def redirect_molecules() -> None:
@@ -241,8 +256,10 @@ def capture_plotly(captured: dict) -> None:
         figure = figure if isinstance(figure, BaseFigure) else BaseFigure(figure)
         width, height = figure.layout.width or 700, figure.layout.height or 500  # px, plotly's own defaults for files
         size = {"default_width": f"{width}px", "default_height": f"{height}px"}
-        html = figure.to_html(config={"staticPlot": True}, **size)
-        captured["page"] = BrowserPage(int(width), int(height), html.encode(errors="replace"))
+        done = "document.documentElement.removeAttribute('data-drawing')"  # plotly draws in steps
+        html = figure.to_html(config={"staticPlot": True}, post_script=done, **size)
+        html = html.replace("<html>", "<html data-drawing>", 1).encode(errors="replace")
+        captured["page"] = BrowserPage(int(width), int(height), html)
 
     for name in ("show", "write_image", "write_html"):
         setattr(BaseFigure, name, keep)
@@ -274,7 +291,6 @@ def own_traceback(error: BaseException, code: str) -> str:
 def run_program(code: str, captured: dict[str, Image.Image], options: Options) -> Image.Image:
     """Run untrusted python in this (forked, confined) process; return what it drew, or raise ProgramError."""
     import numpy as np
-    from matplotlib import pyplot as plt
 
     random.seed(0)  # unseeded, `random` differs in each fork and numpy's state with the server
     np.random.seed(0)
@@ -296,7 +312,8 @@ def run_program(code: str, captured: dict[str, Image.Image], options: Options) -
             return captured[how]
     if "page" in captured:
         raise captured["page"]
-    if failure is None and plt.get_fignums():
+    plt = sys.modules.get("matplotlib.pyplot")
+    if failure is None and plt and plt.get_fignums():
         plt.show()
         return captured["shown"]
     try:
@@ -318,20 +335,29 @@ def enter_job(options: Options, readable: list[str], folder: str, pipe: int) -> 
     sandbox.confine(options.layers, readable, [folder, "/dev/null"])
 
 
-def python_renderer(options: Options) -> Callable[[str], bytes]:
-    """A fork server: everything heavy is imported once, each program runs in its own fork, alone."""
-    for name in ("matplotlib.pyplot", "matplotlib.dates", "matplotlib.gridspec", "mpl_toolkits.mplot3d"):
-        importlib.import_module(name)
-    for name in ("numpy.random", "mpl_toolkits.axes_grid1"):  # numpy loads its parts when first used: 7 ms in each fork
-        importlib.import_module(name)
-    for name in ("rdkit.Chem.Draw.rdMolDraw2D", "rdkit.Chem.AllChem", "indigo.renderer", "pyvips", "pypdfium2"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+def warm_up_figures() -> None:
+    for name in ("pyplot", "dates", "gridspec"):
+        importlib.import_module(f"matplotlib.{name}")
+    for name in ("mplot3d", "axes_grid1"):
+        importlib.import_module(f"mpl_toolkits.{name}")
     import matplotlib.pyplot as plt
 
     plt.figure().suptitle("$x$")  # loads the fonts and the parser of formulas
     plt.plot([1]), plt.savefig(io.BytesIO()), plt.close("all")
-    captured = install_captures(options.max_pixels)
+
+
+def python_renderer(options: Options, figures: bool = True) -> Callable[[str], bytes]:
+    """A fork server: everything heavy is imported once, each program runs in its own fork, alone. The less is mapped,
+    the faster is a fork: programs that only draw a molecule get a server without matplotlib's `figures`."""
+    importlib.import_module("numpy.random")  # numpy loads its parts when first used: 7 ms in each fork
+    for name in ("rdkit.Chem.Draw.rdMolDraw2D", "rdkit.Chem.AllChem", "indigo.renderer", "pyvips", "pypdfium2"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    if figures:
+        warm_up_figures()
+    captured = capture_pictures()
+    if figures:
+        capture_figures(captured, options.max_pixels)
     readable = [*sandbox.system_paths(), *RANDOM_DEVICES]
     sys.path.pop(0)  # the project's own folder is nothing for programs
     sandbox.hide_memory()
@@ -605,6 +631,7 @@ HEIGHT_WHEN_LOADED = """(async () => {
     const loaded = done => EventTarget.prototype.addEventListener.call(window, "load", done);
     if (get("readyState") != "complete") await new Promise(loaded);
     await get("fonts").ready;
+    while (get("documentElement")?.hasAttribute("data-drawing")) await new Promise(requestAnimationFrame);
     for (const animation of Document.prototype.getAnimations.call(document)) {
         if (animation.effect?.getComputedTiming().endTime === Infinity) animation.cancel();
         else try { animation.finish(); } catch {}
@@ -809,7 +836,7 @@ def printable(text: bytes) -> str:
     return "".join(c if c.isprintable() or c == "\n" else " " for c in shown).strip() or "failed"
 
 
-def work(language: str, settings: str) -> None:
+def work(kind: str, settings: str) -> None:
     """A worker's life: get ready, then answer one request after the other until the caller is gone."""
     sandbox.die_with_parent()
     with contextlib.suppress(OSError):
@@ -819,9 +846,10 @@ def work(language: str, settings: str) -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0), os.dup2(nothing, 1)  # what libraries print must not get into the answers
-    renderers = (python_renderer, svg_renderer, html_renderer, latex_renderer, mermaid_renderer)
+    molecule_renderer = functools.partial(python_renderer, figures=False)
+    renderers = (python_renderer, svg_renderer, html_renderer, latex_renderer, mermaid_renderer, molecule_renderer)
     try:
-        render = dict(zip(LANGUAGES, renderers, strict=True))[language](options)
+        render = dict(zip([*LANGUAGES, "molecule"], renderers, strict=True))[kind](options)
     except ImportError as error:
         ready = error_answer(f"the Python package {error.name} is missing: pip install -r requirements.txt", final=True)
     except (ToolMissing, OSError) as error:
