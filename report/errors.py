@@ -75,15 +75,17 @@ def _replace(code: str, changes: dict[tuple[int, int], str]) -> str:
 
 
 def wrong_text(code: str, language: str, level: int) -> str | None:
-    """10, 20, 40, 70, 100 % of the letters of titles, labels and running text replaced by others, word after word."""
+    """10, 20, 40, 70, 100 % of the words of titles, labels and running text have their letters in another order, which
+    leaves them as wide as before: nothing else moves."""
     spans = _spans(code, language, *LABELS[language], unseen=r"\{[^{}\n]*\}" if language == "python" else r"$^")
-    letters = [i for k in np.random.default_rng(_seed(code)).permutation(len(spans)) for i in range(*spans[k])]
-    if len(letters) < LEVELS:
+    spans = [(start, end) for start, end in spans if len(set(code[start:end])) > 1]
+    if len(spans) < LEVELS:
         return None
+    order = np.random.default_rng(_seed(code)).permutation(len(spans))
     changes = {}
-    for i in letters[: max(level, round(SHARE[level - 1] * len(letters)))]:
-        first = ord("A") if code[i].isupper() else ord("a")
-        changes[i, i + 1] = chr(first + (ord(code[i]) - first + 5 + 7 * i % 17) % 26)  # 5 to 21 letters on
+    for k in order[: max(level, round(SHARE[level - 1] * len(spans)))]:
+        word = code[slice(*spans[k])]
+        changes[spans[k]] = word[::-1] if word[::-1] != word else word[1:] + word[0]
     return _replace(code, changes)
 
 

@@ -440,11 +440,11 @@ def test_programs_with_growing_errors():
     from report import errors
 
     codes = {
-        "python": "import matplotlib.pyplot as plt\nxs = [1, 2]\nplt.title('Growth of our sales')\nplt.bar(xs, xs)\n",
-        "svg": '<svg viewBox="0 0 99 99"><text x="10.5" y="20.5" font-size="9">several words</text></svg>',
-        "html": "<html><head></head><body><p style='margin: 200px'>several long words</p></body></html>",
+        "python": "import matplotlib.pyplot as plt\nxs = 1, 2\nplt.title('One two six ten all')\nplt.bar(xs, xs)\n",
+        "svg": '<svg viewBox="0 0 99 99"><text x="10.5" y="20.5" font-size="9">one two six ten all</text></svg>',
+        "html": "<html><head></head><body><p style='margin: 200px'>one two six ten all</p></body></html>",
         "latex": r"\documentclass{standalone}\usepackage{tikz}\begin{document}\begin{tikzpicture}"
-        r"\draw (10.5,20.5) -- (30.5,1.5); \node at (1,2) {several words};\end{tikzpicture}\end{document}",
+        r"\draw (10.5,20.5) -- (30.5,1.5); \node at (1,2) {one two six ten and all};\end{tikzpicture}\end{document}",
     }
     for language, code in codes.items():
         for kind in errors.KINDS:
