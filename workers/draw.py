@@ -520,8 +520,8 @@ def tex_format(name: str, folder: str) -> str:
 
 
 def font_makers() -> str:
-    """A folder of the programs by which TeX makes missing fonts, once per worker: without them it could not, but as
-    they are, they would make them from files that a document wrote beside itself, for all documents that follow."""
+    """A folder of the programs by which TeX makes missing fonts, once per worker. Without the setting they would make
+    them from files that a document wrote beside itself, for all documents that follow."""
     folder, nothing = tempfile.mkdtemp(), tempfile.mkdtemp()
     for name in ("mktexpk", "mktextfm", "mktexmf"):
         if program := shutil.which(name):
