@@ -43,17 +43,7 @@ NUMBERS = {  # language -> (region, number), as in prompts.FLAWS
     "html": FLAWS["html"]["number"],
     "latex": (rf"({COORDINATES})", r"\d+(?:\.\d+)?"),
 }
-LIKE = {
-    "C": "Si",
-    "N": "P",
-    "O": "S",
-    "S": "Se",
-    "F": "Cl",
-    "Cl": "Br",
-    "Br": "I",
-    "I": "Br",
-    "P": "As",
-}  # same valence
+LIKE = {"C": "N", "N": "O", "O": "S", "S": "O", "F": "O", "Cl": "F", "Br": "F", "I": "F", "P": "N"}
 
 
 def _seed(code: str) -> int:
@@ -138,26 +128,30 @@ def _after_docstring(code: str, lines: str) -> str:
 
 
 def _wrong_atoms(code: str, level: int) -> str | None:
-    """Elements exchanged after the molecule's layout, which therefore stays."""
-    atom = r"(?<!\[)(?:Cl|Br|[CNOSFIPcnos])|(?<=\[)(?:Cl|Br|[CNOSFIPcnos])"
-    smiles = re.search(FLAWS["python"]["smiles"][0], code)
-    count = len(re.findall(atom, smiles[1])) if smiles else 0
-    if count < LEVELS:
-        return None
-    order = np.random.default_rng(_seed(code)).permutation(count)
-    wrong = sorted(order[: max(level, round(SHARE[level - 1] * count))].tolist())
-    for line, change in (
-        (
-            r"(?m)^.*Compute2DCoords\((\w+)\).*$",
-            "if a.GetIdx() in {w}: a.SetAtomicNum(PT.GetAtomicNumber({like}[a.GetSymbol()]))",
+    """Elements exchanged after the layout, which therefore stays; without hydrogens, as valences no longer hold. Atoms
+    inside the molecule come first: a label at its rim makes the toolkit draw all the rest smaller."""
+    toolkits = {  # where the layout is made; what to do before; atoms, their degree and symbol; how to exchange one
+        r"(?m)^.*Compute2DCoords\((\w+)\).*$": (
+            "Chem.Kekulize({m}, clearAromaticFlags=True)",
+            ("{m}.GetAtoms()", "a.GetDegree()", "a.GetSymbol()"),
+            "a.SetAtomicNum(Chem.GetPeriodicTable().GetAtomicNumber({new}))\n"
+            "    a.SetNoImplicit(True)\n    a.SetNumExplicitHs(0)",
         ),
-        (r"(?m)^(\w+)\.layout\(\).*$", "if a.index() in {w}: a.resetAtom({like}[a.symbol()])"),
-    ):
-        if hit := re.search(line, code):
-            atoms = f"{hit[1]}.GetAtoms()" if "Coords" in hit[0] else f"{hit[1]}.iterateAtoms()"
-            prefix = "\nfrom rdkit.Chem import GetPeriodicTable\nPT = GetPeriodicTable()" if "Coords" in hit[0] else ""
-            change = change.replace("{like}", f"dict({LIKE})").replace("{w}", str(wrong))
-            return f"{code[: hit.end()]}{prefix}\nfor a in {atoms}:\n    {change}{code[hit.end() :]}"
+        r"(?m)^(\w+)\.layout\(\).*$": (
+            "{m}.dearomatize()",
+            ("{m}.iterateAtoms()", "a.degree()", "a.symbol()"),
+            "a.resetAtom({new})",
+        ),
+    }
+    for layout, (before, (atoms, degree, symbol), exchange) in toolkits.items():
+        if hit := re.search(layout, code):
+            lines = f"""
+import random as _random
+{before}
+_order = sorted({atoms}, key=lambda a, r=_random.Random({_seed(code)}): ({degree} < 2, r.random()))
+for a in _order[:max({level}, round({SHARE[level - 1]} * len(_order)))]:
+    {exchange.replace("{new}", f"{LIKE}.get({symbol}, 'C')")}"""
+            return code[: hit.end()] + lines.replace("{m}", hit[1]) + code[hit.end() :]
     return None
 
 
