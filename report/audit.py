@@ -281,7 +281,7 @@ def plot(cards: dict[str, dict], path: Path) -> None:
             axes.spines[["top", "right"]].set_visible(False)
         row_of_panels[0].set_ylabel(f"{name}\nvisual score, median")
     figure.supxlabel("size of the error", fontsize=10)
-    figure.legend(*panels[0][-1].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.savefig(path, dpi=80)
 
 
