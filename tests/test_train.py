@@ -181,8 +181,9 @@ def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
     rows = metrics(out)
     assert [row["step"] for row in rows] == [0, 1]
     assert all(row["mismatch"] < 1e-3 and row["zero_variance_groups"] <= 3 for row in rows)
-    assert all(row["held_up"] == pytest.approx((row["time/render_wait"] + row["time/reward"]) / row["time/rollout"])
-               for row in rows)  # fmt: skip
+    for row in rows:  # whose numbers are rounded
+        waited = row["time/render_wait"] + row["time/reward"]
+        assert row["held_up"] == pytest.approx(waited / row["time/rollout"], rel=0.05, abs=1e-3)
     for name in ("curves.png", "samples.html", "config.json"):
         assert (out / name).stat().st_size > 500, name
     saved = json.loads((out / "config.json").read_text())
