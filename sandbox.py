@@ -175,9 +175,9 @@ def set_limits(
     memory: int, cpu_seconds: int, file_bytes: int = 64 << 20, files: int = 512, browser: bool = False
 ) -> None:
     """Hard rlimits for this process. memory: bytes beyond what is mapped now; a browser reserves terabytes of addresses
-    that it never touches, so there only writable memory is counted."""
+    that it never touches, so there only writable memory is counted, of which it has half a GiB for itself."""
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limit = memory if browser else mapped + memory
+    limit = memory + ((512 << 20) if browser else mapped)
     for what, value in (
         (resource.RLIMIT_DATA if browser else resource.RLIMIT_AS, limit),
         (resource.RLIMIT_CPU, cpu_seconds),
