@@ -33,6 +33,7 @@ import tyro
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from corpus.flaws import mutate as mutate  # part of this file's interface
 from prompts import (
     ALIASES,
     FENCED,
@@ -46,7 +47,6 @@ from prompts import (
     mentions,
     refine_prompt,
 )
-from prompts import mutate as mutate  # part of this file's interface
 
 if TYPE_CHECKING:
     from render import Renderer

@@ -37,7 +37,7 @@ from PIL import Image
 
 import sandbox
 from workers import draw
-from workers.draw import HEADER, LANGUAGES, MAX_ERROR, SAMPLES, Options, ToolMissing
+from workers.draw import HEADER, LANGUAGES, SAMPLES, Options, ToolMissing
 
 SUFFIXES = {".py": "python", ".svg": "svg", ".html": "html", ".htm": "html", ".tex": "latex", ".mmd": "mermaid"}
 MAX_CODE = 4 << 20  # characters of a program
@@ -55,13 +55,13 @@ class Rendering:
 class Worker:
     """One sandboxed worker process, as its supervisor sees it."""
 
-    START_SECONDS, MAX_JOBS = 60.0, 2000
+    START_SECONDS, TIDY_SECONDS = 60.0, 5.0
     ENDED = "the renderer's process ended (out of memory, or a crash in a drawing library)"
 
-    def __init__(self, language: str, options: Options):
+    def __init__(self, kind: str, options: Options):
         """Start it and wait until it is ready. Raises ToolMissing where that is hopeless, OSError where it is not."""
         self.options, self.jobs = options, 0
-        self.grace = 1.0 if language in ("python", "latex") else 0.0  # seconds: these time out by themselves
+        self.grace = 1.0 if kind in ("python", "molecule", "latex") else 0.0  # seconds: these time out by themselves
         self.scratch = None
         if not options.layers.bwrap:
             self.scratch = tempfile.TemporaryDirectory(prefix="nanovinci-", ignore_cleanup_errors=True)
@@ -74,7 +74,7 @@ class Worker:
             ours = [draw.__file__, sandbox.__file__, draw.browsers_folder(), *([str(script)] if script else [])]
             prefix = sandbox.bwrap_command([*sandbox.system_paths(), *ours])
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, draw.__file__, "--worker", language, json.dumps(asdict(options))],
+            [*prefix, sys.executable, draw.__file__, "--worker", kind, json.dumps(asdict(options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -85,7 +85,7 @@ class Worker:
             _, final, payload = self.receive(time.monotonic() + self.START_SECONDS)
         except (OSError, TimeoutError) as error:
             self.kill()
-            raise OSError(f"the {language} worker does not start: {error or 'it takes too long'}") from None
+            raise OSError(f"the {kind} worker does not start: {error or 'it takes too long'}") from None
         if payload:
             self.kill()
             raise (ToolMissing if final else OSError)(payload.decode(errors="replace"))
@@ -97,17 +97,22 @@ class Worker:
         if len(header) < HEADER.size:
             raise OSError(self.ENDED)
         width, height, size = HEADER.unpack(header)
-        if size != 3 * width * height if width else size > 8 * MAX_ERROR:
+        if any((width, height, size)) and not draw.is_sound(width, height, size, self.options.max_pixels):
             raise OSError("the renderer's process answered nonsense")
-        if width * height > self.options.max_pixels:
-            raise OSError("the renderer's process answered with too large a picture")
         payload = draw.read_bytes(pipe, size, deadline)
         if len(payload) < size:
             raise OSError(self.ENDED)
         return width, height, payload
 
+    def is_ready(self) -> bool:
+        """Whether it may take a job: alive, not too old (browsers grow), done with what the last one left behind."""
+        with contextlib.suppress(OSError, TimeoutError):
+            return self.jobs == 0 or self.jobs < 2000 and not any(self.receive(time.monotonic() + self.TIDY_SECONDS))
+        return False
+
     def render(self, code: str) -> Rendering:
-        """Run one job. Raises OSError or TimeoutError when the worker is lost; it must then be killed."""
+        """Run one job. Raises OSError or TimeoutError when the worker is lost, which must then be killed; BrowserPage
+        where a browser has to finish the picture."""
         started = time.monotonic()
         request = code.encode()
         self.process.stdin.write(struct.pack("<Q", len(request)) + request)
@@ -115,8 +120,10 @@ class Worker:
         width, height, payload = self.receive(started + self.options.timeout + self.grace)
         self.jobs += 1
         seconds = time.monotonic() - started
+        if not width and height == draw.PAGE:
+            raise draw.BrowserPage.of(payload)
         if not width:
-            return Rendering(None, payload.decode(errors="replace"), seconds)
+            return Rendering(None, draw.printable(payload), seconds)
         return Rendering(Image.frombytes("RGB", (width, height), payload), None, seconds)
 
     def kill(self) -> None:
@@ -125,6 +132,7 @@ class Worker:
         with contextlib.suppress(OSError):  # what could not be written to it
             self.process.stdin.close()
         if self.scratch:
+            draw.remove_folder(self.scratch.name)
             self.scratch.cleanup()
 
 
@@ -173,8 +181,6 @@ class Renderer:
         may share a Future."""
         future: Future = Future()
         error = None
-        if self.closed:
-            raise RuntimeError("This Renderer is closed; make a new one.")
         if language not in LANGUAGES:
             error = f"unknown language {language!r}; one of {', '.join(LANGUAGES)} is possible"
         elif not code.strip():
@@ -187,13 +193,15 @@ class Renderer:
             future.set_result(Rendering(None, error, 0.0))
             return future
         with self.lock:
+            if self.closed:
+                raise RuntimeError("This Renderer is closed; make a new one.")
             if (language, code) in self.known:
                 self.hits += 1
                 self.known.move_to_end((language, code))
                 return self.known[language, code]
             if self.cache_bytes:
                 self.known[language, code] = future
-        self.jobs.put((future, code, language))
+            self.jobs.put((future, code, language))
         return future
 
     def render(self, code: str, language: str) -> Rendering:
@@ -206,7 +214,10 @@ class Renderer:
         while (job := self.jobs.get()) is not None:
             future, code, language = job
             if future.set_running_or_notify_cancel():
-                rendering = self._run(workers, code, language)
+                try:
+                    rendering = self._run(workers, code, language)
+                except Exception as error:  # no job may be lost, nor this thread with all that wait for it
+                    rendering = Rendering(None, f"the renderer failed: {type(error).__name__}: {error}", 0.0)
                 future.set_result(rendering)
                 self._keep(rendering)
         for worker in workers.values():
@@ -227,33 +238,37 @@ class Renderer:
         """A worker that is lost in the middle may have been killed from outside: then the job gets a second one."""
         if language in self.missing:
             return Rendering(None, self.missing[language], 0.0)
-        if language in workers and workers[language].jobs >= Worker.MAX_JOBS:
-            workers.pop(language).kill()  # browsers grow
+        kind = draw.kind_of(code, language)
+        if kind in workers and not workers[kind].is_ready():
+            workers.pop(kind).kill()
         started = time.monotonic()
         try:
-            if language not in workers:
-                workers[language] = Worker(language, self.options)
+            if kind not in workers:
+                workers[kind] = Worker(kind, self.options)
                 started = time.monotonic()
-            return workers[language].render(code)
+            return workers[kind].render(code)
+        except draw.BrowserPage as page:
+            if language == "python":
+                return page.crop(self._run(workers, page.html.decode(errors="replace"), "html"))
+            error, again = "the renderer's process answered nonsense", False
         except ToolMissing as missing:
             self.missing[language] = error = str(missing)
         except TimeoutError:
-            error = f"timeout: the program ran longer than {self.options.timeout:g} s"
+            error, again = f"timeout: the program ran longer than {self.options.timeout:g} s", False
         except (OSError, ValueError) as lost:
             error = str(lost)
-            if language in workers and again:
-                workers.pop(language).kill()
-                return self._run(workers, code, language, again=False)
-        if language in workers:
-            workers.pop(language).kill()
+        if kind in workers:
+            workers.pop(kind).kill()
+        if again and language not in self.missing:
+            return self._run(workers, code, language, again=False)
         return Rendering(None, error, time.monotonic() - started)
 
     def close(self) -> None:
         """Drop waiting jobs (their futures are cancelled), let running ones end, kill every worker."""
-        if self.closed:
-            return
-        self.closed = True
         with self.lock:
+            if self.closed:
+                return
+            self.closed = True
             self.known.clear()
         with contextlib.suppress(queue.Empty):
             while True:
@@ -289,10 +304,8 @@ def doctor(renderer: Renderer) -> bool:
         renderer.render(SAMPLES[language], language)  # warm
         result = renderer.render(SAMPLES[language], language)
         every &= result.error is None
-        size = (
-            result.image and f"works, {result.image.width} x {result.image.height} px in {1000 * result.seconds:.0f} ms"
-        )
-        print(f"{language:9} {size or result.error}")
+        size = result.image and f"{result.image.width} x {result.image.height} px in {1000 * result.seconds:.0f} ms"
+        print(f"{language:9} {f'works, {size}' if size else result.error}")
     return every
 
 

@@ -30,9 +30,11 @@ Axes: F frames (thumbnail first, then the K tiles row by row), S frame side in p
 import hashlib
 import itertools
 import math
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -128,6 +130,7 @@ class Reward:
         self.device, self.batch_frames, self.cache_bytes = device, batch_frames, cache_mb * 2**20
         self.cache: OrderedDict[bytes, Target] = OrderedDict()  # least recently used first
         self.frames_encoded = self.cache_hits = 0
+        self.threads = ThreadPoolExecutor(os.cpu_count())  # Pillow resizes without holding the interpreter's lock
 
     @torch.inference_mode()
     def score(
@@ -192,7 +195,7 @@ class Reward:
             group = list(group)
             step = max(1, self.batch_frames // (1 + tiles))
             for keys, images, targets in (zip(*group[i : i + step], strict=True) for i in range(0, len(group), step)):
-                pixels = torch.stack([self._frames(*job) for job in zip(images, targets, strict=True)]).to(self.device)
+                pixels = torch.stack(list(self.threads.map(self._frames, images, targets))).to(self.device)
                 shape, pixels = pixels.shape[:2], pixels.flatten(0, 1)  # (P * F, 3, S, S)
                 colours = torch.tensor([target.background for target in targets], dtype=torch.float32)
                 colours = colours.repeat_interleave(shape[1], dim=0).to(self.device)  # (P * F, 3)

@@ -33,34 +33,36 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38  # linux/prctl.h
 
 # System call numbers on (x86_64, aarch64), from the kernel's asm/unistd.h; None where there is no such call.
-MACHINES = {
-    "x86_64": (0, 0xC000003E, 317, 126),
-    "aarch64": (1, 0xC00000B7, 277, 91),
-}  # column, audit arch, seccomp, capset
+MACHINES = {"x86_64": (0, 0xC000003E, 317, 126), "aarch64": (1, 0xC00000B7, 277, 91)}  # column, arch, seccomp, capset
 NEVER = {  # kernel objects, other processes' memory, priorities and files: no renderer needs any of these
-    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
-    "process_madvise": (440, 440),
-    "pidfd_getfd": (438, 438), "kcmp": (312, 272), "move_pages": (279, 239), "migrate_pages": (256, 238),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
+    "process_madvise": (440, 440), "pidfd_getfd": (438, 438), "move_pages": (279, 239), "migrate_pages": (256, 238),
     "unshare": (272, 97), "setns": (308, 268), "chroot": (161, 51), "pivot_root": (155, 41), "mount": (165, 40),
     "umount2": (166, 39), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442), "open_by_handle_at": (304, 265),
-    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "init_module": (175, 105),
-    "finit_module": (313, 273), "kexec_load": (246, 104), "kexec_file_load": (320, 294), "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "add_key": (248, 217), "request_key": (249, 218),
-    "keyctl": (250, 219),
+    "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
+    "open_by_handle_at": (304, 265), "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
+    "init_module": (175, 105), "finit_module": (313, 273), "kexec_load": (246, 104), "kexec_file_load": (320, 294),
+    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "add_key": (248, 217),
+    "request_key": (249, 218), "keyctl": (250, 219), "syslog": (103, 116), "statmount": (457, 457),
+    "listmount": (458, 458), "modify_ldt": (154, None), "fanotify_init": (300, 262),
 }  # fmt: skip
-ALONE = {  # needed only by a process that has children or shares files with others
+ALONE = {  # needed only by a process that has children or shares files and memory with others; memory no limit counts
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "tkill": (200, 130),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434),
     "pidfd_send_signal": (424, 424), "setpriority": (141, 140), "ioprio_set": (251, 30),
-    "sched_setaffinity": (203, 122),
-    "sched_setscheduler": (144, 119), "sched_setparam": (142, 118), "sched_setattr": (314, 274), "shmget": (29, 194),
-    "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180), "chmod": (90, None), "fchmod": (91, 52),
-    "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None), "lchown": (94, None), "fchown": (93, 55),
-    "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274), "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190),
+    "semop": (65, 193), "semctl": (66, 191), "semtimedop": (220, 192), "msgget": (68, 186), "msgsnd": (69, 189),
+    "msgrcv": (70, 188), "msgctl": (71, 187), "mq_open": (240, 180), "mq_unlink": (241, 181), "chmod": (90, None),
+    "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None), "lchown": (94, None),
+    "fchown": (93, 55), "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16), "setxattrat": (463, 463),
+    "removexattrat": (466, 466), "file_setattr": (469, 469), "utime": (132, None), "utimes": (235, None),
+    "futimesat": (261, None), "utimensat": (280, 88), "inotify_init": (253, None), "inotify_init1": (294, 26),
+    "memfd_create": (319, 279), "memfd_secret": (447, 447),
 }  # fmt: skip
 SOCKET, CLONE, CLONE3, KILL, TGKILL, PRLIMIT = (41, 198), (56, 220), (435, 435), (62, 129), (234, 131), (302, 261)
+SOCKETPAIR, PRCTL = (53, 199), (157, 167)
 EPERM, ENOSYS, CLONE_THREAD = 1, 38, 0x10000
 
 
@@ -108,7 +110,10 @@ def _filter(children: bool, sockets: tuple[int, ...]) -> bytes:
         rule(call, deny)
     only_if_first_argument_is(SOCKET, sockets)
     only_if_first_argument_is(PRLIMIT, (0, os.getpid()) if not children else (0,))
+    if not sockets:  # a datagram socket of a pair could still be sent to, or bound under, any name
+        rule(SOCKETPAIR, (load, 0, 0, 24), (0x54, 0, 0, 0xF), (jump_eq, 1, 0, 1), deny, (ret, 0, 0, allow))  # 1: stream
     if not children:
+        rule(PRCTL, (load, 0, 0, 16), (jump_eq, 0, 1, PR_SET_PDEATHSIG), deny, (ret, 0, 0, allow))
         for call in ALONE.values():
             rule(call, deny)
         only_if_first_argument_is(KILL, (os.getpid(),))
@@ -123,7 +128,7 @@ def filter_system_calls(children: bool = False, sockets: tuple[int, ...] = ()) -
     """Give up dangerous system calls, for all threads and for good.
 
     children: the process may start programs and signal them (a TeX or browser launcher); otherwise it stays alone.
-    sockets: address families that `socket()` may still open. socketpair() always works: it reaches nobody.
+    sockets: address families that `socket()` may still open; without any, even socketpair() gives only streams.
     """
     code = _filter(children, sockets)
     buffer = ctypes.create_string_buffer(code, len(code))
@@ -170,9 +175,9 @@ def set_limits(
     memory: int, cpu_seconds: int, file_bytes: int = 64 << 20, files: int = 512, browser: bool = False
 ) -> None:
     """Hard rlimits for this process. memory: bytes beyond what is mapped now; a browser reserves terabytes of addresses
-    that it never touches, so there only writable memory is counted."""
+    that it never touches, so there only writable memory is counted, of which it has half a GiB for itself."""
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limit = memory if browser else mapped + memory
+    limit = memory + ((512 << 20) if browser else mapped)
     for what, value in (
         (resource.RLIMIT_DATA if browser else resource.RLIMIT_AS, limit),
         (resource.RLIMIT_CPU, cpu_seconds),

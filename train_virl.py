@@ -23,6 +23,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
@@ -115,6 +116,8 @@ class Config:
     """Go on from the newest checkpoint in `out`, with the configuration saved there."""
 
 
+WAVES = 4  # parts of an optimizer step that wait for their pictures one after the other
+
 PRESETS = {
     "tiny": (
         "A 2.5 M model on a laptop CPU, 64 px pictures.",
@@ -122,7 +125,7 @@ PRESETS = {
             steps=40,
             prompts=32,
             group=16,
-            slots=512,
+            slots=64,
             max_new_tokens=160,
             lr=1e-4,
             warmup=5,
@@ -183,56 +186,65 @@ def kl_penalty(logps, reference_logps):
 
 @dataclass
 class Group:
-    """One picture, its G answers in order, and what became of them."""
+    """One picture, its G answers in order, and what became of them once they are judged."""
 
     sample: Sample
     prompt: object  # model.Prompt
     completions: list[Completion]
-    renderings: list[Rendering]
-    scores: list[Score]
+    drawing: list[Future | None]  # None: no code block in the answer
+    renderings: Sequence[Rendering] = ()
+    scores: Sequence[Score] = ()
     advantages: np.ndarray | None = None  # (G,)
 
 
-def rollout(policy: Policy, samples: Sequence[Sample], first: int, renderer, reward, config: Config, step: int, times):
-    """N samples, of which the first has number `first` in the batch -> N Groups, scored. Programs are rendered while
-    others are still being sampled."""
+def rollout(policy: Policy, samples: Sequence[Sample], first: int, renderer, config: Config, step: int) -> list[Group]:
+    """N samples, of which the first has number `first` in the batch -> N Groups, the one that was sampled first in
+    front. Programs are sent to the renderer while others are still being sampled."""
     by_id = {sample.id: sample for sample in samples}
     prompts = [policy.encode(sample) for sample in by_id.values()]
-    prompts = [prompt for prompt in prompts if len(prompt.ids) <= config.max_prompt_tokens]
+    prompts = {prompt.sample_id: prompt for prompt in prompts if len(prompt.ids) <= config.max_prompt_tokens}
     if not prompts:
         longest = f"every one of the {len(samples)} prompts is longer than {config.max_prompt_tokens} tokens"
         raise ValueError(f"Step {step}: {longest}; raise --max-prompt-tokens or make the pictures smaller.")
-    answers = defaultdict(dict)
-    with timer(times, "rollout"), autocast(policy.device.type):
+    groups, answers = [], defaultdict(dict)
+    with autocast(policy.device.type):
         options = (config.max_new_tokens, config.temperature, config.seed + step, config.slots, first)
-        for completion in generate(policy, prompts, config.group, *options):
-            language = by_id[completion.sample_id].language
-            code = data.extract_code(completion.text, language)
-            future = renderer.submit(code, language) if code else None
-            answers[completion.sample_id][completion.index] = (completion, future)
-    groups = []
-    for prompt in prompts:
-        sample, members = by_id[prompt.sample_id], answers[prompt.sample_id]
-        with timer(times, "render_wait"):
-            no_code = Rendering(None, f"no ```{sample.language} block in the answer", 0.0)
-            renderings = [members[i][1].result() if members[i][1] else no_code for i in range(config.group)]
-        with timer(times, "reward"):
-            aligned = [alignment(members[i][0].text, sample.language) for i in range(config.group)]
-            scores = reward.score([sample.image] * config.group, renderings, aligned)
-        groups.append(Group(sample, prompt, [members[i][0] for i in range(config.group)], renderings, scores))
+        for completion in generate(policy, list(prompts.values()), config.group, *options):
+            sample, members = by_id[completion.sample_id], answers[completion.sample_id]
+            code = data.extract_code(completion.text, sample.language)
+            members[completion.index] = completion, renderer.submit(code, sample.language) if code else None
+            if len(members) == config.group:
+                in_order = [members[i] for i in range(config.group)]
+                groups.append(Group(sample, prompts[sample.id], *map(list, zip(*in_order, strict=True))))
     return groups
 
 
-def update(policy: Policy, groups: list[Group], config: Config, reference: Policy | None) -> dict:
-    """Accumulate the gradient of one optimizer step over `groups` -> sums of what is logged.
+def judge(groups: list[Group], reward: Reward, config: Config, times: dict) -> None:
+    """Wait for the renderings of `groups`, score them all in one call, and give each answer its advantage."""
+    with timer(times, "render_wait"):
+        for group in groups:
+            no_code = Rendering(None, f"no ```{group.sample.language} block in the answer", 0.0)
+            group.renderings = [future.result() if future else no_code for future in group.drawing]
+    with timer(times, "reward"):
+        targets = [group.sample.image for group in groups for _ in group.completions]
+        renderings = [rendering for group in groups for rendering in group.renderings]
+        aligned = [alignment(c.text, group.sample.language) for group in groups for c in group.completions]
+        scores = iter(reward.score(targets, renderings, aligned))
+    for group in groups:
+        group.scores = [next(scores) for _ in group.completions]
+    rewards = np.array([[score.total for score in group.scores] for group in groups])
+    for group, advantages in zip(groups, group_advantages(rewards, config.normalize_std), strict=True):
+        group.advantages = advantages
 
-    The loss is the mean over all tokens of all answers (the paper's "token" average). Groups without advantage have
-    no gradient, so only their tokens are counted.
+
+def update(policy: Policy, groups: list[Group], tokens: int, config: Config, reference: Policy | None, sums):
+    """Add the gradient of `groups` to the policy's, and what is logged to `sums`.
+
+    The loss is the mean over all `tokens` of all answers of the optimizer step (the paper's "token" average). Groups
+    without advantage have no gradient, so only their tokens are counted.
     """
-    denominator = sum(from_all(sum(len(completion.ids) for group in groups for completion in group.completions)))
     live = [group for group in groups if reference is not None or np.abs(group.advantages).max() > 0] or groups[:1]
     members = {id(group.prompt): group for group in live}
-    sums = defaultdict(float)
     answers = [(group.prompt, [completion.ids for completion in group.completions]) for group in live]
     for part, factor in split_rows(answers, config.row_tokens):
         row = pack(part).to(policy.device)
@@ -251,16 +263,31 @@ def update(policy: Policy, groups: list[Group], config: Config, reference: Polic
             penalty = kl_penalty(logps, reference_logps)
             loss = loss + config.kl * penalty
             sums["kl"] += penalty.sum().item() * bool(factor)
-        (loss.sum() / denominator * factor).backward()
+        (loss.sum() / tokens * factor).backward()
         if not factor:
             continue
         difference = (logps.detach() - sampled).abs()
-        sums["loss"] += loss.sum().item() / denominator
+        sums["loss"] += loss.sum().item() / tokens
         sums["clipped"] += held.sum().item()
         sums["mismatch"] += difference.sum().item()
         sums["mismatch_max"] = max(sums["mismatch_max"], difference.max().item())
         sums["trained_tokens"] += len(logps)
-    return sums
+
+
+def answer_tokens(groups: list[Group]) -> int:
+    """Tokens of all answers, over all processes."""
+    return sum(from_all(sum(len(completion.ids) for group in groups for completion in group.completions)))
+
+
+def waves(groups: list[Group], config: Config, step: int) -> list[list[list[Group]]]:
+    """The groups of each optimizer step of a rollout, in WAVES parts: one part trains while the programs of the next
+    are still being drawn. The groups sampled first go first; among several optimizer steps they are dealt at random."""
+    fewest = min(from_all(len(groups)))  # all processes must agree on the number of parts
+    minibatches = min(config.minibatches, fewest)
+    if minibatches > 1:
+        groups = [groups[i] for i in np.random.default_rng((config.seed, step)).permutation(len(groups))]
+    cut = lambda groups, n: [[groups[i] for i in part] for part in np.array_split(range(len(groups)), n)]  # noqa: E731
+    return [cut(minibatch, min(WAVES, fewest // minibatches)) for minibatch in cut(groups, minibatches)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -372,22 +399,23 @@ def main(argv: Sequence[str] | None = None) -> None:
                 sampler.copy_weights(policy)
             first, end = (len(indices) * share // processes for share in (number, number + 1))
             mine = [samples[i] for i in indices[first:end]]
-            groups = rollout(sampler, mine, first, renderer, reward, config, step, times)
-            # 2. how much better than its group is each program
-            rewards = np.array([[score.total for score in group.scores] for group in groups])
-            for group, advantages in zip(groups, group_advantages(rewards, config.normalize_std), strict=True):
-                group.advantages = advantages
-            # 3. make the better ones likelier
-            with timer(times, "update"):
-                lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
-                order = np.random.default_rng((config.seed, step)).permutation(len(groups))
-                for part in np.array_split(order, config.minibatches):
-                    sums = update(policy, [groups[i] for i in part], config, reference)
+            with timer(times, "rollout"):
+                groups = rollout(sampler, mine, first, renderer, config, step)
+            # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
+            lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
+            for minibatch in waves(groups, config, step):
+                tokens, sums = answer_tokens(sum(minibatch, [])), defaultdict(float)
+                for wave in minibatch:
+                    judge(wave, reward, config, times)
+                    with timer(times, "update"):
+                        update(policy, wave, tokens, config, reference, sums)
+                with timer(times, "update"):
                     norm = optimizer_step(policy, optimizers, lr, config.grad_clip)
-            # 4. say what happened
+            # 3. say what happened
             metrics = {"step": step, **rollout_metrics(groups), **training_metrics(sums), "lr": lr, "grad_norm": norm}
             seconds = time.perf_counter() - began
             metrics |= {"dropped_prompts": len(indices) - sum(from_all(len(groups))), "time/step": seconds, **times}
+            metrics["held_up"] = (times["time/render_wait"] + times["time/reward"]) / times["time/rollout"]
             run.log(metrics | {"tokens_per_second": metrics["tokens"] / seconds})
             bar.set_postfix_str(status_line(metrics, len(indices)))
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:

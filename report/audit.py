@@ -6,15 +6,17 @@ For every target: `GRADED` perturbations, each at sizes that grow, and `HACKS`, 
 target shows. A reward that measures likeness loses more the larger the error is (Spearman's rank correlation of size
 and loss), gives every hack less than any mild perturbation, and orders same > perturbed > another program > blank.
 
-`flaws` are mutations of the program itself (prompts.mutate: wrong numbers, colours, words, things left out), rendered;
-the others are made from the picture.
+`GRADED` changes the picture; errors.py changes the program (words, data, font size), which is drawn again.
+A program is left out of a kind if it has nothing of that kind to change, if its picture stays the same from one size to
+the next, or if an edit breaks it; the table counts the programs that are in.
 """
 
 import colorsys
+import itertools
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,8 +30,9 @@ from tqdm import tqdm
 import data
 from features import background_of
 from render import Renderer, Rendering
+from report import errors
 
-LEVELS = 5
+LEVELS = errors.LEVELS
 
 
 # ---- errors of a known size ------------------------------------------------------------------------------------------
@@ -111,17 +114,8 @@ def squeeze(target: Image.Image, level: int) -> Image.Image:
 GRADED = {"shift": shift, "scale": scale, "colour": recolour, "missing": missing, "extra": extra, "squeeze": squeeze}
 
 
-def flawed_programs(sample: data.Sample) -> list[str]:
-    """The program with more and more flaws, up to LEVELS of them; fewer where it cannot be mutated."""
-    rng, code, flawed = np.random.default_rng(len(sample.code)), sample.code, []
-    for _ in range(LEVELS):
-        try:
-            code = data.mutate(code, sample.language, rng)
-        except ValueError:
-            break
-        flawed.append(code)
-    return flawed
-
+EDITED = errors.KINDS
+KINDS = [*GRADED, *EDITED]
 
 # ---- pictures that cheat ---------------------------------------------------------------------------------------------
 
@@ -159,38 +153,46 @@ def hacks(target: Image.Image, other: Image.Image) -> dict[str, Image.Image]:
 
 @dataclass
 class Findings:
-    """What the reward said about one target; scores are `visual`, nan where a flawed program does not render."""
+    """What one reward said about one target; scores are `visual`."""
 
-    id: str
     domain: str
     same: float
-    graded: dict[str, list[float]]  # kind -> (LEVELS,), size of the error growing
+    graded: dict[str, list[float]]  # kind -> (LEVELS,), size of the error growing; without the kinds that do not apply
     hacks: dict[str, float]
 
 
-def examine(samples: Sequence[data.Sample], reward, renderer: Renderer) -> Iterator[Findings]:
-    """Findings of every sample that has a picture and code."""
-    flawed = {s.id: [renderer.submit(code, s.language) for code in flawed_programs(s)] for s in samples}
-    by_domain = defaultdict(list)
+def examine(samples: Sequence[data.Sample], rewards: dict, renderer: Renderer) -> dict[str, list[Findings]]:
+    """Findings of every reward (by its name) about every sample that has a picture and code."""
+    edited = [
+        {
+            k: [renderer.submit(code, s.language) for code in errors.programs(k, s.code, s.language) or ()]
+            for k in EDITED
+        }
+        for s in samples
+    ]
+    by_domain, findings = defaultdict(list), defaultdict(list)
     for sample in samples:
         by_domain[sample.domain].append(sample)
-    for sample in tqdm(samples, "auditing", unit="target"):
+    for sample, drawings in zip(tqdm(samples, "auditing", unit="target"), edited, strict=True):
         peers = by_domain[sample.domain]
         other = peers[(peers.index(sample) + 1) % len(peers)].image
         attempts = {("same", 0): sample.image}
         for kind, perturb in GRADED.items():
             attempts |= {(kind, level): perturb(sample.image, level) for level in range(1, LEVELS + 1)}
-        attempts |= {("flaws", k): f.result().image for k, f in enumerate(flawed[sample.id], 1)}
+        for kind, futures in drawings.items():
+            pictures = [future.result().image for future in futures]
+            pages = [None if p is None else p.tobytes() for p in [sample.image, *pictures]]
+            if pictures and None not in pages and all(a != b for a, b in itertools.pairwise(pages)):
+                attempts |= {(kind, level): picture for level, picture in enumerate(pictures, 1)}
         attempts |= {("hack", name): picture for name, picture in hacks(sample.image, other).items()}
-        drawn = {key: picture for key, picture in attempts.items() if picture is not None}
-        renderings = [Rendering(picture, None, 0.0) for picture in drawn.values()]
-        scores = reward.score([sample.image] * len(drawn), renderings, [1.0] * len(drawn))
-        visual = {key: score.visual for key, score in zip(drawn, scores, strict=True)}
-        graded = {
-            kind: [visual.get((kind, level), np.nan) for level in range(1, LEVELS + 1)] for kind in [*GRADED, "flaws"]
-        }
-        cheats = {name: value for (kind, name), value in visual.items() if kind == "hack"}
-        yield Findings(sample.id, sample.domain, visual["same", 0], graded, cheats)
+        renderings = [Rendering(picture, None, 0.0) for picture in attempts.values()]
+        for name, reward in rewards.items():
+            scores = reward.score([sample.image] * len(attempts), renderings, [1.0] * len(attempts))
+            visual = {key: score.visual for key, score in zip(attempts, scores, strict=True)}
+            levels = {k: [visual[k, level] for level in range(1, LEVELS + 1)] for k in KINDS if (k, 1) in visual}
+            cheats = {what: value for (kind, what), value in visual.items() if kind == "hack"}
+            findings[name].append(Findings(sample.domain, visual["same", 0], levels, cheats))
+    return findings
 
 
 def rank_correlation(losses: Sequence[float]) -> float:
@@ -208,25 +210,28 @@ def summarize(findings: Sequence[Findings]) -> dict:
     card = {}
     for domain, mine in sorted(domains.items()):
         kinds = {}
-        for kind in [*GRADED, "flaws"]:
-            scores = np.array([finding.graded[kind] for finding in mine])  # (targets, LEVELS)
-            whole = [row for row in scores if not np.isnan(row).any()]
-            rho = [rank_correlation([1 - value for value in row]) for row in whole]
-            medians = np.nanmedian(scores, 0).round(3).tolist() if whole else []
-            share = round(float(np.mean([r >= 0.9 for r in rho])), 3) if rho else None
-            kinds[kind] = {"median_by_size": medians, "share_with_rho_at_least_0.9": share, "targets": len(whole)}
-        mild = {kind: row["median_by_size"][0] for kind, row in kinds.items() if row["median_by_size"]}
-        hack = {name: float(np.mean([f.hacks[name] for f in mine])) for name in mine[0].hacks}
+        for kind in KINDS:
+            rows = [finding.graded[kind] for finding in mine if kind in finding.graded]
+            if rows:
+                rho = [rank_correlation([1 - value for value in row]) for row in rows]
+                kinds[kind] = {
+                    "programs": len(rows),
+                    "median_by_size": np.median(rows, 0).round(3).tolist(),
+                    "share_with_rho_at_least_0.9": round(float(np.mean(np.array(rho) >= 0.899)), 3),
+                }
+        mildest = min(row["median_by_size"][0] for row in kinds.values())
+        hack = {name: [f.hacks[name] for f in mine] for name in mine[0].hacks}
         order = []
         for f in mine:
-            steps = [f.same, float(np.nanmedian([row[1] for row in f.graded.values()])), f.hacks["another picture"]]
-            order += [a > b for a, b in zip(steps, [*steps[1:], f.hacks["blank"]], strict=True)]
+            steps = [f.same, float(np.median([row[1] for row in f.graded.values()])), f.hacks["another picture"]]
+            order += [a > b for a, b in itertools.pairwise([*steps, f.hacks["blank"]])]
         card[domain] = {
             "targets": len(mine),
             "same_least": round(min(f.same for f in mine), 4),
             "blank_most": round(max(f.hacks["blank"] for f in mine), 4),
-            "hacks_mean": {name: round(value, 3) for name, value in hack.items()},
-            "mildest_median": round(min(mild.values()), 3),
+            "hacks_median": {name: round(float(np.median(values)), 3) for name, values in hack.items()},
+            "hacks_below_mildest": round(float(np.mean([v < mildest for values in hack.values() for v in values])), 4),
+            "mildest_median": mildest,
             "ordered": round(float(np.mean(order)), 4),
             "graded": kinds,
         }
@@ -234,46 +239,50 @@ def summarize(findings: Sequence[Findings]) -> dict:
 
 
 def table(card: dict) -> str:
-    """The report card as text, a column per domain."""
+    """The report card as text, a column per domain. Errors: median score at the smallest and the largest size, and the
+    share of programs in which size and loss of score go together (rank correlation at least 0.9)."""
     rows = [["", *card]]
     rows.append(["targets", *(str(c["targets"]) for c in card.values())])
     rows.append(["same, least", *(f"{c['same_least']:.3f}" for c in card.values())])
     rows.append(["same > perturbed > other > blank", *(f"{c['ordered']:.1%}" for c in card.values())])
-    for kind in [*GRADED, "flaws"]:
+    for kind in KINDS:
         cells = []
         for column in card.values():
-            row = column["graded"][kind]
-            share = row["share_with_rho_at_least_0.9"]
-            ends = f"{row['median_by_size'][0]:.2f} .. {row['median_by_size'][-1]:.2f}" if row["targets"] else ""
-            cells.append(f"{ends} ({share:.0%})" if share is not None else "-")
-        rows.append([f"{kind}: smallest .. largest (rho >= 0.9)", *cells])
-    rows.append(["smallest error, worst kind", *(f"{c['mildest_median']:.3f}" for c in card.values())])
-    for name in next(iter(card.values()))["hacks_mean"]:
-        rows.append([f"hack: {name}", *(f"{c['hacks_mean'][name]:.3f}" for c in card.values())])
+            row = column["graded"].get(kind)
+            ends = row and f"{row['median_by_size'][0]:.2f} .. {row['median_by_size'][-1]:.2f}"
+            cells.append(f"{ends} {row['share_with_rho_at_least_0.9']:.0%} of {row['programs']}" if row else "-")
+        rows.append([kind, *cells])
+    rows.append(["mildest error, worst kind", *(f"{c['mildest_median']:.3f}" for c in card.values())])
+    for name in next(iter(card.values()))["hacks_median"]:
+        rows.append([f"hack: {name}", *(f"{c['hacks_median'][name]:.3f}" for c in card.values())])
+    rows.append(["all hacks below the mildest error", *(f"{c['hacks_below_mildest']:.1%}" for c in card.values())])
     rows.append(["blank, most", *(f"{c['blank_most']:.3f}" for c in card.values())])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def plot(card: dict, path: Path) -> None:
-    """Score over the size of the error, a panel per domain; hacks as dots at the right."""
+def plot(cards: dict[str, dict], path: Path) -> None:
+    """Score over the size of the error, a row per reward and a panel per domain; hacks as crosses at the right."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.4 * len(card), 3.6), layout="constrained")
-    for axes, (domain, column) in zip(
-        np.atleast_1d(figure.subplots(1, len(card), sharey=True)), card.items(), strict=True
-    ):
-        for kind, row in column["graded"].items():
-            if row["targets"]:
-                axes.plot(range(1, LEVELS + 1), row["median_by_size"], marker="o", markersize=3, label=kind)
-        for value in column["hacks_mean"].values():
-            axes.plot(LEVELS + 1, value, "x", color="black", markersize=5)
-        axes.set(title=f"{domain} ({column['targets']})", ylim=(-0.02, 1.02), xlabel="size of the error")
-        axes.set_xticks([*range(1, LEVELS + 1), LEVELS + 1], [*map(str, range(1, LEVELS + 1)), "hacks"])
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("visual score, median")
-    figure.axes[0].legend(fontsize=7, frameon=False)
-    figure.savefig(path, dpi=110)
+    columns = len(next(iter(cards.values())))
+    figure = Figure(figsize=(3.2 * columns, 0.5 + 3.2 * len(cards)), layout="constrained")
+    panels = figure.subplots(len(cards), columns, sharey=True, squeeze=False)
+    for (name, card), row_of_panels in zip(cards.items(), panels, strict=True):
+        for axes, (domain, column) in zip(row_of_panels, card.items(), strict=True):
+            for i, kind in enumerate(KINDS):
+                if row := column["graded"].get(kind):
+                    levels = range(1, LEVELS + 1)
+                    axes.plot(levels, row["median_by_size"], f"C{i}", marker="o", markersize=3, label=kind)
+            for value in column["hacks_median"].values():
+                axes.plot(LEVELS + 1, value, "x", color="black", markersize=5)
+            axes.set(title=f"{domain} ({column['targets']})", ylim=(-0.02, 1.02))
+            axes.set_xticks([*range(1, LEVELS + 1), LEVELS + 1], [*map(str, range(1, LEVELS + 1)), "hacks"])
+            axes.spines[["top", "right"]].set_visible(False)
+        row_of_panels[0].set_ylabel(f"{name}\nvisual score, median")
+    figure.supxlabel("size of the error", fontsize=10)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    figure.savefig(path, dpi=80)
 
 
 @dataclass
@@ -282,7 +291,7 @@ class Config:
 
     data: tyro.conf.Positional[str]
     """What data.load reads; targets without a picture are rendered."""
-    mode: Literal["calibrated", "vincicoder"] = "calibrated"
+    mode: Literal["calibrated", "vincicoder", "both"] = "both"
     """The reward's mode."""
     encoder: str = "pyramid"
     """The reward's image features."""
@@ -297,13 +306,15 @@ def main(reward_class, arguments: Sequence[str]) -> None:
     try:
         with Renderer() as renderer:
             samples, _ = data.load_usable(config.data, renderer, need_code=True, limit=config.limit)
-            samples = [samples[i] for i in range(len(samples))]
-            findings = list(examine(samples, reward_class(config.mode, config.encoder), renderer))
+            modes = ("calibrated", "vincicoder") if config.mode == "both" else (config.mode,)
+            rewards = {f"{mode}, {config.encoder}": reward_class(mode, config.encoder) for mode in modes}
+            findings = examine([samples[i] for i in range(len(samples))], rewards, renderer)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"reward.py audit: {error}")
-    card = summarize(findings)
+    cards = {name: summarize(mine) for name, mine in findings.items()}
     config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "audit.json").write_text(json.dumps(card, indent=1) + "\n")
-    plot(card, config.out / "audit.png")
-    print(table(card))
+    (config.out / "audit.json").write_text(json.dumps(cards, indent=1) + "\n")
+    plot(cards, config.out / "audit.png")
+    for name, card in cards.items():
+        print(f"{name}\n{table(card)}\n")
     print(f"wrote {config.out}/audit.json and audit.png", file=sys.stderr)

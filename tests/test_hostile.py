@@ -1,15 +1,25 @@
-"""Programs that mean harm: each is answered in time by an error or a harmless picture, and leaves nothing behind."""
+"""Programs that mean harm: each is answered in time by an error or a harmless picture, and leaves nothing behind.
 
+Some are here, the others lie in `hostile/`; all run in the whole sandbox, those in `hostile/` also without bubblewrap.
+"""
+
+import contextlib
+import multiprocessing
 import os
+import re
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from test_render import MISSING, SVG, png_bomb
+from PIL import Image
+from test_render import SVG, need, png_bomb, processes_of_ours
 
 import render
 import sandbox
@@ -195,71 +205,323 @@ MERMAID = {
 PROGRAMS = {"python": PYTHON, "svg": SVGS, "html": HTML, "latex": LATEX, "mermaid": MERMAID}
 
 
+FOLDER = Path(__file__).parent / "hostile"
+
+
+def from_file(language: str) -> tuple[str | None, dict[str, str], set[str], set[str]]:
+    """(a program that shows the state it finds, hostile programs, those that draw all the same, those without a tail).
+
+    The file holds "=== name | marks", then the program as it is, with «python expressions» for what repeats.
+    """
+    programs, harmless, without_tail = {}, set(), set()
+    for part in re.split(r"^=== ", (FOLDER / f"{language}.txt").read_text(), flags=re.MULTILINE)[1:]:
+        head, _, code = part.partition("\n")
+        name, _, marks = head.partition(" | ")
+        programs[name] = re.sub("«(.+?)»", lambda m: eval(m[1]), code, flags=re.DOTALL).removesuffix("\n")
+        harmless |= {name} if "harmless" in marks else set()
+        without_tail |= {name} if "no tail" in marks else set()
+    return programs.pop("STATE", None), programs, harmless, without_tail
+
+
 def test_there_are_enough_of_them():
-    assert sum(map(len, PROGRAMS.values())) >= 80
+    assert sum(map(len, PROGRAMS.values())) + sum(len(from_file(language)[1]) for language in PROGRAMS) >= 400
 
 
 class Trap:
-    """A listening port, a file to be read and a folder to be written to; nothing may reach any of them."""
+    """Listening sockets of every kind, a file to be read, a folder to be written to; nothing may reach any of them."""
 
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="nanovinci-trap-"))
         self.target, self.mark = self.folder / "target.png", self.folder / "mark"
-        self.target.write_bytes(b"target")
+        Image.new("RGB", (8, 8), "red").save(self.target)
         self.visits = 0
         self.server = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self.listen, daemon=True).start()
+        self.port, self.name = self.server.getsockname()[1], self.folder.name
+        self.sockets = [self.server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]
+        self.sockets += [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+        self.sockets[1].bind(("127.0.0.1", self.port))
+        self.sockets[2].bind(str(self.folder / "datagrams"))
+        self.sockets[3].bind("\0" + self.name)
+        self.before = self.state()
+        for server in self.sockets:
+            threading.Thread(target=self.listen, args=(server,), daemon=True).start()
 
-    def listen(self):
+    def listen(self, server):
         while True:
             try:
-                self.server.accept()
+                server.accept() if server is self.server else server.recv(1)
             except OSError:
                 return
             self.visits += 1
 
     def set(self, code: str) -> str:
-        project = str(Path(render.__file__).parent)
-        names = {"MARKNAME": self.mark.name, "MARK": str(self.mark), "TARGET": str(self.target), "PROJECT": project}
-        for name, value in {**names, "PORT": str(self.server.getsockname()[1])}.items():
+        names = {"MARKNAME": self.mark.name, "MARK": str(self.mark), "TARGET": str(self.target)}
+        names |= {"TRAPFOLDER": str(self.folder), "TRAPNAME": self.name, "PORT": str(self.port)}
+        for name, value in {**names, "PROJECT": str(Path(render.__file__).parent)}.items():
             code = code.replace(name, value)
         return code
 
+    def state(self) -> list:
+        about = self.target.stat()
+        return [sorted(path.name for path in self.folder.iterdir()), about.st_mtime_ns, about.st_mode, about.st_nlink]
+
     def sprung(self) -> bool:
-        return self.visits > 0 or sorted(p.name for p in self.folder.iterdir()) != ["target.png"]
+        return self.visits > 0 or self.state() != self.before
+
+    def close(self):
+        for server in self.sockets:
+            with contextlib.suppress(OSError):  # wakes the thread that listens
+                server.shutdown(socket.SHUT_RDWR)
+            server.close()
+        shutil.rmtree(self.folder)
 
 
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-@pytest.mark.parametrize("language", PROGRAMS)
-def test_hostile_programs(language, subtests):
-    """Answered in time; nothing read, written, reached or left; and a good program then gives the very same picture."""
-    if MISSING[language]:
-        pytest.skip(MISSING[language])
-    trap, before, descriptors = Trap(), set(sandbox.descendants(os.getpid())), open_descriptors()
+@pytest.fixture
+def scratch(monkeypatch):
+    """A folder for the temporary files of this process; what is left in it in the end was forgotten."""
+    folder = tempfile.mkdtemp(prefix="nanovinci-test-")
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    yield Path(folder)
+    left = os.listdir(folder) + [name for name in os.listdir("/dev/shm") if name.startswith((".org.chromium", "mark"))]
+    shutil.rmtree(folder)
+    assert not left, "a file is left"
+
+
+def attack(
+    language: str, programs: dict[str, str], subtests, harmless=frozenset(), without_tail=frozenset(), state=None
+):
+    """Each program is answered in time; nothing is read, written, reached or left; and a good program, `state`
+    (which shows whatever it finds) or the smallest, then gives the very same picture."""
+    before, descriptors = set(processes_of_ours()), open_descriptors()
+    trap = Trap()
     with render.Renderer(workers=1, timeout=TIMEOUT, memory_mb=768, cache_mb=0) as renderer:
-        good = draw.SAMPLES[language]
+        good = state or draw.SAMPLES[language]
         picture = renderer.render(good, language).image.tobytes()
-        for name, code in PROGRAMS[language].items():
+        for name, code in programs.items():
             with subtests.test(language=language, program=name):
                 started = time.monotonic()
-                tail = "\n" + PLOT if language == "python" and name not in NO_TAIL else ""
+                tail = "\n" + PLOT if language == "python" and name not in without_tail else ""
                 result = renderer.render(trap.set(code + tail), language)
                 assert time.monotonic() - started < TIMEOUT + 20, "answered late"
                 assert (result.image is None) != (result.error is None)
-                assert result.error is None or result.error.strip()
-                if result.image is not None:
-                    assert result.image.width * result.image.height <= 4_000_000
-                    assert language != "python" or name in HARMLESS, "it was let through"
+                if result.image is None:
+                    assert result.error.strip() and len(result.error) <= draw.MAX_ERROR + 7
+                    assert all(letter.isprintable() or letter == "\n" for letter in result.error), "steers a terminal"
+                else:
+                    assert 0 < result.image.width * result.image.height <= 4_000_000
+                    assert language != "python" or name in harmless, "it was let through"
                 after = renderer.render(good, language)
-                assert after.image is not None and after.image.tobytes() == picture, after.error
+                assert after.image is not None and after.image.tobytes() == picture, after.error or "it changed"
                 assert not trap.sprung(), "it reached what it must not"
+    trap.close()
     deadline = time.monotonic() + 5
-    while set(sandbox.descendants(os.getpid())) - before and time.monotonic() < deadline:
+    while set(processes_of_ours()) - before and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not set(sandbox.descendants(os.getpid())) - before, "a process is left"
-    assert open_descriptors() <= descriptors + 1, "a file is left open"  # the trap's own
-    trap.server.close()
-    shutil.rmtree(trap.folder)
+    assert not set(processes_of_ours()) - before, "a process is left"
+    assert open_descriptors() <= descriptors, "a file is left open"
+
+
+def alone(monkeypatch):
+    """From here on without bubblewrap: Landlock and seccomp confine."""
+    if not sandbox.probe().landlock:
+        pytest.skip("no Landlock here")
+    layers = sandbox.Layers(bwrap=False, landlock=sandbox.probe().landlock, seccomp=True)
+    monkeypatch.setattr(sandbox, "probe", lambda: layers)
+
+
+@pytest.mark.parametrize("language", PROGRAMS)
+def test_hostile_programs(language, subtests, scratch):
+    need(language)
+    attack(language, PROGRAMS[language], subtests, HARMLESS, NO_TAIL)
+
+
+@pytest.mark.parametrize("language", PROGRAMS)
+def test_more_hostile_programs(language, subtests, scratch):
+    need(language)
+    state, programs, harmless, without_tail = from_file(language)
+    attack(language, programs, subtests, harmless, without_tail, state)
+
+
+@pytest.mark.parametrize("language", PROGRAMS)
+def test_hostile_programs_without_bubblewrap(language, subtests, monkeypatch, scratch):
+    need(language)
+    alone(monkeypatch)
+    state, programs, harmless, without_tail = from_file(language)
+    some = dict(list(programs.items())[:: 2 if language == "python" else 4])
+    attack(language, some, subtests, harmless, without_tail, state)
+
+
+# ---- the pool --------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_that_holds_up_its_end_costs_the_next_one_nothing():
+    need("html")
+    slow = "<h1>x</h1><script>onpagehide = () => { const t = performance.now(); while (performance.now() < t + 900); }"
+    with render.Renderer(workers=1, timeout=1, cache_mb=0) as renderer:
+        for _ in range(3):
+            assert renderer.render(slow + "</script>", "html").image is not None
+            after = renderer.render(draw.SAMPLES["html"], "html")
+            assert after.image is not None and after.seconds < 0.9, after.error
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["bubblewrap", "without"])
+def test_folders_that_resist_removal_hold_up_nobody(whole, monkeypatch, scratch):
+    need("python")
+    if not whole:
+        alone(monkeypatch)
+    deep = "import os\nfor i in range(3000): os.mkdir('d'); os.chdir('d'); open('x', 'w')\n"
+    closed = "import os\nfor i in range(9): os.mkdir(f'd{i}', 0o300); open(f'd{i}/x', 'wb').write(bytes(50 << 20))\n"
+    with render.Renderer(workers=1, timeout=TIMEOUT, cache_mb=0) as renderer:
+        for code in (deep, closed, closed):  # together more than the temporary file system holds
+            assert "Killed" not in (renderer.submit(code, "python").result(timeout=30).error or "")
+            room = renderer.submit("open('x', 'wb').write(bytes(60 << 20))\n" + PLOT, "python").result(timeout=30)
+            assert room.error is None, room.error
+
+
+CALLER = r"""
+import os, sys, tempfile, time
+import render, sandbox
+from workers import draw
+if sys.argv[1] == "without":
+    layers = sandbox.Layers(False, sandbox.probe().landlock, True)
+    sandbox.probe = lambda: layers
+loops = {"python": "import ctypes\nctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\nwhile True: pass",
+         "html": "<script>for (;;);</script>", "latex": r"\\loop\\iftrue\repeat"}
+renderer = render.Renderer(workers=3, timeout=60, cache_mb=0)
+for language in loops:
+    renderer.render(draw.SAMPLES[language], language)
+for language, code in loops.items():
+    renderer.submit(code, language)
+time.sleep(1)
+print(*sandbox.descendants(os.getpid()), flush=True)
+"""
+ENDS = {
+    "killed": "os.kill(os.getpid(), 9)",
+    "exception": "1 / 0",
+    "interrupt": "os.kill(os.getpid(), 2); time.sleep(9)",
+}
+
+
+@pytest.mark.parametrize(
+    ("layers", "how"),
+    [("bubblewrap", "killed"), ("bubblewrap", "interrupt"), ("without", "killed"), ("without", "exception")],
+)
+def test_no_process_outlives_a_caller_that_ends(layers, how):
+    """Not even programs that loop and have asked not to be killed with their parent."""
+    for language in ("python", "html", "latex"):
+        need(language)
+    command = [sys.executable, "-c", CALLER + ENDS[how], layers]
+    with tempfile.TemporaryDirectory(prefix="nanovinci-test-", ignore_cleanup_errors=True) as folder:
+        surroundings = dict(cwd=Path(render.__file__).parent, env=os.environ | {"TMPDIR": folder})
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=90, **surroundings)
+        pids = ended.stdout.split()
+        assert len(pids) > 6, ended.stderr
+        deadline = time.monotonic() + 10
+        while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()], "a process is left"
+
+
+def test_killing_at_random_loses_no_job():
+    """Workers, browsers, jobs and bubblewrap itself are killed while many threads submit: each job is answered once."""
+    need("python")
+    answers, stop = [], threading.Event()
+    with render.Renderer(workers=2, timeout=5, cache_mb=0) as renderer:
+
+        def submit():
+            for _ in range(10):
+                for language in ("python", "svg"):
+                    answers.append(renderer.submit(draw.SAMPLES[language], language).result(timeout=120))
+
+        threads = [threading.Thread(target=submit) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(8):
+            stop.wait(0.3)
+            below = processes_of_ours()
+            if below:
+                os.kill(below[number * 7 % len(below)], signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+        assert len(answers) == 80 and all((a.image is None) != (a.error is None) for a in answers)
+        assert sum(a.image is not None for a in answers) >= 60
+        for language in ("python", "svg"):
+            assert renderer.render(draw.SAMPLES[language], language).error is None
+
+
+def test_closing_while_others_submit_leaves_no_future_open():
+    need("svg")
+    renderer, futures = render.Renderer(workers=1, cache_mb=0), []
+
+    def submit():
+        with pytest.raises(RuntimeError, match="closed"):
+            while True:
+                futures.append(renderer.submit(draw.SAMPLES["svg"], "svg"))
+                time.sleep(0.0005)
+
+    threads = [threading.Thread(target=submit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    renderer.close()
+    for thread in threads:
+        thread.join()
+    assert all(future.done() for future in futures)
+
+
+def test_an_unforeseen_failure_loses_neither_the_job_nor_the_slot(monkeypatch):
+    need("svg")
+    with render.Renderer(workers=1, cache_mb=0) as renderer:
+        with monkeypatch.context() as patch:
+            patch.setattr(render.Worker, "render", lambda *_: {}["unforeseen"])
+            assert "unforeseen" in renderer.submit(draw.SAMPLES["svg"], "svg").result(timeout=30).error
+        assert renderer.submit(draw.SAMPLES["svg"], "svg").result(timeout=30).error is None
+
+
+def test_no_room_for_scratch_is_an_error_and_passes(monkeypatch):
+    need("svg")
+    alone(monkeypatch)
+    with render.Renderer(workers=1, cache_mb=0) as renderer:
+        with monkeypatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", "/proc/no/such/folder")
+            assert renderer.render(draw.SAMPLES["svg"], "svg").error
+        assert renderer.render(draw.SAMPLES["svg"], "svg").error is None
+
+
+def test_a_forked_trainer_and_two_renderers_live_side_by_side():
+    need("svg")
+    with render.Renderer(workers=1, cache_mb=0) as one, render.Renderer(workers=1, cache_mb=0) as two:
+        pictures = {renderer.render(draw.SAMPLES["svg"], "svg").image.tobytes() for renderer in (one, two)}
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0.1,))
+        child.start()
+        child.join(timeout=30)
+        assert child.exitcode == 0
+        pictures |= {renderer.render(draw.SAMPLES["svg"], "svg").image.tobytes() for renderer in (one, two)}
+        assert len(pictures) == 1
+        one.close()
+        assert two.render(draw.SAMPLES["svg"], "svg").image.tobytes() in pictures
+
+
+def test_fonts_are_not_made_from_a_documents_own_files():
+    """METAFONT would make a missing bitmap font from a file that the document wrote beside itself, for all to come."""
+    need("latex")
+    start = r"\documentclass{article}\usepackage[T1]{fontenc}\begin{document}"
+    poison = (
+        r"\newwrite\f\immediate\openout\f=ecrm1000.mf \immediate\write\f{mode_setup; font_size 10pt\string#; for c=0 "
+    )
+    poison += (
+        r"upto 255: beginchar(c,10pt\string#,10pt\string#,0); fill (0,0)--(w,0)--(w,h)--(0,h)--cycle; endchar; endfor; "
+    )
+    poison += r"end}\immediate\closeout\f Hello\end{document}"
+    good, pictures = start + r"Hello\end{document}", []
+    for before in (good, start + poison):
+        with render.Renderer(workers=1, timeout=10, cache_mb=0) as renderer:
+            renderer.render(before, "latex")
+            pictures.append(renderer.render(good, "latex"))
+    if pictures[0].image is None:
+        pytest.skip("no font can be made here")
+    assert pictures[0].image.tobytes() == pictures[1].image.tobytes()

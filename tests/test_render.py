@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import render
 import sandbox
@@ -486,6 +487,26 @@ def test_no_sandbox_is_refused(monkeypatch):
     monkeypatch.setattr(sandbox, "probe", lambda: sandbox.Layers(bwrap=False, landlock=0, seccomp=False))
     with pytest.raises(RuntimeError, match="--allow-unsafe-rendering"):
         render.Renderer()
+
+
+PLOTLY = "import plotly.graph_objects as go\nfig = go.Figure(go.Bar(x=['a', 'b'], y=[2, 3], marker_color='teal'))\n"
+
+
+@pytest.mark.parametrize("ending", ["fig.show()", "fig.write_image('a.png')", "import plotly.io\nplotly.io.show(fig)"])
+def test_plotly_figures_are_drawn_by_the_browser(renderer, ending):
+    pytest.importorskip("plotly")
+    need("html")
+    image = draws(renderer, PLOTLY + "fig.update_layout(width=300, height=200)\n" + ending, "python")
+    assert image.size == (300, 200)
+    assert (0, 128, 128) in {colour for _, colour in image.getcolors(1 << 18)}
+    assert draws(renderer, PLOTLY + "fig.show()", "python").size == (700, 500)
+
+
+def test_a_forged_page_cannot_ask_for_a_huge_picture():
+    page = draw.BrowserPage.of(b"\xff" * 8 + b"<p>x</p>")
+    drawn = page.crop(render.Rendering(Image.new("RGB", (1280, 720)), None, 0.0))
+    assert drawn.image.size == (1272, 712)
+    assert draw.BrowserPage.of(b"").crop(render.Rendering(Image.new("RGB", (9, 9)), None, 0.0)).image.size == (1, 1)
 
 
 def test_real_programs_render(renderer):

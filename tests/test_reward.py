@@ -423,13 +423,37 @@ def test_audit_tells_errors_from_hacks(tmp_path):
     (tmp_path / "MANIFEST.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     ended = run("audit", tmp_path, "--out", tmp_path / "audit", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr[-2000:]
-    card = json.loads((tmp_path / "audit/audit.json").read_text())["svg"]
+    cards = json.loads((tmp_path / "audit/audit.json").read_text())
+    assert cards["vincicoder, pyramid"]["svg"]["blank_most"] > 0.3  # what the calibrated mode is there for
+    card = cards["calibrated, pyramid"]["svg"]
     assert card["targets"] == 3 and card["same_least"] >= 0.999 and card["blank_most"] <= 0.02
-    for kind in ("shift", "scale", "missing", "extra"):
+    assert card["hacks_below_mildest"] == card["ordered"] == 1
+    for kind in ("shift", "scale", "missing", "extra", "data"):
         medians = card["graded"][kind]["median_by_size"]
         assert len(medians) == 5 and medians[0] > medians[-1], kind
     assert "hack: mirrored" in ended.stdout and (tmp_path / "audit/audit.png").stat().st_size > 5000
     assert run("audit", tmp_path / "nowhere", cwd=tmp_path).returncode == 1
+
+
+def test_programs_with_growing_errors():
+    """Each size of an error holds the smaller ones; nothing where there is nothing to get wrong."""
+    from report import errors
+
+    codes = {
+        "python": "import matplotlib.pyplot as plt\nxs = 1, 2\nplt.title('One two six ten all')\nplt.bar(xs, xs)\n",
+        "svg": '<svg viewBox="0 0 99 99"><text x="10.5" y="20.5" font-size="9">one two six ten all</text></svg>',
+        "html": "<html><head></head><body><p style='margin: 200px'>one two six ten all</p></body></html>",
+        "latex": r"\documentclass{standalone}\usepackage{tikz}\begin{document}\begin{tikzpicture}"
+        r"\draw (10.5,20.5) -- (30.5,1.5); \node at (1,2) {one two six ten and all};\end{tikzpicture}\end{document}",
+    }
+    for language, code in codes.items():
+        for kind in errors.KINDS:
+            programs = errors.programs(kind, code, language)
+            assert programs and len(set(programs)) == errors.LEVELS, (language, kind)
+            if kind == "text":
+                wrong = [sum(a != b for a, b in zip(code, program, strict=True)) for program in programs]
+                assert wrong == sorted(wrong) and 1 <= wrong[0] < wrong[-1]
+    assert errors.programs("text", "<svg/>", "svg") is None
 
 
 def test_rank_correlation_equals_scipys():

@@ -93,7 +93,7 @@ def test_virl_gradient_equals_one_forward_per_answer(qwen3_folder, samples, row_
     """However groups are packed, and with a group left out that has no advantage, the gradient is the plain one."""
     config = train_virl.Config(row_tokens=row_tokens, minibatches=minibatches)
     ours, theirs = sharpened(qwen3_folder), sharpened(qwen3_folder)
-    sums = train_virl.update(ours, two_processes.made_groups(ours, samples, flat_last=True), config, None)
+    sums = two_processes.update(ours, two_processes.made_groups(ours, samples, flat_last=True), config)
     groups = two_processes.made_groups(theirs, samples, flat_last=True)
     plain_update(theirs, groups, config)
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
@@ -101,10 +101,20 @@ def test_virl_gradient_equals_one_forward_per_answer(qwen3_folder, samples, row_
     assert sums["trained_tokens"] == sum(len(c.ids) for group in groups[:-1] for c in group.completions)
 
 
+@pytest.mark.parametrize(("count", "minibatches"), [(32, 1), (3, 1), (10, 2), (1, 4), (9, 4)])
+def test_waves_hold_every_group_once(count, minibatches):
+    config = train_virl.Config(minibatches=minibatches)
+    steps = train_virl.waves(list(range(count)), config, step=3)
+    assert len(steps) == min(count, minibatches) and all(1 <= len(parts) <= train_virl.WAVES for parts in steps)
+    assert all(part for parts in steps for part in parts)
+    order = [group for parts in steps for part in parts for group in part]
+    assert sorted(order) == list(range(count)) and (minibatches > 1 or order == list(range(count)))
+
+
 def test_kl_keeps_groups_without_advantage(qwen3_folder, samples):
     policy, reference = sharpened(qwen3_folder), sharpened(qwen3_folder)
     groups = two_processes.made_groups(policy, samples, flat_last=True)
-    sums = train_virl.update(policy, groups, train_virl.Config(kl=0.1), reference)
+    sums = two_processes.update(policy, groups, train_virl.Config(kl=0.1), reference)
     assert sums["kl"] == pytest.approx(0, abs=1e-3)
     assert sums["trained_tokens"] == sum(len(c.ids) for group in groups for c in group.completions)
 
@@ -171,6 +181,9 @@ def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
     rows = metrics(out)
     assert [row["step"] for row in rows] == [0, 1]
     assert all(row["mismatch"] < 1e-3 and row["zero_variance_groups"] <= 3 for row in rows)
+    for row in rows:  # whose numbers are rounded
+        waited = row["time/render_wait"] + row["time/reward"]
+        assert row["held_up"] == pytest.approx(waited / row["time/rollout"], rel=0.05, abs=1e-3)
     for name in ("curves.png", "samples.html", "config.json"):
         assert (out / name).stat().st_size > 500, name
     saved = json.loads((out / "config.json").read_text())

@@ -1,6 +1,7 @@
 """Run by test_train.py under torchrun: gradients of both stages, sharded over processes, written whole to a file."""
 
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,17 @@ def made_groups(policy, samples, flat_last=False):
             Completion(sample.id, i, row, rng.normal(-5.8, 0.5, len(row)).astype(np.float32), "", "eos")
             for i, row in enumerate(ids)
         ]
-        groups.append(Group(sample, policy.encode(sample), completions, [], [], rng.normal(size=4)))
+        groups.append(Group(sample, policy.encode(sample), completions, [], advantages=rng.normal(size=4)))
     if flat_last:
         groups[-1].advantages[:] = 0
     return groups
+
+
+def update(policy, groups, config, reference=None):
+    """The gradient of `groups` as one wave -> what train_virl.update logs."""
+    sums = defaultdict(float)
+    train_virl.update(policy, groups, train_virl.answer_tokens(groups), config, reference, sums)
+    return sums
 
 
 def sft_gradient(policy, samples) -> float:
@@ -42,7 +50,7 @@ def virl_gradient(policy, samples) -> float:
     number, processes = process_number()
     groups = made_groups(policy, samples, flat_last=True)
     share = groups if processes == 1 else groups[:-1] if number == 0 else groups[-1:]
-    sums = train_virl.update(policy, share, train_virl.Config(row_tokens=1), None)
+    sums = update(policy, share, train_virl.Config(row_tokens=1))
     return train_virl.training_metrics(sums)["loss"]
 
 

@@ -3,7 +3,8 @@
     python workers/draw.py --worker LANGUAGE SETTINGS     # never typed by hand
 
 A worker gets ready once (imports, fonts, browser), then answers one program after the other. Request on stdin: 8 bytes
-of length, then the program. Answer on stdout: `HEADER`, then raw RGB pixels or the text of an error.
+of length, then the program. Answer on stdout: `HEADER`, then raw RGB pixels or the text of an error. When
+the worker is ready for a request, the first one too, it says so by a `HEADER` of zeros.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ import sandbox  # noqa: E402
 
 LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
 RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
-MAX_ERROR = 2000  # characters of an error text
-HEADER = struct.Struct("<III")  # width, height, bytes that follow: RGB pixels, or if width is 0 an error text
+MAX_ERROR, MAX_PAGE = 2000, 8 << 20  # characters of an error text, bytes of a page
+# width, height, bytes that follow: RGB pixels, or if width is 0 an error text, or if besides height is PAGE a page
+HEADER, PAGE = struct.Struct("<III"), 2
 
 SAMPLES = {  # the smallest programs that show a language working
     "python": "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1.5))\nplt.bar([1, 2], [2, 3])\nplt.show()\n",
@@ -54,12 +56,42 @@ SAMPLES = {  # the smallest programs that show a language working
 }
 
 
+def kind_of(code: str, language: str) -> str:
+    """The kind of worker for a program: its language, or "molecule"."""
+    draws_molecules = language == "python" and re.search("rdkit|indigo", code)
+    return "molecule" if draws_molecules and not re.search("matplotlib|pyplot|pylab|seaborn|plotly", code) else language
+
+
 class ProgramError(Exception):
     """The program is at fault; the text goes back to the caller."""
 
 
 class ProgramTimeout(ProgramError):
     """It ran too long."""
+
+
+class BrowserPage(Exception):
+    """Not a picture yet: an html page, whose part of `width` x `height` px behind the margin a browser has to draw."""
+
+    MARGIN = 8  # px, what a browser gives a page's body
+
+    def __init__(self, width: int, height: int, html: bytes):
+        self.width, self.height, self.html = width, height, html
+
+    def answer(self) -> bytes:
+        payload = struct.pack("<II", self.width, self.height) + self.html
+        return HEADER.pack(0, PAGE, len(payload)) + payload
+
+    def crop(self, drawn):
+        """The page's Rendering, cut to the part that is meant."""
+        if image := drawn.image:
+            right, bottom = min(image.width, self.MARGIN + self.width), min(image.height, self.MARGIN + self.height)
+            drawn.image = image.crop((self.MARGIN, self.MARGIN, max(right, 9), max(bottom, 9)))
+        return drawn
+
+    @staticmethod
+    def of(payload: bytes) -> BrowserPage:
+        return BrowserPage(*struct.unpack_from("<II", payload.ljust(8, b"\0")), payload[8:])
 
 
 class ToolMissing(Exception):
@@ -105,7 +137,10 @@ def rasterize_pdf(pdf: bytes, max_pixels: int, dpi: int = 150) -> Image.Image:
     """First page through pdfium. A page of absurd size is an error, as its picture would be of no use."""
     import pypdfium2
 
-    page = pypdfium2.PdfDocument(pdf)[0]
+    try:
+        page = pypdfium2.PdfDocument(pdf)[0]
+    except (pypdfium2.PdfiumError, IndexError) as error:
+        raise ProgramError(f"the PDF has no page that can be drawn: {error}") from None
     width, height = page.get_size()  # points, 1/72 inch
     if not (1 <= width <= 7200 and 1 <= height <= 7200):
         raise ProgramError(f"the page measures {width / 72:.2f} x {height / 72:.2f} inches; 0.02 to 100 are allowed")
@@ -136,22 +171,39 @@ class Options:
     layers: sandbox.Layers
 
 
-def install_captures(max_pixels: int) -> dict[str, Image.Image]:
+def capture_pictures() -> dict[str, Image.Image]:
     """Patch every way to finish a picture, whatever file name or buffer it goes to; the source is not rewritten.
 
     Returns a dict that fills as the program runs, "saved" and "shown": the last picture of each. Molecule files are
     sent to the job's own folder, where `last_picture_file` finds them.
     """
+    captured: dict[str, Image.Image] = {}
+    original_save = Image.Image.save
+
+    def save(self, fp, *args, **kwargs) -> None:
+        captured["saved"] = self.copy()
+        if is_ours(fp):
+            original_save(self, fp, *args, **kwargs)
+
+    Image.Image.save = functools.wraps(original_save)(save)
+    Image.Image.show = lambda self, *_, **__: captured.update(shown=self.copy())
+    redirect_molecules()
+    return captured
+
+
+def is_ours(target: object) -> bool:
+    """A buffer, or a file in the job's folder: the program may want to read it."""
+    return not isinstance(target, (str, os.PathLike)) or not os.path.isabs(target)
+
+
+def capture_figures(captured: dict[str, Image.Image], max_pixels: int) -> None:
+    """The same for matplotlib's figures, whose pixels are taken as they are drawn."""
     from matplotlib import pyplot as plt
     from matplotlib import rcParams
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    captured: dict[str, Image.Image] = {}
-    original_savefig, original_save = Figure.savefig, Image.Image.save
-
-    def is_ours(target: object) -> bool:  # a buffer or a file in the job's folder: the program may want to read it
-        return not isinstance(target, (str, os.PathLike)) or not os.path.isabs(target)
+    original_savefig, original_save = Figure.savefig, getattr(Image.Image.save, "__wrapped__", Image.Image.save)
 
     def print_png(self, filename_or_obj, **_) -> None:
         FigureCanvasAgg.draw(self)
@@ -173,17 +225,9 @@ def install_captures(max_pixels: int) -> dict[str, Image.Image]:
         if saved is not None:
             captured["saved"] = saved
 
-    def save(self, fp, *args, **kwargs) -> None:
-        captured["saved"] = self.copy()
-        if is_ours(fp):
-            original_save(self, fp, *args, **kwargs)
-
-    FigureCanvasAgg.print_png, Figure.savefig, Image.Image.save = print_png, savefig, save
+    FigureCanvasAgg.print_png, Figure.savefig = print_png, savefig
     Figure.show = lambda self, *_, **__: show(self)
     plt.show = lambda *_, **__: show(plt.gcf()) if plt.get_fignums() else None
-    Image.Image.show = lambda self, *_, **__: captured.update(shown=self.copy())
-    redirect_molecules()
-    return captured
 
 
 def redirect_molecules() -> None:
@@ -201,6 +245,25 @@ def redirect_molecules() -> None:
 
         render_to_file = IndigoRenderer.renderToFile
         IndigoRenderer.renderToFile = lambda self, item, path: render_to_file(self, item, Path(path).name)
+
+
+def capture_plotly(captured: dict) -> None:
+    """A plotly figure that is shown or written becomes a page with plotly.js in it: its Python half cannot draw."""
+    import plotly.io
+    from plotly.basedatatypes import BaseFigure
+
+    def keep(figure, *_, **__) -> None:
+        figure = figure if isinstance(figure, BaseFigure) else BaseFigure(figure)
+        width, height = figure.layout.width or 700, figure.layout.height or 500  # px, plotly's own defaults for files
+        size = {"default_width": f"{width}px", "default_height": f"{height}px"}
+        done = "document.documentElement.removeAttribute('data-drawing')"  # plotly draws in steps
+        html = figure.to_html(config={"staticPlot": True}, post_script=done, **size)
+        html = html.replace("<html>", "<html data-drawing>", 1).encode(errors="replace")
+        captured["page"] = BrowserPage(int(width), int(height), html)
+
+    for name in ("show", "write_image", "write_html"):
+        setattr(BaseFigure, name, keep)
+        setattr(plotly.io, name, keep)
 
 
 def last_picture_file(options: Options) -> Image.Image | None:
@@ -228,7 +291,6 @@ def own_traceback(error: BaseException, code: str) -> str:
 def run_program(code: str, captured: dict[str, Image.Image], options: Options) -> Image.Image:
     """Run untrusted python in this (forked, confined) process; return what it drew, or raise ProgramError."""
     import numpy as np
-    from matplotlib import pyplot as plt
 
     random.seed(0)  # unseeded, `random` differs in each fork and numpy's state with the server
     np.random.seed(0)
@@ -237,7 +299,10 @@ def run_program(code: str, captured: dict[str, Image.Image], options: Options) -
     sys.modules["__main__"], sys.argv = main, ["program.py"]
     failure = None
     try:
-        exec(compile(code, "program.py", "exec"), main.__dict__)
+        if "plotly" in code:
+            with contextlib.suppress(ImportError):  # then the program fails by itself
+                capture_plotly(captured)
+        exec(compile(code, "program.py", "exec", dont_inherit=True), main.__dict__)
     except SystemExit as ended:
         failure = None if ended.code in (None, 0) else f"sys.exit({ended.code!r})"
     except BaseException as error:
@@ -245,12 +310,15 @@ def run_program(code: str, captured: dict[str, Image.Image], options: Options) -
     for how in ("saved", "shown"):  # a picture that was finished stays finished, whatever came later
         if how in captured:
             return captured[how]
-    if failure is None and plt.get_fignums():
+    if "page" in captured:
+        raise captured["page"]
+    plt = sys.modules.get("matplotlib.pyplot")
+    if failure is None and plt and plt.get_fignums():
         plt.show()
         return captured["shown"]
     try:
         image = last_picture_file(options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a decoder makes of it
         raise ProgramError(f"the picture file it left cannot be read: {error}") from None
     if image is None:
         raise ProgramError(failure or "the program ended without drawing a figure")
@@ -267,50 +335,95 @@ def enter_job(options: Options, readable: list[str], folder: str, pipe: int) -> 
     sandbox.confine(options.layers, readable, [folder, "/dev/null"])
 
 
-def python_renderer(options: Options) -> Callable[[str], bytes]:
-    """A fork server: everything heavy is imported once, each program runs in its own fork, alone."""
-    for name in ("matplotlib.pyplot", "matplotlib.dates", "matplotlib.gridspec", "mpl_toolkits.mplot3d"):
-        importlib.import_module(name)
-    for name in ("rdkit.Chem.Draw.rdMolDraw2D", "rdkit.Chem.AllChem", "indigo.renderer", "pyvips", "pypdfium2"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+def warm_up_figures() -> None:
+    for name in ("pyplot", "dates", "gridspec"):
+        importlib.import_module(f"matplotlib.{name}")
+    for name in ("mplot3d", "axes_grid1"):
+        importlib.import_module(f"mpl_toolkits.{name}")
     import matplotlib.pyplot as plt
 
     plt.figure().suptitle("$x$")  # loads the fonts and the parser of formulas
     plt.plot([1]), plt.savefig(io.BytesIO()), plt.close("all")
-    captured = install_captures(options.max_pixels)
+
+
+def python_renderer(options: Options, figures: bool = True) -> Callable[[str], bytes]:
+    """A fork server: everything heavy is imported once, each program runs in its own fork, alone. The less is mapped,
+    the faster is a fork: programs that only draw a molecule get a server without matplotlib's `figures`."""
+    importlib.import_module("numpy.random")  # numpy loads its parts when first used: 7 ms in each fork
+    for name in ("rdkit.Chem.Draw.rdMolDraw2D", "rdkit.Chem.AllChem", "indigo.renderer", "pyvips", "pypdfium2"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    if figures:
+        warm_up_figures()
+    captured = capture_pictures()
+    if figures:
+        capture_figures(captured, options.max_pixels)
     readable = [*sandbox.system_paths(), *RANDOM_DEVICES]
     sys.path.pop(0)  # the project's own folder is nothing for programs
     sandbox.hide_memory()
     gc.collect()
     gc.freeze()
+    folders: list[str] = []  # of jobs that are over
 
     def render(code: str) -> bytes:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            read_end, write_end = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    enter_job(options, readable, folder, write_end)
-                    with open(3, "wb") as out:
-                        out.write(answer_of(lambda: run_program(code, captured, options), options))
-                finally:
-                    os._exit(0)
-            os.close(write_end)
+        folders.append(tempfile.mkdtemp())
+        read_end, write_end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
             try:
-                answer = read_bytes(read_end, HEADER.size + 3 * options.max_pixels, time.monotonic() + options.timeout)
-            except TimeoutError:
-                raise ProgramError(f"timeout: the program ran longer than {options.timeout:g} s") from None
+                enter_job(options, readable, folders[-1], write_end)
+                with open(3, "wb") as out:
+                    out.write(answer_of(lambda: run_program(code, captured, options), options))
             finally:
-                os.close(read_end)
-                os.kill(pid, signal.SIGKILL)
-                status = os.waitpid(pid, 0)[1]
-        if len(answer) < HEADER.size or len(answer) != HEADER.size + HEADER.unpack_from(answer)[2]:
-            died = f" (signal {signal.Signals(os.WTERMSIG(status)).name})" if os.WIFSIGNALED(status) else ""
+                os._exit(0)
+        os.close(write_end)
+        try:
+            answer = read_bytes(read_end, HEADER.size + 3 * options.max_pixels, time.monotonic() + options.timeout)
+        except TimeoutError:
+            raise ProgramError(f"timeout: the program ran longer than {options.timeout:g} s") from None
+        finally:
+            os.close(read_end)
+            os.kill(pid, signal.SIGKILL)
+            status = os.waitpid(pid, 0)[1]
+        header = HEADER.unpack_from(answer.ljust(HEADER.size, b"\0"))
+        if len(answer) >= HEADER.size and not is_sound(*header, options.max_pixels):
+            raise ProgramError("the program answered nonsense in place of a picture")
+        if len(answer) != HEADER.size + header[2]:
+            died = f" ({signal.strsignal(os.WTERMSIG(status))})" if os.WIFSIGNALED(status) else ""
             raise ProgramError(f"the program's process ended before a picture was finished{died}")
         return answer
 
+    def tidy() -> None:
+        while folders:
+            remove_folder(folders.pop())
+
+    render.tidy = tidy
     return render
+
+
+def is_sound(width: int, height: int, size: int, max_pixels: int) -> bool:
+    """Whether a HEADER may be true: of a picture, neither empty nor too large, of an error's text, or of a page."""
+    if not width:
+        return 0 < size <= (MAX_PAGE if height == PAGE else 8 * MAX_ERROR)
+    return 0 < width * height <= max_pixels and size == 3 * width * height
+
+
+def remove_folder(path: str) -> None:
+    """Delete a folder, however deep, and whatever a program forbade in it: what is below moves up beside it first."""
+    count, pending = 0, [path]
+    while pending:
+        folder = pending.pop()
+        with contextlib.suppress(OSError):
+            os.chmod(folder, 0o700)
+            for entry in list(os.scandir(folder)):
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    continue
+                count += 1
+                os.chmod(entry.path, 0o700)
+                os.rename(entry.path, f"{path}-{count}")
+                pending.append(f"{path}-{count}")
+            os.rmdir(folder)
 
 
 def read_bytes(fd: int, size: int, deadline: float) -> bytes:
@@ -393,7 +506,7 @@ def tex_format(name: str, folder: str) -> str:
         packages = PACKAGES[name].replace("\\usepackage", "\\RequirePackage") + "\\dump\n"
         Path(folder, f"{name}.tex").write_text(packages)
         command = ["pdflatex", "-ini", "-interaction=batchmode", f"&{tex_format('', folder)}", f"{name}.tex"]
-        subprocess.run(command, cwd=folder, timeout=60)
+        subprocess.run(command, cwd=folder, timeout=60, check=True)
         packed = Path(folder, f"{name}.fmt")
     else:
         find = ["kpsewhich", "-engine=pdftex", "pdflatex.fmt"]
@@ -404,6 +517,17 @@ def tex_format(name: str, folder: str) -> str:
     unpacked = Path(folder, f"{name or 'stock'}.fmt")
     unpacked.write_bytes(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
     return str(unpacked.with_suffix(""))
+
+
+def font_makers() -> str:
+    """A folder of the programs by which TeX makes missing fonts, once per worker. Without the setting they would make
+    them from files that a document wrote beside itself, for all documents that follow."""
+    folder, nothing = tempfile.mkdtemp(), tempfile.mkdtemp()
+    for name in ("mktexpk", "mktextfm", "mktexmf"):
+        if program := shutil.which(name):
+            Path(folder, name).write_text(f'#!/bin/sh\nKPSE_DOT={nothing} exec {program} "$@"\n')
+            Path(folder, name).chmod(0o755)
+    return folder
 
 
 def latex_renderer(options: Options) -> Callable[[str], bytes]:
@@ -419,9 +543,10 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
     import pypdfium2  # noqa: F401  (warm)
 
     arguments = ["-no-shell-escape", "-halt-on-error", "-interaction=batchmode", "-jobname=program"]
-    arguments.append(PLAIN_PAGE + r"\input{program.tex}")
+    arguments.append(PLAIN_PAGE + r"\pdfsetrandomseed 0 \input{program.tex}")
     environment = os.environ | {"openin_any": "p", "openout_any": "p", "max_print_line": "1000"}
     environment |= {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
+    environment["PATH"] = f"{font_makers()}:{environment['PATH']}"
 
     def typeset(code: str, format: str, deadline: float) -> bytes:
         """The PDF file. Raises ProgramError."""
@@ -429,7 +554,9 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
             source, log, pdf = (Path(folder, f"program.{suffix}") for suffix in ("tex", "log", "pdf"))
             source.write_text(latex_document(code))
             command = ["pdflatex", f"-fmt={format}", *arguments]
-            process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)  # stdio is null
+            process = subprocess.Popen(  # its standard streams are null
+                command, cwd=folder, env=environment, start_new_session=True, preexec_fn=sandbox.die_with_parent
+            )
             try:
                 status = process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -473,7 +600,7 @@ def latex_errors(log: str, status: int) -> str:
 PAGE_WIDTH, MAX_SIDE = 1280, 8192  # px
 CHROMIUM_FLAGS = ["--disable-gpu", "--disable-quic", "--disable-sync", "--disable-background-networking"]
 CHROMIUM_FLAGS += ["--disable-component-update", "--no-first-run", "--hide-scrollbars", "--force-color-profile=srgb"]
-CHROMIUM_FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND"]
+CHROMIUM_FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND", "--block-new-web-contents"]
 MERMAID_OPTIONS = dict(startOnLoad=False, securityLevel="strict", deterministicIds=True, suppressErrorRendering=True)
 # A clock that starts at a fixed date and seeded randomness: the same page gives the same picture.
 SAME_EVERY_TIME = """(() => {
@@ -494,19 +621,24 @@ SAME_EVERY_TIME = """(() => {
     if (self === top) {  // what the page before may have left behind
         name = "";
         sessionStorage.clear();
+        [outerWidth, outerHeight] = [innerWidth, innerHeight];  // a young browser does not know them yet
     }
 })()"""
 # Loaded, fonts there, animations at their end (endless ones at their start, as Playwright has it), no blinking caret.
-HEIGHT_WHEN_LOADED = """async () => {
-    if (document.readyState != "complete") await new Promise(done => addEventListener("load", done));
-    await document.fonts.ready;
-    for (const animation of document.getAnimations()) {
+# Runs in a world of its own, where what the page redefined is not seen; elements may be named like properties, though.
+HEIGHT_WHEN_LOADED = """(async () => {
+    const get = name => Reflect.get(Document.prototype, name, document);
+    const loaded = done => EventTarget.prototype.addEventListener.call(window, "load", done);
+    if (get("readyState") != "complete") await new Promise(loaded);
+    await get("fonts").ready;
+    while (get("documentElement")?.hasAttribute("data-drawing")) await new Promise(requestAnimationFrame);
+    for (const animation of Document.prototype.getAnimations.call(document)) {
         if (animation.effect?.getComputedTiming().endTime === Infinity) animation.cancel();
         else try { animation.finish(); } catch {}
     }
-    document.activeElement?.blur?.();
-    return Math.max(innerHeight, document.documentElement.scrollHeight);
-}"""
+    try { get("activeElement").blur(); } catch {}
+    return Math.max(innerHeight, get("documentElement")?.scrollHeight ?? 0);
+})()"""
 DRAW_MERMAID = """async code => {
     reseed();
     const { svg } = await mermaid.render("diagram", code);
@@ -537,6 +669,16 @@ def mermaid_script() -> Path | None:
     return next((path for path in ([Path(named)] if named else []) + places if path.is_file()), None)
 
 
+def memory_below() -> int:
+    """Bytes that the processes below this one hold for themselves alone."""
+    pages = 0
+    for pid in sandbox.descendants(os.getpid()):
+        with contextlib.suppress(OSError, ValueError):  # ended meanwhile
+            _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+            pages += int(resident) - int(shared)
+    return pages * resource.getpagesize()
+
+
 class Browser:
     """One Chromium, and in it one page that goes from document to document; a fresh browser context for each would take
     longer than most pages. The page is left, and its origin's storage emptied, as soon as the picture is taken."""
@@ -546,7 +688,7 @@ class Browser:
     def __init__(self, options: Options):
         from playwright.sync_api import Error, sync_playwright
 
-        self.options, self.error, self.documents = options, Error, []
+        self.options, self.error, self.documents, self.used = options, Error, [], False
         confine_worker(options, children=True, sockets=(socket.AF_UNIX, socket.AF_NETLINK))
         chromium = sync_playwright().start().chromium
         program = chromium_path() or chromium.executable_path
@@ -557,23 +699,26 @@ class Browser:
             browser = chromium.launch(executable_path=program, args=CHROMIUM_FLAGS, timeout=30_000)
         except Error as error:
             raise OSError(f"Chromium does not start: {error.message.splitlines()[0]}") from None
-        context = browser.new_context(viewport={"width": PAGE_WIDTH, "height": 720}, service_workers="block")
+        viewport = {"width": PAGE_WIDTH, "height": 720}
+        context = browser.new_context(viewport=viewport, service_workers="block", accept_downloads=False)
         context.set_default_timeout(1000 * options.timeout)
         context.add_init_script(SAME_EVERY_TIME)
         context.route("**/*", self.serve)
         self.page = context.new_page()
+        self.memory = memory_below()
         self.devtools = context.new_cdp_session(self.page)
         context.on("page", lambda popup: popup.close())
         self.page.on("dialog", lambda d: d.accept() if d.type == "beforeunload" else d.dismiss())
 
     def serve(self, route) -> None:
-        """The first request is for the document; no other is answered."""
-        if self.documents:
-            route.fulfill(body=self.documents.pop(), content_type="text/html; charset=utf-8")
-        elif route.request.is_navigation_request():
-            route.fulfill(status=204)  # "no content": the page stays where it is
-        else:
-            route.abort()
+        """The page itself gets its document; no other request is answered."""
+        with contextlib.suppress(self.error):  # a pop-up or frame that is gone
+            if not route.request.is_navigation_request():
+                route.abort()
+            elif self.documents and route.request.frame == self.page.main_frame:
+                route.fulfill(body=self.documents.pop(), content_type="text/html; charset=utf-8")
+            else:
+                route.fulfill(status=204)  # "no content": the page stays where it is
 
     def open(self, html: str) -> None:
         self.documents[:] = [html]
@@ -584,10 +729,27 @@ class Browser:
         self.documents.clear()
         try:
             self.page.goto("about:blank", timeout=1000)
+            self.devtools.send("Page.resetNavigationHistory")
+            self.devtools.send("Network.clearBrowserCookies")  # those for the whole domain are not the origin's
             self.devtools.send("Storage.clearDataForOrigin", {"origin": self.ADDRESS[:-1], "storageTypes": "all"})
         except self.error:
-            sandbox.kill_below(os.getpid())
-            os._exit(1)
+            self.end()
+        if memory_below() > self.memory + (self.options.memory_mb << 18):  # garbage that would slow the next page down
+            self.end()
+
+    def end(self) -> None:
+        """End this worker; a job that was not answered gets another."""
+        sandbox.kill_below(os.getpid())
+        os._exit(1)
+
+    def height(self) -> int:
+        frame = self.devtools.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
+        world = self.devtools.send("Page.createIsolatedWorld", {"frameId": frame})["executionContextId"]
+        how = {"contextId": world, "awaitPromise": True, "returnByValue": True}
+        answer = self.devtools.send("Runtime.evaluate", {"expression": HEIGHT_WHEN_LOADED, **how})
+        if "exceptionDetails" in answer:
+            raise ProgramError(f"the page cannot be measured: {answer['exceptionDetails']['text']}")
+        return int(answer["result"]["value"])
 
     def screenshot(self, width: int, height: int) -> Image.Image:
         clip = {
@@ -602,9 +764,14 @@ class Browser:
 
     def answer(self, draw: Callable[[], Image.Image]) -> bytes:
         try:
-            return answer_of(draw, self.options)
+            answer = answer_of(draw, self.options, (self.error,))
         except self.error as error:
-            return error_answer(f"browser: {error.message.split('Call log')[0].strip()}")
+            lost = re.search("crashed|closed|interrupted", error.message)
+            if lost and self.used:  # this may be the doing of the page before
+                self.end()
+            answer = error_answer(f"browser: {error.message.split('Call log')[0].strip()}")
+        self.used = True
+        return answer
 
 
 def html_renderer(options: Options) -> Callable[[str], bytes]:
@@ -613,7 +780,7 @@ def html_renderer(options: Options) -> Callable[[str], bytes]:
 
     def draw(code: str) -> Image.Image:
         browser.open(code)
-        return browser.screenshot(PAGE_WIDTH, browser.page.evaluate(HEIGHT_WHEN_LOADED))
+        return browser.screenshot(PAGE_WIDTH, browser.height())
 
     def render(code: str) -> bytes:
         return browser.answer(lambda: draw(code))
@@ -637,16 +804,22 @@ def mermaid_renderer(options: Options) -> Callable[[str], bytes]:
 # ---- the loop --------------------------------------------------------------------------------------------------------
 
 
-def answer_of(draw: Callable[[], Image.Image], options: Options) -> bytes:
-    """The bytes that go back for what `draw` returns or raises."""
+def answer_of(draw: Callable[[], Image.Image], options: Options, passing: tuple[type, ...] = ()) -> bytes:
+    """The bytes that go back for what `draw` returns or raises, but for exceptions of the types `passing`."""
     try:
         image = to_rgb(draw(), options.max_pixels)
+    except BrowserPage as page:
+        return page.answer()
     except ProgramError as error:
         return error_answer(str(error))
     except MemoryError:
         return error_answer("MemoryError: the picture needs more memory than a program may have")
-    except (OSError, ValueError) as error:
+    except passing:
+        raise
+    except Exception as error:  # untrusted input meets large libraries here
         return error_answer(f"{type(error).__name__}: {error}")
+    if 0 in image.size:
+        return error_answer(f"the picture is empty: {image.width} x {image.height} px")
     return HEADER.pack(image.width, image.height, 3 * image.width * image.height) + image.tobytes()
 
 
@@ -657,7 +830,13 @@ def error_answer(text: str, final: bool = False) -> bytes:
     return HEADER.pack(0, int(final), len(payload)) + payload
 
 
-def work(language: str, settings: str) -> None:
+def printable(text: bytes) -> str:
+    """The text of an error as a caller may show it: it came from a program, and must not steer a terminal."""
+    shown = text.decode(errors="replace")[: MAX_ERROR + 7]
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in shown).strip() or "failed"
+
+
+def work(kind: str, settings: str) -> None:
     """A worker's life: get ready, then answer one request after the other until the caller is gone."""
     sandbox.die_with_parent()
     with contextlib.suppress(OSError):
@@ -667,19 +846,22 @@ def work(language: str, settings: str) -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0), os.dup2(nothing, 1)  # what libraries print must not get into the answers
-    renderers = (python_renderer, svg_renderer, html_renderer, latex_renderer, mermaid_renderer)
+    molecule_renderer = functools.partial(python_renderer, figures=False)
+    renderers = (python_renderer, svg_renderer, html_renderer, latex_renderer, mermaid_renderer, molecule_renderer)
     try:
-        render = dict(zip(LANGUAGES, renderers, strict=True))[language](options)
+        render = dict(zip([*LANGUAGES, "molecule"], renderers, strict=True))[kind](options)
     except ImportError as error:
         ready = error_answer(f"the Python package {error.name} is missing: pip install -r requirements.txt", final=True)
     except (ToolMissing, OSError) as error:
         ready = error_answer(str(error), final=isinstance(error, ToolMissing))
     else:
         ready, tidy = HEADER.pack(0, 0, 0), getattr(render, "tidy", lambda: None)
-    answers.write(ready)
-    answers.flush()
-    while size := requests.read(8):
-        code = requests.read(struct.unpack("<Q", size)[0]).decode()
+    while True:  # "ready" is said before each request, so that nobody's time is spent on tidying up after another
+        answers.write(ready)
+        answers.flush()
+        if not (size := requests.read(8)):
+            break
+        code = requests.read(struct.unpack("<Q", size)[0]).decode("utf-8-sig")
         try:
             answer = render(code)
         except ProgramError as error:
