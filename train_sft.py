@@ -16,7 +16,6 @@ Departures from the paper: its SFT ran in ms-swift with unpublished settings; it
 model, ours come from mutations (or from the data set where it has them).
 """
 
-import dataclasses
 import json
 import math
 import sys
@@ -34,7 +33,6 @@ import tyro
 from tqdm import tqdm
 
 import data
-import eval as evaluation
 from data import Sample
 from model import (
     Policy,
@@ -49,14 +47,39 @@ from model import (
     whole,
 )
 from render import Renderer
+from report.run import Run
 
 
 @dataclass
-class Config:
+class Training:
+    """What the configurations of both stages share."""
+
     model: str = ""
-    """Hugging Face folder or hub name to start from."""
+    """Hugging Face folder or hub name to start from; for ViRL usually an SFT checkpoint."""
     data: str = ""
-    """What data.load reads: a parquet file, a jsonl file, a folder with a manifest."""
+    """What data.load reads: a parquet file, a jsonl file, a folder with a manifest. ViRL uses no code that is in it."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: matrices of the layers by Muon, the rest by AdamW; for training from scratch."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    grad_clip: float = 1.0
+    """Largest gradient norm."""
+    gradient_checkpointing: bool = False
+    """Compute each layer twice instead of keeping its activations."""
+    freeze_vision: bool = False
+    """Leave the vision tower as it is."""
+    log_to: Literal["files", "tensorboard", "wandb"] = "files"
+    """Where metrics go besides metrics.jsonl; the other two have to be installed."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    seed: int = 0
+    """Seed of the order, the sampling, the refinement tasks and everything else."""
+    resume: bool = False
+    """Go on from the newest checkpoint in `out`, with the configuration saved there."""
+
+
+@dataclass
+class Config(Training):
     out: str = "runs/sft"
     """Folder of the run."""
     steps: int = 1000
@@ -69,30 +92,12 @@ class Config:
     """Pairs with more tokens than this are left out, and counted."""
     refine: float = 0.15
     """Share of the pairs turned into refinement tasks."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: matrices of the layers by Muon, the rest by AdamW; for training from scratch."""
     lr: float = 1e-5
     """Peak learning rate."""
     warmup: int = 20
     """Steps of linear warm-up, before a cosine down to a tenth."""
-    weight_decay: float = 0.01
-    """AdamW's weight decay."""
-    grad_clip: float = 1.0
-    """Largest gradient norm."""
-    gradient_checkpointing: bool = False
-    """Compute each layer twice instead of keeping its activations."""
-    freeze_vision: bool = False
-    """Leave the vision tower as it is."""
     save_every: int = 200
     """Steps between checkpoints; one is always written at the end."""
-    log_to: Literal["files", "tensorboard", "wandb"] = "files"
-    """Where metrics go besides metrics.jsonl; the other two have to be installed."""
-    device: str = "cpu"
-    """cpu or cuda."""
-    seed: int = 0
-    """Seed of the order, the refinement tasks and everything else."""
-    resume: bool = False
-    """Go on from the newest checkpoint in `out`, with the configuration saved there."""
 
 
 PRESETS = {
@@ -110,51 +115,6 @@ PRESETS = {
 
 # ---------------------------------------------------------------------------------------------------------------------
 # what both stages share: a run's folder, the learning rate, the optimizer
-
-
-class Run:
-    """runs/NAME: config.json, metrics.jsonl (one JSON object per step), curves.png, samples.html, checkpoints/.
-    Of several processes the first one writes."""
-
-    def __init__(self, config):
-        self.folder, self.log_to, self.writer = Path(config.out), config.log_to, None
-        self.metrics_path, self.writes = self.folder / "metrics.jsonl", process_number()[0] == 0
-        if not self.writes:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-        if config.log_to == "tensorboard":
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(self.folder)
-        elif config.log_to == "wandb":
-            import wandb
-
-            self.writer = wandb.init(project="nanovinci", name=self.folder.name, config=dataclasses.asdict(config))
-
-    def start_at(self, step: int) -> None:
-        """Forget metrics of steps that are about to be taken again."""
-        if not self.writes:
-            return
-        rows = self.metrics_path.read_text().splitlines() if self.metrics_path.exists() and step else []
-        kept = [row for row in rows if json.loads(row)["step"] < step]
-        self.metrics_path.write_text("".join(row + "\n" for row in kept))
-
-    def log(self, metrics: dict) -> None:
-        if not self.writes:
-            return
-        metrics = {key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()}
-        with self.metrics_path.open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
-        if self.log_to == "tensorboard":
-            for key, value in metrics.items():
-                self.writer.add_scalar(key, value, metrics["step"])
-        elif self.log_to == "wandb":
-            self.writer.log(metrics, step=metrics["step"])
-
-    def plot(self) -> None:
-        if self.writes:
-            evaluation.plot_curves(self.metrics_path, self.folder / "curves.png")
 
 
 def parse_config(presets: dict, argv: Sequence[str] | None = None):

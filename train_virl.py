@@ -35,17 +35,14 @@ import eval as evaluation
 from data import Sample
 from model import Policy, from_all, join_processes, latest_checkpoint, pack, process_number, save_checkpoint
 from render import Renderer, Rendering
+from report.run import Run
 from reward import Reward, Score, alignment
 from rollout import Completion, generate
-from train_sft import Run, autocast, load_trainer, optimizer_step, parse_config, progress_bar, split_rows, timer
+from train_sft import Training, autocast, load_trainer, optimizer_step, parse_config, progress_bar, split_rows, timer
 
 
 @dataclass
-class Config:
-    model: str = ""
-    """Hugging Face folder or hub name to start from, usually an SFT checkpoint."""
-    data: str = ""
-    """Target pictures: what data.load reads. The reference code in it, if any, is not used."""
+class Config(Training):
     out: str = "runs/virl"
     """Folder of the run."""
     steps: int = 164
@@ -62,16 +59,10 @@ class Config:
     """Sampling temperature; the loss uses the same one."""
     slots: int = 256
     """Samples that decode together."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: matrices of the layers by Muon, the rest by AdamW; for training from scratch."""
     lr: float = 1e-6
     """Learning rate, constant after the warm-up."""
     warmup: int = 0
     """Steps of linear warm-up."""
-    weight_decay: float = 0.01
-    """AdamW's weight decay."""
-    grad_clip: float = 1.0
-    """Largest gradient norm."""
     minibatches: int = 1
     """Optimizer steps per rollout."""
     clip_low: float = 0.2
@@ -92,10 +83,6 @@ class Config:
     """Share of the reward for answering with a code block in the asked-for language."""
     row_tokens: int = 32768
     """Tokens of one packed row; larger groups get a row of their own."""
-    gradient_checkpointing: bool = False
-    """Compute each layer twice instead of keeping its activations."""
-    freeze_vision: bool = False
-    """Leave the vision tower as it is."""
     render_workers: int | None = None
     """Renderer processes; as many as cores by default."""
     render_timeout: float = 10.0
@@ -106,14 +93,6 @@ class Config:
     """Run generated programs even where this machine cannot sandbox them."""
     save_every: int = 20
     """Steps between checkpoints and samples.html; both are always written at the end."""
-    log_to: Literal["files", "tensorboard", "wandb"] = "files"
-    """Where metrics go besides metrics.jsonl; the other two have to be installed."""
-    device: str = "cpu"
-    """cpu or cuda."""
-    seed: int = 0
-    """Seed of order and sampling."""
-    resume: bool = False
-    """Go on from the newest checkpoint in `out`, with the configuration saved there."""
 
 
 WAVES = 4  # parts of an optimizer step that wait for their pictures one after the other

@@ -9,6 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import model  # noqa: E402
+from corpus import tiny  # noqa: E402
 
 SHAPES = {  # width, layers, query heads, key/value heads, head size, MLP width, vocabulary
     "tiny": (160, 4, 8, 2, 32, 480, 1024),
@@ -21,8 +22,8 @@ SHAPES = {  # width, layers, query heads, key/value heads, head size, MLP width,
 def make_policy(shape: str, device: str, dtype: torch.dtype) -> model.Policy:
     """A Qwen3-VL of the given shape with random weights, made on the device; its vision tower is the tiny model's."""
     width, layers, heads, kv_heads, head, mlp, vocabulary = SHAPES[shape]
-    tokenizer = model.train_tokenizer(["Write code that draws this picture."] * 4, 320)
-    config = model.tiny_config("qwen3_vl", tokenizer, 160, layers)
+    tokenizer = tiny.train_tokenizer(["Write code that draws this picture."] * 4, 320)
+    config = tiny.tiny_config("qwen3_vl", tokenizer, 160, layers)
     config.vision_config.out_hidden_size = width
     sizes = dict(hidden_size=width, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head)
     sizes |= dict(intermediate_size=mlp, vocab_size=vocabulary, max_position_embeddings=65536)
