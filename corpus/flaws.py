@@ -1,12 +1,11 @@
 """Seeded flaws in a program, such as a model could have made: drafts to refine, errors to audit the reward with.
 
-mutate(code, language, rng)     # one to three flaws; the program still parses
+`mutate` puts one to three of them into a program, which still parses; `spans` finds where they can go.
 """
 
 import ast
 import re
 import xml.etree.ElementTree as ElementTree
-from collections import defaultdict
 
 import numpy as np
 
@@ -58,19 +57,17 @@ FLAWS = {
 }
 
 
-def flaw_spans(code: str, language: str) -> dict[str, list[tuple[int, int]]]:
-    """Where a flaw of each kind can go, as character spans; kinds without any are left out."""
-    unseen = [hit.span() for hit in re.finditer(UNSEEN[language], code)]
-    spans = defaultdict(list)
-    for kind, (region, pattern) in (FLAWS[language] | {"colour": ("", COLOUR)}).items():
-        places = [hit.span(hit.lastindex) for hit in re.finditer(region, code)] if region else [(0, len(code))]
-        for hit in (hit for start, end in places for hit in re.compile(pattern).finditer(code, start, end)):
-            if hit[0] and not any(start <= hit.start() < end for start, end in unseen):
-                spans[kind].append(hit.span())
-    return spans
+def spans(code: str, language: str, region: str, pattern: str, unseen: str | None = None) -> list[tuple[int, int]]:
+    """Where `pattern` is found inside the last group of `region` ("": anywhere), as character spans, region by region.
+    What nobody sees in that language is left out, and what `unseen` matches."""
+    hidden = f"{UNSEEN[language]}|{unseen}" if unseen else UNSEEN[language]
+    hidden = [hit.span() for hit in re.finditer(hidden, code)]
+    places = [hit.span(hit.lastindex) for hit in re.finditer(region, code)] if region else [(0, len(code))]
+    hits = (hit for start, end in places for hit in re.compile(pattern).finditer(code, start, end))
+    return [hit.span() for hit in hits if hit[0] and not any(start <= hit.start() < end for start, end in hidden)]
 
 
-def flaw(old: str, kind: str, rng: np.random.Generator) -> str:
+def _flaw(old: str, kind: str, rng: np.random.Generator) -> str:
     """What stands in the place of `old` in the flawed program."""
     if kind == "number":
         decimals, value = len(old.partition(".")[2]), float(old) * rng.choice([0.4, 0.6, 1.5, 2.0])
@@ -88,7 +85,7 @@ def flaw(old: str, kind: str, rng: np.random.Generator) -> str:
     return ""  # drop
 
 
-def well_formed(code: str, language: str) -> bool:
+def _well_formed(code: str, language: str) -> bool:
     try:
         if language == "python":
             ast.parse(code)
@@ -104,15 +101,16 @@ def mutate(code: str, language: str, rng: np.random.Generator) -> str:
 
     Python still parses and svg stays well-formed. Raises ValueError where nothing can be changed.
     """
-    if not well_formed(code, language):
+    if not _well_formed(code, language):
         raise ValueError(f"cannot mutate this {language} program: it does not parse")
     flawed = code
     for _ in range(rng.integers(1, 4)):
-        spans = flaw_spans(flawed, language)
-        for kind in rng.permutation(sorted(spans) * 4):  # some changes break the syntax: try others
-            start, end = spans[kind][rng.integers(len(spans[kind]))]
-            edited = flawed[:start] + flaw(flawed[start:end], kind, rng) + flawed[end:]
-            if edited not in (code, flawed) and well_formed(edited, language):
+        kinds = FLAWS[language] | {"colour": ("", COLOUR)}
+        places = {kind: found for kind, where in kinds.items() if (found := spans(flawed, language, *where))}
+        for kind in rng.permutation(sorted(places) * 4):  # some changes break the syntax: try others
+            start, end = places[kind][rng.integers(len(places[kind]))]
+            edited = flawed[:start] + _flaw(flawed[start:end], kind, rng) + flawed[end:]
+            if edited not in (code, flawed) and _well_formed(edited, language):
                 flawed = edited
                 break
     if flawed == code:

@@ -112,10 +112,7 @@ def squeeze(target: Image.Image, level: int) -> Image.Image:
 
 
 GRADED = {"shift": shift, "scale": scale, "colour": recolour, "missing": missing, "extra": extra, "squeeze": squeeze}
-
-
-EDITED = errors.KINDS
-KINDS = [*GRADED, *EDITED]
+KINDS = [*GRADED, *errors.KINDS]
 
 # ---- pictures that cheat ---------------------------------------------------------------------------------------------
 
@@ -163,13 +160,12 @@ class Findings:
 
 def examine(samples: Sequence[data.Sample], rewards: dict, renderer: Renderer) -> dict[str, list[Findings]]:
     """Findings of every reward (by its name) about every sample that has a picture and code."""
-    edited = [
-        {
-            k: [renderer.submit(code, s.language) for code in errors.programs(k, s.code, s.language) or ()]
-            for k in EDITED
-        }
-        for s in samples
-    ]
+
+    def drawn(sample: data.Sample, kind: str) -> list:
+        programs = errors.programs(kind, sample.code, sample.language) or []
+        return [renderer.submit(code, sample.language) for code in programs]
+
+    edited = [{kind: drawn(sample, kind) for kind in errors.KINDS} for sample in samples]
     by_domain, findings = defaultdict(list), defaultdict(list)
     for sample in samples:
         by_domain[sample.domain].append(sample)

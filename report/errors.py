@@ -12,7 +12,7 @@ import re
 
 import numpy as np
 
-from corpus.flaws import FLAWS, TEX_LABEL, UNSEEN, WORD
+from corpus.flaws import FLAWS, TEX_LABEL, WORD, spans
 
 LEVELS = 5
 SHARE = (0.1, 0.2, 0.4, 0.7, 1.0)  # of the words, or atoms, that are wrong
@@ -38,7 +38,7 @@ def _wrong(values):  # off by up to {size} of their range, each in a direction o
 COORDINATES = r"\(\s*-?\d+(?:\.\d+)?\s*[,:]\s*-?\d+(?:\.\d+)?\s*\)|\d+(?:\.\d+)?(?=\s*(?:cm|mm)\b)"
 LABELS = {language: kinds["label"] for language, kinds in FLAWS.items()}
 LABELS["latex"] = (rf"{TEX_LABEL}|\{{([^{{}}\\=]+)\}}\s*;", WORD)  # a node's text is the last thing of a path
-NUMBERS = {  # language -> (region, number), as in prompts.FLAWS
+NUMBERS = {  # language -> (region, number), as in corpus.flaws.FLAWS
     "svg": FLAWS["svg"]["number"],
     "html": FLAWS["html"]["number"],
     "latex": (rf"({COORDINATES})", r"\d+(?:\.\d+)?"),
@@ -50,15 +50,8 @@ def _seed(code: str) -> int:
     return int.from_bytes(hashlib.blake2b(code.encode(), digest_size=4).digest(), "big")
 
 
-def _spans(code: str, language: str, region: str, pattern: str, unseen: str) -> list[tuple[int, int]]:
-    """Where `pattern` is found inside `region`'s last group, in order, outside of what nobody sees."""
-    hidden = [hit.span() for hit in re.finditer(f"{UNSEEN[language]}|{unseen}", code)]
-    places = [hit.span(hit.lastindex) for hit in re.finditer(region, code)] if region else [(0, len(code))]
-    hits = {hit.span() for start, end in places for hit in re.compile(pattern).finditer(code, start, end)}
-    return sorted(span for span in hits if not any(start <= span[0] < end for start, end in hidden))
-
-
-def _replace(code: str, changes: dict[tuple[int, int], str]) -> str:
+def _replace(code, changes: dict):
+    """`code`, text or bytes, with what stands at each span of `changes` replaced."""
     for start, end in sorted(changes, reverse=True):
         code = code[:start] + changes[start, end] + code[end:]
     return code
@@ -67,34 +60,35 @@ def _replace(code: str, changes: dict[tuple[int, int], str]) -> str:
 def wrong_text(code: str, language: str, level: int) -> str | None:
     """10, 20, 40, 70, 100 % of the words of titles, labels and running text have their letters in another order, which
     leaves them as wide as before: nothing else moves."""
-    spans = _spans(code, language, *LABELS[language], unseen=r"\{[^{}\n]*\}" if language == "python" else r"$^")
-    spans = [(start, end) for start, end in spans if len(set(code[start:end])) > 1]
-    if len(spans) < LEVELS:
+    fields = r"\{[^{}\n]*\}" if language == "python" else None  # of an f-string
+    words = sorted(set(spans(code, language, *LABELS[language], unseen=fields)))
+    words = [(start, end) for start, end in words if len(set(code[start:end])) > 1]
+    if len(words) < LEVELS:
         return None
-    order = np.random.default_rng(_seed(code)).permutation(len(spans))
+    order = np.random.default_rng(_seed(code)).permutation(len(words))
     changes = {}
-    for k in order[: max(level, round(SHARE[level - 1] * len(spans)))]:
-        word = code[slice(*spans[k])]
-        changes[spans[k]] = word[::-1] if word[::-1] != word else word[1:] + word[0]
+    for k in order[: max(level, round(SHARE[level - 1] * len(words)))]:
+        word = code[slice(*words[k])]
+        changes[words[k]] = word[::-1] if word[::-1] != word else word[1:] + word[0]
     return _replace(code, changes)
 
 
 def wrong_data(code: str, language: str, level: int) -> str | None:
     """Numbers off by up to 1, 2, 4, 8, 16 %: a chart's values (of their range), coordinates, sizes. In a molecule, 10
-    to 100 % of the atoms are of another element of the same valence, in the same place."""
+    to 100 % of the atoms are of another element, in the same place."""
     if re.search(r"(?m)^\s*(?:from|import)\s+(?:rdkit|indigo)", code):
         return _wrong_atoms(code, level)
     if language == "python":
         return _wrong_values(code, level)
     if language not in NUMBERS:
         return None
-    spans = _spans(code, language, *NUMBERS[language], unseen=r"@media[^{]*")
-    signs = np.random.default_rng(_seed(code)).choice([-1, 1], len(spans)) if spans else []
+    numbers = sorted(set(spans(code, language, *NUMBERS[language], unseen=r"@media[^{]*")))
+    signs = np.random.default_rng(_seed(code)).choice([-1, 1], len(numbers)) if numbers else []
     changes = {}
-    for span, sign in zip(spans, signs, strict=True):
+    for span, sign in zip(numbers, signs, strict=True):
         old = code[slice(*span)]
         changes[span] = f"{float(old) * (1 + sign * NOISE[level - 1]):.4f}".rstrip("0").rstrip(".")
-    return _replace(code, changes) if spans else None
+    return _replace(code, changes) if numbers else None
 
 
 def _wrong_values(code: str, level: int) -> str | None:
@@ -112,9 +106,8 @@ def _wrong_values(code: str, level: int) -> str | None:
             span = lines[a.lineno - 1] + a.col_offset, lines[a.end_lineno - 1] + a.end_col_offset
             changes[span] = b"_wrong(" + text[slice(*span)] + b")"
     outer = {s: new for s, new in changes.items() if not any(o != s and o[0] <= s[0] and s[1] <= o[1] for o in changes)}
-    for start, end in sorted(outer, reverse=True):
-        text = text[:start] + outer[start, end] + text[end:]
-    return _after_docstring(text.decode(), WRONG_VALUES.format(size=NOISE[level - 1])) if outer else None
+    text = _replace(text, outer).decode()
+    return _after_docstring(text, WRONG_VALUES.format(size=NOISE[level - 1])) if outer else None
 
 
 def _after_docstring(code: str, lines: str) -> str:
@@ -163,8 +156,7 @@ def font_size(code: str, language: str, level: int) -> str | None:
         return re.sub(pattern, lambda hit: f"{hit[1]}{float(hit[2]) * factor:.2f}", text)
 
     if language == "svg":
-        code = larger(r"(font-size\s*[=:]\s*[\"']?)(\d+(?:\.\d+)?)", code) if "<text" in code else None
-        return code
+        return larger(r"(font-size\s*[=:]\s*[\"']?)(\d+(?:\.\d+)?)", code) if "<text" in code else None
     if language == "html":  # lengths in em and % follow the root
         style = f"<style>html {{ font-size: {100 * factor:.0f}% }}</style>"
         code = larger(r"(font-size\s*:\s*)(\d+(?:\.\d+)?)(?=px|pt)", code)

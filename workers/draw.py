@@ -171,6 +171,9 @@ class Options:
     layers: sandbox.Layers
 
 
+PILLOW_SAVE = Image.Image.save  # as it is before `capture_pictures`
+
+
 def capture_pictures() -> dict[str, Image.Image]:
     """Patch every way to finish a picture, whatever file name or buffer it goes to; the source is not rewritten.
 
@@ -178,14 +181,13 @@ def capture_pictures() -> dict[str, Image.Image]:
     sent to the job's own folder, where `last_picture_file` finds them.
     """
     captured: dict[str, Image.Image] = {}
-    original_save = Image.Image.save
 
     def save(self, fp, *args, **kwargs) -> None:
         captured["saved"] = self.copy()
         if is_ours(fp):
-            original_save(self, fp, *args, **kwargs)
+            PILLOW_SAVE(self, fp, *args, **kwargs)
 
-    Image.Image.save = functools.wraps(original_save)(save)
+    Image.Image.save = save
     Image.Image.show = lambda self, *_, **__: captured.update(shown=self.copy())
     redirect_molecules()
     return captured
@@ -203,13 +205,13 @@ def capture_figures(captured: dict[str, Image.Image], max_pixels: int) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    original_savefig, original_save = Figure.savefig, getattr(Image.Image.save, "__wrapped__", Image.Image.save)
+    original_savefig = Figure.savefig
 
     def print_png(self, filename_or_obj, **_) -> None:
         FigureCanvasAgg.draw(self)
         captured["saved"] = image = Image.frombytes("RGBA", self.get_width_height(), bytes(self.buffer_rgba()))
         if is_ours(filename_or_obj):
-            original_save(image, filename_or_obj, format="PNG", compress_level=0)
+            PILLOW_SAVE(image, filename_or_obj, format="PNG", compress_level=0)
 
     def savefig(self, fname, *_, dpi=None, **kwargs) -> None:
         width, height = self.get_size_inches()
