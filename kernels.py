@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -103,33 +102,21 @@ class KeyTable:
     page_size: int
 
     @cached_property
-    def by_page(self) -> SimpleNamespace:
-        """The same table seen from the pages, for the torch twin: it computes page by page, where they lie.
+    def bias(self) -> torch.Tensor:
+        """(items, 1, 1, columns in use * page size) NOTHING for places without a key, otherwise 0."""
+        columns = max(1, -(-int(self.lengths.max()) // self.page_size))
+        hidden = torch.arange(columns * self.page_size, device=self.pages.device) >= self.lengths[:, None]
+        return torch.zeros(hidden.shape, device=self.pages.device).masked_fill_(hidden, NOTHING)[:, None, None]
 
-        take    the pages: a slice of the pool (nothing is copied) where the pages in use lie close together
-        owner   (n,) the item of each page; source (n,) the number of its place in the table
-        column  (items * columns in use,) where in `take` the page in each place of the table is
-        bias    (B, 1, columns in use * page size) NOTHING for places without a key, otherwise 0
-        """
-        device, size = self.pages.device, self.page_size
-        table = self.pages[:, : -(-int(self.lengths.max()) // size)].long()  # (items, columns in use)
-        pages = table.unique()
-        low, high = int(pages[0]), int(pages[-1]) + 1
-        close = 2 * len(pages) > high - low
-        column = (table - low if close else torch.searchsorted(pages, table)).flatten()
-        has_keys = (self.lengths[:, None] > torch.arange(table.shape[1], device=device) * size).flatten()
-        used, unused = has_keys.nonzero()[:, 0], (~has_keys).nonzero()[:1, 0]
-        # pages without an item get the weights of an unused place, which are 0: that is where they may be read
-        source = torch.zeros(high - low if close else len(pages), dtype=torch.int64, device=device)
-        source += unused if len(unused) else 0
-        source[column[used]] = used
-        hidden = torch.arange(table.shape[1] * size, device=device) >= self.lengths[:, None]
-        bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, NOTHING).repeat_interleave(self.J, 0)
-        bias = bias if self.place is None else bias[self.place]
-        take = slice(low, high) if close else pages
-        return SimpleNamespace(
-            take=take, owner=source // table.shape[1], source=source, column=column, bias=bias[:, None]
-        )
+    def places(self, count: int, heads: int) -> torch.Tensor:
+        """(2, items, heads, columns in use), flattened: where the keys, then the values of each page and head are in a
+        pool of so many pages, seen as rows of one page and head. The same for every layer, so it is kept."""
+        if not hasattr(self, "_places"):
+            pages = self.pages[:, : self.bias.shape[-1] // self.page_size].long()  # (items, columns in use)
+            head = torch.arange(heads, device=pages.device)[:, None]
+            keys = pages[:, None] * heads + head
+            self._places = torch.stack([keys, keys + count * heads]).flatten()
+        return self._places
 
     @property
     def J(self) -> int:
@@ -158,40 +145,33 @@ def decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> t
     """
     if triton and q.is_cuda:
         return _triton_decode_attention(q, kv, prompts, own, scale)
-    q = q * scale
-    scores = torch.cat([_page_scores(q, kv, prompts), _page_scores(q, kv, own)], -1).float()  # (B, H, keys)
-    bias = torch.cat([prompts.by_page.bias, own.by_page.bias], -1)
-    weights = scores.add_(bias).softmax(-1).to(q.dtype)
-    keys = prompts.by_page.bias.shape[-1]
-    return _page_sums(weights[..., :keys], kv, prompts) + _page_sums(weights[..., keys:], kv, own)
+    parts = [_table_attention(q, kv, table, scale) for table in (prompts, own)]
+    return merge_attention(*(torch.stack(part, 2) for part in zip(*parts, strict=True)))
 
 
-def _page_scores(q, kv, table: KeyTable) -> torch.Tensor:
-    """q (B, H, D) against the keys of `table`, page by page -> (B, H, columns in use * page size)."""
-    H, D, C, J, pages = *q.shape[1:], kv.shape[2], table.J, table.by_page
+def _table_attention(q, kv, table: KeyTable, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every row asks the keys that `table` has for it: q (B, H, D) -> outputs (B, H, D), log-sum-exp (B, H)."""
+    (_, H, D), (_, count, C, size, _), J = q.shape, kv.shape, table.J
     asking = q if table.place is None else q.index_select(0, table.asked_by)
     asking = asking.view(-1, J, C, H // C, D).transpose(1, 2).flatten(2, 3)  # (items, C, J * H / C, D)
-    scores = asking.index_select(0, pages.owner) @ kv[0, pages.take].transpose(-1, -2)  # (n, C, J * H / C, page size)
-    scores = scores.index_select(0, pages.column).view(len(asking), -1, C, J, H // C, table.page_size)
-    scores = scores.permute(0, 3, 2, 4, 1, 5).reshape(-1, H, pages.bias.shape[-1])  # (items * J, H, keys)
-    return scores if table.place is None else scores.index_select(0, table.place)
+    keys = kv.view(-1, size * D).index_select(0, table.places(count, C)).view(2, len(asking), C, -1, D)
+    out, lse = _attention_and_lse(asking, *keys, table.bias.to(q.dtype), scale)
+    out = out.unflatten(2, (J, -1)).transpose(1, 2).reshape(-1, H, D)  # (items * J, H, D)
+    lse = lse.unflatten(2, (J, -1)).transpose(1, 2).reshape(-1, H)
+    return (out, lse) if table.place is None else (out.index_select(0, table.place), lse.index_select(0, table.place))
 
 
-def _page_sums(weights, kv, table: KeyTable) -> torch.Tensor:
-    """The values of `table` summed with weights (B, H, columns in use * page size), page by page -> (B, H, D)."""
-    H, C, J, pages = weights.shape[1], kv.shape[2], table.J, table.by_page
-    weights = weights if table.place is None else weights.index_select(0, table.asked_by)
-    weights = weights.view(-1, J, C, H // C, weights.shape[-1] // table.page_size, table.page_size)
-    items, weights = len(weights), weights.permute(0, 4, 2, 1, 3, 5).reshape(-1, C, J * H // C, table.page_size)
-    sums = weights.index_select(0, pages.source) @ kv[1, pages.take]  # (n, C, J * H / C, D)
-    sums = sums.index_select(0, pages.column).view(items, -1, C, J, H // C, kv.shape[-1]).sum(1)
-    sums = sums.transpose(1, 2).reshape(items * J, H, -1)
-    return sums if table.place is None else sums.index_select(0, table.place)
+def _attention_and_lse(q, k, v, bias, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain attention and its log-sum-exp. q (S, C, n, D), k and v (S, C, L, D), bias (S, 1, 1, L)."""
+    if q.device.type == "cpu":
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias, scale=scale)
+    scores = (q @ k.transpose(-1, -2)).float() * scale + bias
+    return scores.softmax(-1).to(q.dtype) @ v, scores.logsumexp(-1)
 
 
 def merge_attention(outs: torch.Tensor, lses: torch.Tensor) -> torch.Tensor:
     """Attention over disjoint parts of the keys -> attention over all of them: outs (B, H, parts, D), the parts'
-    log-sum-exp lses (B, H, parts) -> (B, H, D). The Triton path merges prompt and response (and their shares) so."""
+    log-sum-exp lses (B, H, parts) -> (B, H, D)."""
     return (outs * lses.softmax(-1)[..., None].to(outs.dtype)).sum(2)
 
 
@@ -289,6 +269,8 @@ def token_logprobs(hidden, weight, targets, temperature: float = 1.0, chunk: int
     hidden (T, width), weight (V, width), targets (T,) int64 -> (T,) float32 (float64 of float64), differentiable in
     hidden and weight. A chunk of 1,024 tokens and 152,000 words is 0.6 GB.
     """
+    if torch.is_autocast_enabled(hidden.device.type):  # here, so that the backward pass computes the same logits
+        hidden, weight = (x.to(torch.get_autocast_dtype(hidden.device.type)) for x in (hidden, weight))
     return _TokenLogprobs.apply(hidden, weight, targets, temperature, chunk)
 
 

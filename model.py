@@ -2,6 +2,7 @@
 
     python model.py create runs/tiny                      # a tiny Qwen3-VL with random weights, as an ordinary folder
     python model.py create runs/tiny25 --family qwen2_5_vl
+    python model.py --memory Qwen3-VL-8B --gpus 8         # what lives where in each phase, and what fits
 
 Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is one again. Two
 things are our own. M-RoPE positions are computed here and always passed explicitly: Hugging Face's defaults need an
@@ -18,6 +19,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,7 +32,8 @@ import transformers
 import tyro
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -190,11 +193,6 @@ def pack(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> PackedRow:
     )
 
 
-def pack_prompts(prompts: Sequence[Prompt]) -> PackedRow:
-    """A row of prompts alone, as the rollout's prefill wants it."""
-    return pack([(prompt, []) for prompt in prompts])
-
-
 def _packed_rows_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, blocks=None, **kwargs):
     """The attention function that Hugging Face's layers call. Extra arguments of the forward call also reach the vision
     tower, whose attention is not causal and stays theirs."""
@@ -318,22 +316,36 @@ class Policy(nn.Module):
         ).last_hidden_state[0]
         return token_logprobs(hidden.index_select(0, row.source), self.hf.lm_head.weight, row.targets, temperature)
 
-    def shard(self) -> "Policy":
-        """Spread weights, gradients and what optimizers keep over all processes (FSDP2: fp32 shards, bf16 compute on
-        GPUs). Gradients are averaged over processes."""
-        if process_number()[1] > 1:
-            compute = torch.bfloat16 if self.device.type == "cuda" else None
-            precision = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
-            for block in [*self.hf.model.visual.blocks, *self.hf.model.language_model.layers]:
-                fully_shard(block, mp_policy=precision)
-            fully_shard(self, mp_policy=precision)
-        return self
+    def shard(self, offload: bool = False) -> "Policy":
+        """Spread weights, gradients and what optimizers keep over the processes of a machine; every machine holds all
+        of them (FSDP2: fp32 shards, bf16 compute on GPUs). Gradients are averaged over all processes.
+
+        offload: weights wait in host memory until they are needed (`lent`).
+        """
+        processes, machines = process_number()[1], int(os.environ.get("GROUP_WORLD_SIZE", 1))
+        if processes == 1:
+            return self.cpu() if offload else self
+        gpu = self.device.type == "cuda"
+        shape, names = (machines, processes // machines), ("copy", "shard")
+        mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
+        options = {"mesh": mesh if machines > 1 else mesh["shard"]}
+        options["mp_policy"] = MixedPrecisionPolicy(torch.bfloat16 if gpu else None, reduce_dtype=torch.float32)
+        options |= {"offload_policy": CPUOffloadPolicy()} if gpu and offload else {}
+        for block in [*self.hf.model.visual.blocks, *self.hf.model.language_model.layers]:
+            fully_shard(block, **options)
+        return fully_shard(self, **options)
 
     @torch.no_grad()
     def copy_weights(self, sharded: "Policy") -> None:
-        """Take over the weights of a sharded policy: sampling needs all of them in every process."""
+        """Take over the weights of a sharded policy: sampling needs all of them in every process. Shards arrive in
+        place, in the number format of this policy; after sampling once, that place is the engine's buffer."""
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the name before torch 2.13
         for mine, theirs in zip(self.parameters(), sharded.parameters(), strict=True):
-            mine.copy_(whole(theirs))
+            mesh = theirs.device_mesh
+            if len(theirs) % mesh.shape[-1]:
+                mine.copy_(whole(theirs))
+            else:
+                gather(mine.detach(), theirs.to_local().to(mine.dtype), group=mesh.get_group(mesh.ndim - 1))
 
     def save(self, folder: str | Path) -> None:
         """Write a Hugging Face folder that `from_pretrained` and vLLM open; of several processes the first one does."""
@@ -347,6 +359,18 @@ class Policy(nn.Module):
         self.hf.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
         _save_processor(self.image_processor, self.hf.config.model_type, Path(folder))
+
+
+@contextmanager
+def lent(policy: Policy | None, device):
+    """A policy that waits in host memory (`shard` with offload), on the device for as long as it takes. What is sharded
+    over several processes comes and goes by itself."""
+    alone = policy is not None and process_number()[1] == 1
+    if alone:
+        policy.to(device)
+    yield
+    if alone:
+        policy.cpu()
 
 
 def _patch_embedding(conv: nn.Conv3d, patches: torch.Tensor) -> torch.Tensor:
@@ -425,38 +449,6 @@ def load_trainer_state(checkpoint: Path, policy: Policy, optimizers: list) -> di
     return state
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# tiny: the real classes with a small config, random weights and a tokenizer of its own
-
-
-def create_tiny(
-    path: str | Path,
-    family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl",
-    texts: Sequence[str] | None = None,
-    vocab_size: int = 1024,
-    width: int = 160,
-    layers: int = 4,
-    pixels: int = 64 * 64,
-    seed: int = 0,
-) -> Path:
-    """Create a small Qwen-VL of the real classes with random weights, as a Hugging Face folder. Pictures are resized to
-    about `pixels` pixels. texts: what the tokenizer is trained on; synth.py's programs and prompts if not given."""
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-    from corpus import tiny  # only the tokenizer of a tiny model needs it
-
-    tokenizer = tiny.train_tokenizer(texts if texts is not None else tiny.synth_texts(), vocab_size)
-    config = tiny.tiny_config(family, tokenizer, width, layers)
-    torch.manual_seed(seed)
-    hf = AutoModelForImageTextToText.from_config(config)
-    hf.generation_config.eos_token_id = tokenizer.eos_token_id
-    hf.generation_config.pad_token_id = tokenizer.pad_token_id
-    size = {"shortest_edge": pixels, "longest_edge": pixels}
-    image_processor = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, temporal_patch_size=2, size=size)
-    Policy(hf, tokenizer, image_processor).save(path)
-    return Path(path)
-
-
 def _save_processor(image_processor, family: str, folder: Path) -> None:
     """The processor files of a Qwen-VL release. Written as text where transformers could only build the video
     processor with torchvision installed, which nothing here needs."""
@@ -492,9 +484,30 @@ class Create:
     """Seed of the random weights."""
 
 
+@dataclass
+class Memory:
+    """Say what lives where in each phase of ViRL, in GB per GPU, and what is left for keys and values."""
+
+    model: tyro.conf.Positional[str]
+    """A release's name (Qwen3-VL-8B, -4B, -2B, Qwen2.5-VL-7B, -3B) or a folder."""
+    gpus: int = 8
+    """GPUs of a machine; further machines change nothing."""
+    row_tokens: int = 32768
+    """Tokens of one packed row."""
+    cards: tuple[int, ...] = (80, 141)
+    """Memory of a GPU, GB."""
+
+
 def main() -> None:
-    config = tyro.extras.subcommand_cli_from_dict({"create": Create}, description=__doc__)
+    config = tyro.extras.subcommand_cli_from_dict({"create": Create, "--memory": Memory}, description=__doc__)
     try:
+        if isinstance(config, Memory):
+            from report.memory import table  # only this command needs it
+
+            print(table(config.model, config.gpus, config.row_tokens, config.cards))
+            return
+        from corpus.tiny import create_tiny  # only a tiny model needs it
+
         create_tiny(config.path, config.family, None, config.vocab_size, config.width, config.layers, seed=config.seed)
     except (OSError, ValueError) as error:
         sys.exit(f"model.py: {error}")

@@ -16,7 +16,6 @@ batch size. Noise is a hash of (sample seed, step, token): a completion depends 
 Axes: B slots, G samples per group, P prompt tokens, R response tokens, H query heads, C key/value heads, D head size.
 """
 
-import bisect
 import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -129,10 +128,10 @@ class Engine:
     was done, for benchmarks and tests.
     """
 
-    def __init__(self, policy: Policy, page=None, block=None, memory: float = 0.5, pages: int = 1 << 30):
+    def __init__(self, policy: Policy, page: int = 64, block=None, memory: float = 0.5, pages: int = 1 << 30):
         gpu = policy.device.type == "cuda"
         self.policy, self.config = policy, policy.hf.config.text_config
-        self.page, self.block, self.memory = page or (64 if gpu else 16), block or (8 if gpu else 1), memory
+        self.page, self.block, self.memory = page, block or (8 if gpu else 1), memory
         self.most_pages = pages
         bf16 = gpu and torch.is_autocast_enabled("cuda")  # training on a GPU: fp32 weights, bf16 everything else
         self.weights = Weights(policy, torch.bfloat16 if bf16 else policy.hf.lm_head.weight.dtype)
@@ -269,15 +268,15 @@ class Engine:
             self.slots = Slots(*shape, self.block, self.policy.device)
             self.graphs.clear()
         live = min(slots, G * len(prompts))
-        needed = live * -(-max_new_tokens // self.page) + min(live, live // G + 2) * prompt_columns + 2
+        needed = live * -(-max_new_tokens // self.page) + min(live, live // G + 2) * prompt_columns + 1
         if self.pool is None or self.pool.count < needed and not self.pool.largest:
             self.pool = None
             self.graphs.clear()
             like, most = self.weights.buffer, (self.memory, self.most_pages)
             self.pool = PagePool(self.config, self.head_size, self.page, needed, like, *most)
         least = -(-max_new_tokens // self.page) + -(-longest // self.page)
-        if self.pool.count - 2 < least:
-            size, tokens = self.pool.count - 2, longest + max_new_tokens
+        if self.pool.count - 1 < least:
+            size, tokens = self.pool.count - 1, longest + max_new_tokens
             raise ValueError(f"One answer of {tokens} tokens needs {least} pages, memory holds {size}: shorten it.")
 
     def generate(self, prompts, G, max_new_tokens, temperature, seed, slots, first) -> Iterator[Completion]:
@@ -300,7 +299,7 @@ class Engine:
                     self.prefill(again)
                 batch.assign_pages()
                 if batch.live:
-                    rows, groups = self.slots.arrange(batch.live, self.pool.count - 1)
+                    rows, groups = self.slots.arrange(batch.live)
                     self.decode_block(rows, groups, temperature)
                     yield from batch.harvest()
         finally:
@@ -319,9 +318,8 @@ def bucket(n: int, most: int) -> int:
 
 
 class PagePool:
-    """kv (layers, 2, count, C, page, D), and which pages are free. The first and the last page belong to nobody: dead
-    slots write there, unused table entries point there. Responses take pages from the low end and prompts from the
-    high one, so that each kind lies close together and the CPU can compute on it without copying."""
+    """kv (layers, 2, count, C, page, D), and which pages are free. Page 0 belongs to nobody: dead slots write there,
+    unused table entries point there."""
 
     def __init__(self, config, head_size: int, page: int, count: int, like: torch.Tensor, memory: float, most: int):
         shape = (config.num_hidden_layers, 2, count, config.num_key_value_heads, page, head_size)
@@ -343,16 +341,13 @@ class PagePool:
         self.clear()
 
     def clear(self) -> None:
-        self.free = list(range(1, self.count - 1))  # sorted
+        self.free = list(range(self.count - 1, 0, -1))  # the last one is taken next
 
-    def take(self, count: int, high: bool = False) -> list[int]:
-        taken = self.free[-count:] if high else self.free[:count]
-        self.free = self.free[:-count] if high else self.free[count:]
-        return taken
+    def take(self, count: int) -> list[int]:
+        return [self.free.pop() for _ in range(count)]
 
     def give(self, pages: list[int]) -> None:
-        for page in pages:
-            bisect.insort(self.free, page)
+        self.free += reversed(pages)
 
 
 class Slots:
@@ -407,17 +402,17 @@ class Slots:
             values[: len(rows)] = values[rows]
             values[len(rows) :] = 0
 
-    def arrange(self, live: list["Answer"], nobodys_page: int) -> tuple[int, int]:
+    def arrange(self, live: list["Answer"]) -> tuple[int, int]:
         """Write down which rows form a group, where that has changed -> (rows, groups) in use."""
         if live == self.arranged[0]:
             return self.arranged[1]
         h, groups = self.host, {}
         for row, answer in enumerate(live):
             groups.setdefault(id(answer.group), (answer.group, []))[1].append(row)
-        h.members[:], h.prompt_length[:] = -1, 0
+        h.members[:], h.prompt_length[:], h.prompt_pages[:] = -1, 0, 0
         for item, (group, rows) in enumerate(groups.values()):
             h.members[item, : len(rows)] = rows
-            h.prompt_length[item], h.prompt_pages[item] = len(group.prompt.ids), nobodys_page
+            h.prompt_length[item] = len(group.prompt.ids)
             h.prompt_pages[item, : len(group.pages)] = group.pages
         self.arranged, self.tables = (list(live), (len(live), len(groups))), {}
         return self.arranged[1]
@@ -486,7 +481,7 @@ class Batch:
             if not alone and (pages > len(self.pool.free) or tokens + P > most_tokens):
                 break
             group = self.todo.popleft()
-            group.pages, group.left = self.pool.take(self.page_count(P), high=True), self.G
+            group.pages, group.left = self.pool.take(self.page_count(P)), self.G
             groups.append(group)
             slots, tokens = slots - self.G, tokens + P
         return groups
@@ -524,7 +519,7 @@ class Batch:
             if prompt or answer.length > 1:
                 again.setdefault(id(group), (group, []))
             if prompt:
-                group.pages = self.pool.take(prompt, high=True)
+                group.pages = self.pool.take(prompt)
             answer.pages = self.pool.take(own)
             if answer.length > 1:
                 again[id(group)][1].append(answer)

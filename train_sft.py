@@ -20,7 +20,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -171,7 +172,8 @@ def load_trainer(checkpoint: Path | None, config) -> tuple[Policy, list[torch.op
     """The policy, sharded over all processes, its optimizers, and the step to begin with."""
     policy = Policy.load(checkpoint or config.model, config.device)
     if config.gradient_checkpointing:
-        policy.hf.gradient_checkpointing_enable({"use_reentrant": False})
+        enable = getattr(policy.hf, "activation_checkpointing_enable", None) or policy.hf.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     policy.shard().train()
     optimizers = make_optimizers(policy, config)
     start = load_trainer_state(checkpoint, policy, optimizers)["step"] if checkpoint else 0
@@ -201,23 +203,38 @@ def autocast(device: str):
     return torch.autocast("cuda", torch.bfloat16, enabled=str(device).startswith("cuda"))
 
 
-def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple[list[tuple[Prompt, list]], float]]:
-    """Cut a batch of (prompt, responses) into rows of about `row_tokens` tokens, similar lengths side by side.
+def narrow(device: str) -> torch.dtype:
+    """The number format of weights that are not trained."""
+    return torch.bfloat16 if str(device).startswith("cuda") else torch.float32
 
-    Each row comes with the factor of its loss. Sharded processes run forward and backward passes together and average
-    their gradients, which are meant to be summed: the factor is their number, and 0 for the repeated row of a process
-    that has fewer rows than another.
+
+def filled(items: Sequence, size: Callable, capacity: int) -> list[list]:
+    """Items in their order, in lists whose sizes add up to at most `capacity`, or that hold a single item."""
+    lists, free = [], 0
+    for item in items:
+        free -= size(item)
+        if not lists or free < 0:
+            lists.append([])
+            free = capacity - size(item)
+        lists[-1].append(item)
+    return lists
+
+
+def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple[list[tuple[Prompt, list]], float]]:
+    """Cut a batch of (prompt, responses) into rows of at most `row_tokens` tokens, similar lengths side by side, the
+    rows as equal as can be. A group longer than a row is cut between its responses, with its prompt in each part.
+
+    Each row comes with the factor of its loss. Sharded processes run forward and backward passes together, so all have
+    equally many, and average their gradients, which are meant to be summed: the factor is their number, and 0 for the
+    repeated row of a process that has too few groups.
     """
-    length = lambda group: len(group[0].ids) + sum(len(response) for response in group[1])  # noqa: E731
-    rows, tokens = [], row_tokens
-    for group in sorted(groups, key=length):
-        tokens += length(group)
-        if not rows or tokens > row_tokens:
-            rows.append([])
-            tokens = length(group)
-        rows[-1].append(group)
-    missing = max(from_all(len(rows))) - len(rows)
-    return [(row, float(process_number()[1])) for row in rows] + [(rows[-1], 0.0)] * missing
+    tokens = lambda part: len(part[0].ids) + sum(map(len, part[1]))  # noqa: E731
+    parts = [(prompt, part) for prompt, all in groups for part in filled(all, len, row_tokens - len(prompt.ids))]
+    parts.sort(key=tokens)
+    count = max(from_all(len(filled(parts, tokens, row_tokens))))
+    fits = lambda capacity: len(filled(parts, tokens, capacity)) <= count  # noqa: E731
+    rows = filled(parts, tokens, bisect_left(range(row_tokens), True, key=fits))
+    return [(row, float(process_number()[1])) for row in rows] + [(rows[-1], 0.0)] * (count - len(rows))
 
 
 @contextmanager

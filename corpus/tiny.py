@@ -1,11 +1,16 @@
-"""What a tiny model is made of: a tokenizer trained on procedural programs, and a small config of the real classes."""
+"""A tiny model: the real classes, small and with random weights, and a tokenizer trained on procedural programs."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedTokenizerFast
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 import synth
+from model import Policy
 
 CHAT_TEMPLATE = (  # the part of Qwen's own template that one user turn with pictures needs
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
@@ -57,3 +62,26 @@ def tiny_config(family: str, tokenizer, width: int, layers: int) -> PretrainedCo
 def synth_texts(count: int = 400) -> list[str]:
     samples = [synth.make(domain, i, seed=10_007, difficulty=0.2) for domain in synth.DOMAINS for i in range(count)]
     return [text for sample in samples for text in (sample.prompt, f"```{sample.language}\n{sample.code}\n```")]
+
+
+def create_tiny(
+    path: str | Path,
+    family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl",
+    texts: Sequence[str] | None = None,
+    vocab_size: int = 1024,
+    width: int = 160,
+    layers: int = 4,
+    pixels: int = 64 * 64,
+    seed: int = 0,
+) -> Path:
+    """Create a small Qwen-VL of the real classes with random weights, as a Hugging Face folder. Pictures are resized to
+    about `pixels` pixels. texts: what the tokenizer is trained on; synth.py's programs and prompts if not given."""
+    tokenizer = train_tokenizer(texts if texts is not None else synth_texts(), vocab_size)
+    torch.manual_seed(seed)
+    hf = AutoModelForImageTextToText.from_config(tiny_config(family, tokenizer, width, layers))
+    hf.generation_config.eos_token_id = tokenizer.eos_token_id
+    hf.generation_config.pad_token_id = tokenizer.pad_token_id
+    size = {"shortest_edge": pixels, "longest_edge": pixels}
+    image_processor = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, temporal_patch_size=2, size=size)
+    Policy(hf, tokenizer, image_processor).save(path)
+    return Path(path)

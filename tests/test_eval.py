@@ -616,7 +616,7 @@ def test_report_command(tmp_path, monkeypatch, capsys):
 
 
 def test_run_with_a_real_tiny_policy(tmp_path, monkeypatch, capsys):
-    import model
+    from corpus.tiny import create_tiny  # torch and transformers, for this test alone
 
     programs = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><circle cx="30" cy="30" r="20"/></svg>',
@@ -628,9 +628,7 @@ def test_run_with_a_real_tiny_policy(tmp_path, monkeypatch, capsys):
     for i, program in enumerate(programs):
         (folder / f"{i}.svg").write_text(program)
     (folder / "MANIFEST.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    model.create_tiny(
-        tmp_path / "tiny", texts=[*programs, data.direct_prompt("svg", "svg", np.random.default_rng(0))] * 20
-    )
+    create_tiny(tmp_path / "tiny", texts=[*programs, data.direct_prompt("svg", "svg", np.random.default_rng(0))] * 20)
     out = tmp_path / "eval"
     options = ["--G", "2", "--temperature", "1", "--refine", "1", "--max-new-tokens", "12", "--svg-side", "64"]
     where = ["--model", str(tmp_path / "tiny"), "--data", str(folder), "--out", str(out)]
