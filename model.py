@@ -30,6 +30,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 import transformers
 import tyro
+from safetensors import SafetensorError
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -316,6 +317,11 @@ class Policy(nn.Module):
         ).last_hidden_state[0]
         return token_logprobs(hidden.index_select(0, row.source), self.hf.lm_head.weight, row.targets, temperature)
 
+    def checkpoint_activations(self) -> None:
+        """Compute each layer twice instead of keeping its activations."""
+        enable = getattr(self.hf, "activation_checkpointing_enable", None) or self.hf.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+
     def shard(self, offload: bool = False) -> "Policy":
         """Spread weights, gradients and what optimizers keep over the processes of a machine; every machine holds all
         of them (FSDP2: fp32 shards, bf16 compute on GPUs). Gradients are averaged over all processes.
@@ -418,7 +424,7 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
             return folder
         rng = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
         torch.save({"optimizers": states, "rng": rng, "step": step} | state, unfinished / "trainer.pt")
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is called depends on who writes
         if writes:
             shutil.rmtree(unfinished, ignore_errors=True)
         raise OSError(

@@ -172,8 +172,7 @@ def load_trainer(checkpoint: Path | None, config) -> tuple[Policy, list[torch.op
     """The policy, sharded over all processes, its optimizers, and the step to begin with."""
     policy = Policy.load(checkpoint or config.model, config.device)
     if config.gradient_checkpointing:
-        enable = getattr(policy.hf, "activation_checkpointing_enable", None) or policy.hf.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        policy.checkpoint_activations()
     policy.shard().train()
     optimizers = make_optimizers(policy, config)
     start = load_trainer_state(checkpoint, policy, optimizers)["step"] if checkpoint else 0
