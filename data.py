@@ -1,6 +1,7 @@
 """Samples: a picture, the prompt about it, and the code that draws it. Load, check, mutate, shuffle, write.
 
     python data.py inspect PATH [--contact-sheet OUT.png]            # what is in it, and what is wrong with which row
+    python data.py build PATH.. --out CORPUS                         # filter, draw, draft, balance: corpus/build.py
 
 PATH is one of
     a folder with MANIFEST.jsonl     rows {id, domain, language, path} and optionally {image, prompt, draft};
@@ -407,8 +408,12 @@ class Inspect:
 
 
 def main():
-    config = tyro.extras.subcommand_cli_from_dict({"inspect": Inspect})
     try:
+        from corpus.build import Build  # here, for it imports this module
+
+        config = tyro.extras.subcommand_cli_from_dict({"inspect": Inspect, "build": Build})
+        if not isinstance(config, Inspect):
+            return config()
         samples = load(config.path, limit=config.limit)
         from render import Renderer  # here, for not everyone who imports data renders
         from report.inspection import contact_sheet, inspect

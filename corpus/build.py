@@ -1,0 +1,270 @@
+"""From collected rows to a corpus: read, check, draw, compare, leave out duplicates, draft, balance, write.
+
+    python data.py build PROGRAMS more.parquet --out corpus            # go on after an interruption: the same command
+
+What comes out in OUT: `sft/` (direct-*.parquet, refine-*.parquet: user_content, assistant_content, image), `rl/`
+(problem, answer, images), `rejects.jsonl` (every row left out, with its place and the reason), `card.md` and
+`contact_sheet.png`. The same rows and the same options give the same bytes, however often the build was interrupted.
+
+Work is done in chunks of rows, in several processes (`corpus/chunks.py`), each written under a temporary name and then
+renamed. Duplicates, balance and the shards come after the last chunk (`corpus/publish.py`).
+"""
+
+import ctypes
+import fcntl
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tqdm import tqdm
+
+from corpus.drafts import BAND
+from corpus.readers import Row, Source, open_source
+
+FORMAT = 1  # of the files in work/
+UNBOUND = ("processes", "workers", "max_rejects", "keep_work")  # options that do not change what comes out
+
+
+@dataclass
+class Build:
+    """Build a corpus from programs, with or without pictures."""
+
+    paths: tyro.conf.Positional[tuple[str, ...]]
+    """What to read: manifest folders, .parquet, .jsonl, .json, folders of eval.py, hub names."""
+    out: str = "runs/corpus"
+    """Folder of the corpus."""
+    against: tuple[str, ...] = ()
+    """Evaluation sets: rows that are duplicates of theirs are left out."""
+    rows: int | None = None
+    """Keep so many direct rows, the domains and within them short, middle and long programs in equal shares as far as
+    there are enough; all if not given."""
+    rl: int = 0
+    """Choose so many of the direct rows as RL prompts."""
+    refine: float = 0.15
+    """Share of the rows that also become refinement tasks, with a seeded draft."""
+    band: tuple[float, float] = BAND
+    """Least and greatest visual score of a draft's picture against the target."""
+    draft_pictures: bool = False
+    """Add the draft's picture, in a column draft_image (the published rows have none)."""
+    match: float = 0.5
+    """Least visual score of what a program draws against the picture that came with it."""
+    pictures: Literal["rendered", "given"] = "rendered"
+    """Which becomes the target where a row came with a picture."""
+    max_tokens: int = 16_384
+    """Words and signs of a program, at most."""
+    max_rejects: float = 0.2
+    """Stop when more than this share of the rows cannot be used."""
+    seed: int = 0
+    """Seed of the drafts and of what is chosen."""
+    limit: int | None = None
+    """Use the first so many rows of each path only."""
+    processes: int | None = None
+    """Processes that build chunks, default one per CPU; 1: this one alone."""
+    workers: int = 1
+    """Programs that each process draws at a time."""
+    chunk_rows: int = 128
+    """Rows of a chunk: what an interruption costs at most, per process."""
+    shard_rows: int = 8192
+    """Rows of a parquet file that comes out."""
+    timeout: float = 10.0
+    """Seconds a program may take to draw."""
+    svg_side: int = 448
+    """Longer side of an svg's picture, px."""
+    keep_work: bool = False
+    """Keep the chunks (OUT/work) when done, for another choice of rows."""
+    allow_unsafe_rendering: bool = False
+    """Render without a sandbox where the machine offers none."""
+
+    def __post_init__(self):
+        if not self.paths:
+            raise ValueError("name what to build from: data.py build PATH ... --out FOLDER")
+        if not 0 <= self.refine <= 1 or not 0 <= self.band[0] < self.band[1] <= 1 or not 0 <= self.match <= 1:
+            raise ValueError("--refine, --band and --match lie in [0, 1], the band's lower bound below its upper")
+        counts = {"chunk-rows": self.chunk_rows, "shard-rows": self.shard_rows, "workers": self.workers}
+        counts |= {"processes": self.processes or 1, "rows": self.rows or 1, "limit": self.limit or 1}
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"--{name} must be at least 1")
+
+    def __call__(self) -> None:
+        from corpus import publish
+
+        out = Path(self.out)
+        sources = [open_source(path) for path in self.paths]
+        with _owned(out):
+            self._same_as_before(out)
+            if (out / "card.md").exists():
+                print(f"{out} is finished; see {out / 'card.md'}")
+            else:
+                self.build_chunks(sources)
+                publish.publish(self, sources)
+                print(f"{out}: see {out / 'card.md'}")
+            if not self.keep_work:
+                shutil.rmtree(out / "work", ignore_errors=True)
+
+    def _same_as_before(self, out: Path) -> None:
+        """Raises ValueError where the folder was begun with other options, for chunks of both would be mixed."""
+        binding = {key: value for key, value in asdict(self).items() if key not in UNBOUND} | {"format": FORMAT}
+        binding = json.loads(json.dumps(binding))
+        path = out / "config.json"
+        if path.exists():
+            before = json.loads(path.read_text())
+            other = [key for key in binding if before.get(key) != binding[key]]
+            if other:
+                raise ValueError(f"{out} was begun with another {', '.join(other)}; use the same or another --out")
+        else:
+            _replace(path, json.dumps(binding, indent=1) + "\n")
+
+    def build_chunks(self, sources: list[Source]) -> None:
+        """Every chunk of every source that is not there yet. Raises ValueError where too many rows are unusable."""
+        work = Path(self.out) / "work"
+        rows = rejected = 0
+        reasons: Counter = Counter()
+        bar = tqdm(total=self._total(sources), desc="building", unit=" rows", delay=2, smoothing=0.05)
+        for report in self._reports(sources, work):
+            rows += report["rows"]
+            rejected += len(report["rejects"])
+            reasons.update(f"{reject['stage']}: {reject['reason']}" for reject in report["rejects"])
+            bar.update(report["rows"])
+            bar.set_postfix(rejected=rejected)
+            if rows >= 1000 and rejected > self.max_rejects * rows:
+                break
+        bar.close()
+        if rejected > self.max_rejects * rows:
+            from corpus.publish import write_rejects
+
+            write_rejects(Path(self.out), [])
+            often = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+            raise ValueError(
+                f"{rejected} of {rows} rows cannot be used, more than {self.max_rejects:.0%}: {often}. All are in "
+                f"{Path(self.out) / 'rejects.jsonl'}; mend the source, or go on with a higher --max-rejects."
+            )
+        if not rows:
+            raise ValueError(f"{', '.join(self.paths)}: no rows")
+
+    def _total(self, sources: list[Source]) -> int | None:
+        if any(source.total is None for source in sources):
+            return None
+        return sum(min(source.total, self.limit or source.total) for source in sources)
+
+    def _chunks(self, sources: list[Source], work: Path) -> Iterator[tuple[Path, Source, list[Row] | None]]:
+        """(file, source, rows) of every chunk; rows None where the file is there already, which is then not read."""
+        for number, source in enumerate(sources):
+            name = lambda k: work / f"{number:02}-{k:07}.parquet"  # noqa: B023, E731
+            first = next(k for k in range(sys.maxsize) if not name(k).exists())
+            yield from ((name(k), source, None) for k in range(first))
+            start = first * self.chunk_rows
+            rows = source.rows(start)
+            if self.limit is not None:
+                rows = islice(rows, max(0, self.limit - start))
+            for k in range(first, sys.maxsize):
+                chunk = list(islice(rows, self.chunk_rows))
+                if not chunk:
+                    break
+                yield name(k), source, None if name(k).exists() else chunk
+
+    def _reports(self, sources: list[Source], work: Path) -> Iterator[dict]:
+        """The report of every chunk, those done before included, in the order in which they are finished."""
+        work.mkdir(parents=True, exist_ok=True)
+        for partial in work.glob(".*.partial"):
+            partial.unlink()
+        chunks = self._chunks(sources, work)
+        processes = self.processes or os.cpu_count() or 1
+        if processes == 1:
+            yield from self._reports_alone(chunks)
+            return
+        pool, waiting = None, set()
+        try:
+            for path, source, rows in chunks:
+                if rows is None:
+                    yield json.loads(path.with_suffix(".json").read_text())
+                    continue
+                if pool is None:
+                    bare = [replace(source, rows=None) for source in sources]  # what can be sent
+                    context = multiprocessing.get_context("spawn")
+                    pool = ProcessPoolExecutor(processes, context, _begin, (self, bare, os.getpid()))
+                waiting.add(pool.submit(_build_chunk, path, sources.index(source), rows))
+                if len(waiting) > 2 * processes:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            yield from (future.result() for future in waiting)
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "a process of the build was killed, perhaps for want of memory; start it again with fewer --processes"
+            ) from None
+        finally:
+            if pool:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _reports_alone(self, chunks) -> Iterator[dict]:
+        from corpus.chunks import Chunks
+
+        builder = None
+        try:
+            for path, source, rows in chunks:
+                if rows is None:
+                    yield json.loads(path.with_suffix(".json").read_text())
+                    continue
+                builder = builder or Chunks(self, self.workers)
+                yield builder.write(path, source, rows)
+        finally:
+            if builder:
+                builder.close()
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+@contextmanager
+def _owned(out: Path):
+    """The folder, for this process alone. Raises ValueError where another build is at work in it."""
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY)  # the folder itself: no file that would be part of the corpus
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ValueError(f"another build is at work in {out}; wait for it or use another --out") from None
+    finally:
+        os.close(descriptor)
+
+
+# what runs in a process of the pool
+
+_builder = None
+_sources: list[Source] = []
+
+
+def _begin(config: Build, sources: list[Source], parent: int) -> None:
+    """Ends with its parent, whatever ends that. One thread each: the processes share the cores."""
+    global _builder, _sources
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
+    import torch
+
+    torch.set_num_threads(1)
+    from corpus.chunks import Chunks
+
+    _builder, _sources = Chunks(config, config.workers), sources
+
+
+def _build_chunk(path: Path, source: int, rows: list[Row]) -> dict:
+    return _builder.write(path, _sources[source], rows)

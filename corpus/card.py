@@ -1,0 +1,97 @@
+"""The card of a corpus: what it was built from, what was left out at every stage and why, what is in it."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from corpus.build import UNBOUND, _replace
+from corpus.checks import RUFF_RULES
+from corpus.drafts import KINDS
+
+STAGES = ("read", "check", "render", "compare", "draft", "evaluation", "duplicate", "balance")
+
+
+def write_card(config, sources: list, chosen, chunks: list[Path]) -> None:
+    """OUT/card.md, the last file that a build writes. chosen: publish.Chosen."""
+    reports = [json.loads(path.with_suffix(".json").read_text()) for path in chunks]
+    rows = sum(report["rows"] for report in reports)
+    rejects = [reject for report in reports for reject in report["rejects"]]
+    counts = Counter(reject["stage"] for reject in rejects) + chosen.counts
+    drafts: Counter = Counter()
+    for report in reports:
+        for language, when, outcome, count in report["drafts"]:
+            drafts[language, when, outcome] += count
+    lines = [
+        "# Card of a corpus",
+        "",
+        "Made by `python data.py build`. The same sources and options give it again.",
+        "",
+    ]
+    lines += _sources(sources, chunks, reports) + _stages(rows, counts, rejects) + _contents(chosen)
+    lines += _drafts(drafts, chosen, config) + _options(config)
+    _replace(Path(config.out) / "card.md", "\n".join(lines) + "\n")
+
+
+def _sources(sources: list, chunks: list[Path], reports: list[dict]) -> list[str]:
+    read: Counter = Counter()
+    for path, report in zip(chunks, reports, strict=True):
+        read[int(path.name.split("-")[0])] += report["rows"]
+    lines = ["## Sources", "", "| path | schema | rows |", "|---|---|---|"]
+    lines += [f"| {source.path} | {source.schema} | {read[number]} |" for number, source in enumerate(sources)]
+    return [*lines, "", "Licences are those of the sources; this build knows nothing about them.", ""]
+
+
+def _stages(rows: int, counts: Counter, rejects: list[dict]) -> list[str]:
+    lines = ["## Stages", "", "| stage | left out | left |", "|---|---|---|", f"| rows read | | {rows} |"]
+    left = rows
+    for stage in STAGES:
+        left -= counts[stage]
+        lines.append(f"| {stage} | {counts[stage]} | {left} |")
+    reasons = Counter((reject["stage"], re.sub(r"\d+", "N", reject["reason"])[:90]) for reject in rejects)
+    lines += ["", "Most frequent reasons; every row is in `rejects.jsonl`:", ""]
+    often = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:20]
+    return [*lines, *(f"- {count} x {stage}: {reason}" for (stage, reason), count in often), ""]
+
+
+def _contents(chosen) -> list[str]:
+    kept: Counter = Counter(chosen.groups[number] for number in chosen.direct)
+    prompts: Counter = Counter(chosen.groups[number][0] for number in chosen.rl)
+    lines = ["## Contents", "", f"{len(chosen.direct)} direct rows, {len(chosen.refine)} refinement rows, "]
+    lines[-1] += f"{len(chosen.rl)} RL prompts (chosen from the direct rows)."
+    lines += ["", "| domain | short | middle | long | direct | RL |", "|---|---|---|---|---|---|"]
+    for domain in sorted({domain for domain, _ in kept}):
+        sizes = [kept[domain, length] for length in ("short", "middle", "long")]
+        lines.append(f"| {domain} | {' | '.join(map(str, sizes))} | {sum(sizes)} | {prompts[domain]} |")
+    return [*lines, "", "Short: less than 300 words and signs; middle: less than 1,200.", ""]
+
+
+def _drafts(drafts: Counter, chosen, config) -> list[str]:
+    lines = ["## Refinement drafts", "", f"Kinds of flaw: {', '.join(KINDS)}. A draft is kept if its picture scores "]
+    lines[-1] += f"{config.band[0]:g} to {config.band[1]:g} against the target."
+    lines += ["", "| language | rows tried | kept | proposals | rendered | in the band | too alike | too far |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for language in sorted({language for language, _, _ in drafts}):
+        tried = {what: count for (of, when, what), count in drafts.items() if of == language and when == "done"}
+        said: Counter = Counter()
+        for (of, when, what), count in drafts.items():
+            said[what] += count if of == language and when != "done" else 0
+        total, kept = sum(said.values()), tried.get("kept", 0)
+        shown = [sum(tried.values()), kept, total, total - said["failed"]]
+        shown += [said["in the band"], said["too alike"], said["too far"]]
+        lines.append(f"| {language} | {' | '.join(map(str, shown))} |")
+    kinds = sorted({kind for _, kind in chosen.kinds})
+    lines += ["", f"| rows with | {' | '.join(kinds)} |", "|---" * (1 + len(kinds)) + "|"] if kinds else []
+    for language in sorted({language for language, _ in chosen.kinds}):
+        lines.append(f"| {language} | {' | '.join(str(chosen.kinds[language, kind]) for kind in kinds)} |")
+    return [*lines, ""]
+
+
+def _options(config) -> list[str]:
+    options = {key: value for key, value in asdict(config).items() if key not in (*UNBOUND, "paths", "out")}
+    packages = ("matplotlib", "rdkit", "epam.indigo", "pyvips-binary", "playwright", "ruff", "pyarrow")
+    lines = ["## Options", "", *(f"- {key}: {value}" for key, value in options.items())]
+    lines += [f"- rules of ruff: {RUFF_RULES}", "", "## Versions", ""]
+    return [*lines, *(f"- {package} {version(package)}" for package in packages)]
