@@ -2,6 +2,7 @@
 
     python data.py inspect PATH [--contact-sheet OUT.png]            # what is in it, and what is wrong with which row
     python data.py build PATH.. --out CORPUS                         # filter, draw, draft, balance: corpus/build.py
+    python data.py choose FOLDER_OF_EVAL --out rl.parquet            # RL prompts by sampled reward: corpus/choose.py
 
 PATH is one of
     a folder with MANIFEST.jsonl     rows {id, domain, language, path} and optionally {image, prompt, draft};
@@ -403,15 +404,18 @@ class Inspect:
     """Folder with MANIFEST.jsonl, ms-swift .jsonl, .parquet file or folder of parquet files."""
     contact_sheet: str | None = None
     """Write a PNG with up to ten pictures per domain here."""
+    histograms: str | None = None
+    """Write a PNG with the sizes of programs and pictures here."""
     limit: int | None = None
     """Look at the first so many rows only."""
 
 
 def main():
     try:
-        from corpus.build import Build  # here, for it imports this module
+        from corpus.build import Build  # here, for they import this module
+        from corpus.choose import Choose
 
-        config = tyro.extras.subcommand_cli_from_dict({"inspect": Inspect, "build": Build})
+        config = tyro.extras.subcommand_cli_from_dict({"inspect": Inspect, "build": Build, "choose": Choose})
         if not isinstance(config, Inspect):
             return config()
         samples = load(config.path, limit=config.limit)
@@ -420,7 +424,7 @@ def main():
 
         with Renderer() as renderer:
             samples = samples.rendered(renderer)
-        report, shown = inspect(samples)
+        report, shown = inspect(samples, config.histograms)
         print(report)
         if config.contact_sheet and shown:
             contact_sheet(shown, config.contact_sheet)

@@ -34,6 +34,7 @@ import tyro
 from tqdm import tqdm
 
 import data
+from corpus import loading
 from data import Sample
 from model import (
     Policy,
@@ -47,7 +48,6 @@ from model import (
     save_checkpoint,
     whole,
 )
-from render import Renderer
 from report.run import Run
 
 
@@ -260,7 +260,7 @@ def task(samples: Sequence[Sample], index: int, rng: np.random.Generator, refine
 
 def encode_batch(policy: Policy, samples: Sequence[Sample], config: Config, step: int) -> list[tuple[Prompt, list]]:
     """The (prompt, [answer]) pairs of a step for this process: a pure function of the step."""
-    indices = data.batch_indices(len(samples), config.batch_size, config.seed, step)
+    indices = loading.batch_indices(samples, config.batch_size, config.seed, step)
     rngs = np.random.default_rng((config.seed, step)).spawn(len(indices))
     number, processes = process_number()
     pairs = []
@@ -292,8 +292,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.manual_seed(config.seed)
     policy, optimizers, start = load_trainer(checkpoint, config)
     run.start_at(start)
-    with Renderer() as renderer:
-        samples, _ = data.load_usable(config.data, renderer, need_code=True)
+    samples = loading.training_samples(config.data)
 
     bar = progress_bar("SFT", start, config.steps)
     dropped = 0

@@ -35,7 +35,7 @@ from corpus.drafts import BAND
 from corpus.readers import Row, Source, open_source
 
 FORMAT = 1  # of the files in work/
-UNBOUND = ("processes", "workers", "max_rejects", "keep_work")  # options that do not change what comes out
+UNBOUND = ("out", "processes", "workers", "max_rejects", "keep_work")  # options that do not change what comes out
 
 
 @dataclass
@@ -136,8 +136,9 @@ class Build:
         bar = tqdm(total=self._total(sources), desc="building", unit=" rows", delay=2, smoothing=0.05)
         for report in self._reports(sources, work):
             rows += report["rows"]
-            rejected += len(report["rejects"])
-            reasons.update(f"{reject['stage']}: {reject['reason']}" for reject in report["rejects"])
+            faults = [reject for reject in report["rejects"] if reject["stage"] != "draft"]
+            rejected += len(faults)
+            reasons.update(f"{reject['stage']}: {reject['reason']}" for reject in faults)
             bar.update(report["rows"])
             bar.set_postfix(rejected=rejected)
             if rows >= 1000 and rejected > self.max_rejects * rows:

@@ -90,7 +90,7 @@ def _drafts(drafts: Counter, chosen, config) -> list[str]:
 
 
 def _options(config) -> list[str]:
-    options = {key: value for key, value in asdict(config).items() if key not in (*UNBOUND, "paths", "out")}
+    options = {key: value for key, value in asdict(config).items() if key not in (*UNBOUND, "paths")}
     packages = ("matplotlib", "rdkit", "epam.indigo", "pyvips-binary", "playwright", "ruff", "pyarrow")
     lines = ["## Options", "", *(f"- {key}: {value}" for key, value in options.items())]
     lines += [f"- rules of ruff: {RUFF_RULES}", "", "## Versions", ""]

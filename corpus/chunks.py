@@ -23,7 +23,7 @@ from PIL import Image
 from corpus.checks import normalise, problems
 from corpus.drafts import Draft
 from corpus.duplicates import fingerprint
-from corpus.readers import Row, Source
+from corpus.readers import ANSWERS, Row, Source
 from data import Sample, is_blank
 from prompts import refine_prompt
 from render import Renderer, Rendering
@@ -115,18 +115,19 @@ class Chunks:
         return Stopwatch(self.seconds, stage)
 
     def _read(self, source: Source, rows: list[Row], reject: Callable) -> Iterator[tuple[Row, Sample]]:
+        stage = "draft" if source.schema == ANSWERS else "read"  # a model's answer may well hold no program
         for row in rows:
             with self._timed("read"):
                 try:
                     sample = source.sample(row)
                 except (ValueError, OSError) as error:
-                    reject(row, "read", str(error))
+                    reject(row, stage, str(error))
                     continue
                 if not sample.code:
-                    reject(row, "read", "has no code")
+                    reject(row, stage, "has no code")
                     continue
                 sample = replace(sample, code=normalise(sample.code, sample.language))
-            yield replace(row, raw={}), sample
+            yield replace(row, id=sample.id, raw={}), sample
 
     def _futures(self, programs: Iterable[tuple[object, str, str]]) -> Iterator[tuple[object, Rendering]]:
         """(what, code, language) -> (what, rendering), in order, a few ahead."""
@@ -139,8 +140,10 @@ class Chunks:
             yield self._result(*waiting.popleft())
 
     def _result(self, what, future) -> tuple[object, Rendering]:
-        with self._timed("render"):
-            return what, future.result()
+        with self._timed("wait"):
+            rendering = future.result()
+        self.seconds["draw"] += rendering.seconds  # in a worker, while this process does other things
+        return what, rendering
 
     def _visual(self, target: Image.Image, rendering: Rendering) -> float:
         with self._timed("compare"):

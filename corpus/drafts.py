@@ -55,6 +55,11 @@ ORDER = {
     "latex": r"(?m)^[ \t]*\\(?:draw|node|fill|filldraw|addplot)\b.*;[ \t]*\n",
     "mermaid": r"(?m)^.*(?:--|==|->>|-\.).*\n",
 }
+# language -> what has to stay for a program to run: the call that draws, names that others use
+NEEDED = {
+    "python": r"(?m:^.*(?:ToFile|ToImage|MolTo\w*|\.figure|subplots?|Compute2DCoords)\(.*\n)",
+    "latex": r"(?m:^.*(?:node|coordinate)\s*(?:\[[^\]\n]*\]\s*)?\([A-Za-z].*\n|^[^;\n]*\\foreach.*\n)",
+}
 VALUES = r"(?<=\[)\s*-?\d+(?:\.\d+)?(?:\s*,\s*-?\d+(?:\.\d+)?){2,}\s*(?=\])"  # of a chart's series
 KINDS = ("number", "colour", "label", "drop", "smiles", "order", "layout")
 
@@ -79,10 +84,14 @@ def _shifted(box: str, rng: np.random.Generator) -> str:
 
 def _places(code: str, language: str) -> dict[str, list]:
     """kind -> where it can be put: spans of the code, with what the kind needs besides."""
+    needed = NEEDED.get(language)
     found = {kind: spans(code, language, *where) for kind, where in FLAWS[language].items()}
+    found["drop"] = spans(code, language, *FLAWS[language]["drop"], unseen=needed)
     found["colour"] = spans(code, language, "", COLOUR)
-    elements = spans(code, language, "", ORDER[language])
+    elements = spans(code, language, "", ORDER[language], unseen=needed)
     pairs = [(a, b) for a, b in zip(elements, elements[1:], strict=False) if code[slice(*a)] != code[slice(*b)]]
+    if language in ("python", "latex"):  # nothing between them that one could need
+        pairs = [(a, b) for a, b in pairs if a[1] == b[0]]
     found["order"] = [(a[0], b[1], a, b) for a, b in pairs]
     if language == "python":
         found["order"] += [(*place, None, None) for place in spans(code, language, "", VALUES)]
@@ -114,14 +123,17 @@ def _changed(code: str, kind: str, place: tuple, rng: np.random.Generator) -> st
     return code[:start] + new + code[end:]
 
 
-def flawed(code: str, language: str, rng: np.random.Generator, count: int = 1) -> tuple[str, list[str]]:
-    """(`code` with `count` flaws, their kinds). Fewer, or none, where nothing can be changed that still parses."""
-    kinds = []
+def flawed(
+    code: str, language: str, rng: np.random.Generator, count: int = 1, right: str | None = None
+) -> tuple[str, list[str]]:
+    """(`code` with `count` flaws, their kinds). Fewer, or none, where nothing can be changed that still parses. It does
+    not become `right`, the program without flaws (`code` if not given): two flaws can undo each other."""
+    right, kinds = right or code, []
     for _ in range(count):
         places = _places(code, language)
         for kind in rng.permutation(sorted(places) * 3):
             edited = _changed(code, kind, places[kind][rng.integers(len(places[kind]))], rng)
-            if edited != code and _well_formed(edited, language):
+            if edited not in (code, right) and _well_formed(edited, language):
                 code = edited
                 kinds.append(str(kind))
                 break
@@ -145,9 +157,9 @@ class Draft:
     def propose(self) -> str | None:
         """The next program to try, None if there is nothing to change."""
         base, kinds = (self.text, self.kinds) if self.kinds else (self.code, [])
-        count = 1 if kinds else int(self.rng.integers(1, 4))
-        text, new = flawed(base, self.language, self.rng, count)
-        if not new or text == self.code:
+        count = 1 if self.tries else int(self.rng.integers(1, 3))
+        text, new = flawed(base, self.language, self.rng, count, self.code)
+        if not new:
             self.state = "nothing to change"
             return None
         self.text, self.kinds, self.tries = text, [*kinds, *new], self.tries + 1

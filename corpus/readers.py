@@ -17,6 +17,7 @@ import data
 from data import Lines, Sample
 from prompts import ALIASES, LANGUAGES, blocks, direct_prompt, domain_of, fenced
 
+ANSWERS = "answers of eval.py"
 BATCH = 64  # rows of a parquet file decoded at a time
 
 
@@ -161,7 +162,7 @@ def open_source(path: str | Path) -> Source:
             raise FileNotFoundError(f"{path} does not exist; give a file, a folder, or a hub name such as owner/name")
         return _streamed(str(path), Path("."), {"path": str(path)})
     if where.is_dir() and (where / "records.jsonl").is_file():
-        return _lines(path, where / "records.jsonl", "answers of eval.py", _from_record)
+        return _lines(path, where / "records.jsonl", ANSWERS, _from_record)
     if where.is_dir() and (where / "MANIFEST.jsonl").is_file():
         return _lines(path, where / "MANIFEST.jsonl", "manifest", data._from_manifest)
     if where.suffix == ".jsonl":
@@ -257,7 +258,8 @@ def _streamed(path: str, folder: Path, arguments: dict) -> Source:
     import datasets
 
     try:
-        stream = datasets.load_dataset(**arguments, split="train", streaming=True).decode(False)
+        stream = datasets.load_dataset(**arguments, split="train", streaming=True)
+        stream = stream.decode(False) if stream.features else stream  # pictures stay bytes
         first = next(iter(stream))
     except StopIteration:
         raise ValueError(f"{path} has no rows") from None

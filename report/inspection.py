@@ -8,13 +8,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from corpus.checks import pieces
 from data import Sample, Samples, check
 
 
-def inspect(samples: Samples) -> tuple[str, dict[str, list[Sample]]]:
-    """(report, up to ten samples per domain for the contact sheet)."""
+def inspect(samples: Samples, histograms_to: str | Path | None = None) -> tuple[str, dict[str, list[Sample]]]:
+    """(report, up to ten samples per domain for the contact sheet). histograms_to: a PNG of how large they are."""
     counts, hashes, problems, drafts = Counter(), Counter(), [], 0
-    shown, lengths, sides = defaultdict(list), defaultdict(list), defaultdict(list)
+    shown, lengths, sides, words = (defaultdict(list) for _ in range(4))
     for index, sample, problem in tqdm(check(samples), "inspecting", len(samples), delay=2, leave=False):
         rendering = samples.renderings.get(samples.indices[index])
         if rendering and rendering.error:
@@ -27,6 +28,7 @@ def inspect(samples: Samples) -> tuple[str, dict[str, list[Sample]]]:
         sides[sample.domain].append(max(sample.image.size))
         if sample.code:
             lengths[sample.domain].append(len(sample.code))
+            words[sample.domain].append(pieces(sample.code))
             hashes[hashlib.sha256(sample.code.encode()).digest()] += 1
         if len(shown[sample.domain]) < 10:
             shown[sample.domain].append(sample)
@@ -39,7 +41,29 @@ def inspect(samples: Samples) -> tuple[str, dict[str, list[Sample]]]:
     repeats = sum(hashes.values()) - len(hashes)
     lines += ["", f"{drafts} have a draft to refine, {repeats} repeat the exact code of another"]
     lines += [f"{len(samples)} rows, {sum(counts.values())} usable, {len(problems)} dropped", *problems]
+    if histograms_to and sides:
+        histograms(words, sides, histograms_to)
     return "\n".join(lines), shown
+
+
+def histograms(words: dict[str, list[int]], sides: dict[str, list[int]], path: str | Path) -> None:
+    """Two stacked histograms, on logarithmic axes: words and signs of the programs (about their tokens), pixels of the
+    longer sides of the pictures; a colour for each domain."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    titles = ("words and signs of a program (about its tokens)", "longer side of a picture, px")
+    for axes, title, values in zip(figure.subplots(1, 2), titles, (words, sides), strict=True):
+        domains = sorted(domain for domain in values if values[domain])
+        if domains:
+            most = max(max(values[domain]) for domain in domains)
+            least = min(min(values[domain]) for domain in domains)
+            bins = np.geomspace(max(1, least), max(most, least + 1), 40)
+            axes.hist([values[domain] for domain in domains], bins, stacked=True, label=domains)
+            axes.legend()
+        axes.set(xscale="log", xlabel=title, ylabel="rows")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
 
 
 def contact_sheet(groups: dict[str, list[Sample]], path: str | Path, side: int = 176) -> None:

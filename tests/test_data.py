@@ -498,12 +498,13 @@ def test_inspect(tmp_path):
     for name in ("one.svg", "two.svg", "three.svg"):
         (folder / name).write_text(SVG)
     write(folder / "MANIFEST.jsonl", rows)
-    done = inspect(tmp_path, "set", "--contact-sheet", "out/sheet.png")
+    done = inspect(tmp_path, "set", "--contact-sheet", "out/sheet.png", "--histograms", "out/sizes.png")
     assert done.returncode == 0, done.stderr
     assert "svg       svg             3" in done.stdout and "5 rows, 3 usable, 2 dropped" in done.stdout
     assert "2 repeat the exact code" in done.stdout
     assert "MANIFEST.jsonl line 4:" in done.stdout and "MANIFEST-4 (svg): does not render" in done.stdout
     assert Image.open(tmp_path / "out" / "sheet.png").size == (3 * 176, 192)
+    assert Image.open(tmp_path / "out" / "sizes.png").size == (1100, 400)
     assert sorted(os.listdir(tmp_path)) == ["out", "set"]
 
 

@@ -42,5 +42,7 @@ def test_flags_of_the_readme_are_known():
     """Every `python FILE ... --flag` of the README: FILE knows the flag (of any of its subcommands)."""
     for script, arguments in re.findall(r"python (\w+\.py)((?: [^\s`#]+)*)", README):
         source = (ROOT / script).read_text() + (ROOT / "train_sft.py").read_text() * script.startswith("train")
+        parts = ("build.py", "choose.py") if script == "data.py" else ()
+        source += "".join((ROOT / "corpus" / part).read_text() for part in parts)
         for flag in re.findall(r"--([a-z][a-z-]*)", arguments):
             assert re.search(rf"\b{flag.replace('-', '_')}\b", source), (script, flag)

@@ -1,0 +1,248 @@
+"""What a corpus costs: rows a second per stage and core, memory, and a projection for 1.6 million rows on 80 cores.
+
+    python benchmarks/data.py stages --count 200                # each domain alone, one process, one worker
+    python benchmarks/data.py build --count 20000               # small svg scenes on every core: time and memory
+    python benchmarks/data.py stream --count 1600000            # reading for training: time and memory
+    python benchmarks/data.py report                            # results/data.json as the tables of the README
+
+Programs are synth.py's, so they are shorter than collected ones. Memory is the greatest sum of proportional set sizes
+(Pss) over the whole process tree, sampled twice a second. `draw` is the time of the programs themselves, in a worker;
+all other stages run in the process that builds the chunk.
+"""
+
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import tyro
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import synth  # noqa: E402
+from corpus.build import Build as Corpus  # noqa: E402
+from corpus.loading import Stream as Reading  # noqa: E402
+
+RESULTS = Path(__file__).parent.parent / "results" / "data.json"
+STAGES = ("read", "check", "draw", "compare", "draft", "decode", "fingerprint", "encode", "write")
+ROWS, CORES = 1_600_000, 80
+
+
+class Memory(threading.Thread):
+    """`peak`: MiB of this process and all its descendants together, while the context is open."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.peak, self.done = 0.0, threading.Event()
+
+    def run(self):
+        while not self.done.wait(0.5):
+            self.peak = max(self.peak, sum(map(self.pss, self.tree(os.getpid()))))
+
+    def tree(self, pid: int) -> list[int]:
+        found = [pid]
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            try:
+                children = task.read_text().split()
+            except OSError:  # it has just ended
+                continue
+            found += [process for child in children for process in self.tree(int(child))]
+        return found
+
+    def pss(self, pid: int) -> float:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+        except (OSError, StopIteration):
+            return 0.0
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.join()
+
+
+def save(name: str, result: dict) -> None:
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known[name] = result
+    RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+    print(name, json.dumps(result))
+
+
+def programs(folder: Path, domain: str, count: int, difficulty: float) -> Path:
+    """A manifest folder of made programs."""
+    folder.mkdir(parents=True)
+    rows = []
+    for index in range(count):
+        sample = synth.make(domain, index, 11, difficulty)
+        (folder / f"{index}.txt").write_text(sample.code)
+        row = {"id": sample.id, "domain": domain, "language": sample.language, "path": f"{index}.txt"}
+        rows.append(json.dumps(row) + "\n")
+    (folder / "MANIFEST.jsonl").write_text("".join(rows))
+    return folder
+
+
+@dataclass
+class Stages:
+    """Seconds of every stage, one domain after the other."""
+
+    count: int = 200
+    """Rows per domain."""
+    difficulty: float = 0.3
+    """Of synth.py."""
+
+    def __call__(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        result = {"count": self.count, "difficulty": self.difficulty, "refine": 0.15, "domains": {}}
+        for domain in synth.DOMAINS:
+            with tempfile.TemporaryDirectory() as folder:
+                source = programs(Path(folder, "in"), domain, self.count, self.difficulty)
+                out = Path(folder, "out")
+                Corpus((str(source),), str(out), processes=1, workers=1, max_rejects=1.0, keep_work=True)()
+                seconds: Counter = Counter()
+                for path in (out / "work").glob("*.json"):
+                    seconds.update(json.loads(path.read_text())["seconds"])
+            per_row = {stage: 1000 * seconds[stage] / self.count for stage in STAGES}  # ms
+            result["domains"][domain] = {stage: round(ms, 2) for stage, ms in per_row.items()}
+            result["domains"][domain]["rows_per_second_and_core"] = round(1000 / sum(per_row.values()), 2)
+        mean = np.mean([1000 / row["rows_per_second_and_core"] for row in result["domains"].values()])
+        result["equal_shares_ms"] = round(float(mean), 1)
+        result["projection_hours"] = round(float(mean) * ROWS / 1000 / CORES / 3600, 2)
+        save("stages", result)
+
+
+@dataclass
+class Build:
+    """A whole build of small svg scenes, all cores."""
+
+    count: int = 20_000
+    """Rows."""
+    processes: int = 2
+    """Processes that build chunks."""
+
+    def __call__(self) -> None:
+        from corpus import publish
+
+        with tempfile.TemporaryDirectory() as folder:
+            source = programs(Path(folder, "in"), "svg", self.count, 0.5)
+            out = Path(folder, "out")
+            options = {"processes": self.processes, "max_rejects": 1.0, "svg_side": 64}
+            whole, times = publish.publish, []
+
+            def timed(*arguments):
+                times.append(time.perf_counter())
+                whole(*arguments)
+                times.append(time.perf_counter())
+
+            publish.publish = timed
+            started = time.perf_counter()
+            with Memory() as memory:
+                Corpus((str(source),), str(out), **options)()
+            publish.publish = whole
+            card = (out / "card.md").read_text()
+            rows = next(line for line in card.splitlines() if "direct rows" in line)
+            size = sum(path.stat().st_size for path in out.rglob("*.parquet"))
+        result = {"count": self.count, "processes": self.processes, "seconds": round(times[1] - started, 1)}
+        result |= {"chunks_seconds": round(times[0] - started, 1), "publish_seconds": round(times[1] - times[0], 1)}
+        result |= {"rows_per_second": round(self.count / (times[1] - started), 1), "peak_mib": round(memory.peak)}
+        save(f"build_{self.count}", result | {"came_out": rows, "parquet_mib": round(size / 2**20, 1)})
+
+
+def write_rows(folder: Path, count: int) -> None:
+    """SFT files of 100,000 rows: 64 px pictures of svg scenes, of which there are 200, and numbered prompts."""
+    from render import Renderer
+
+    scenes = [synth.make("svg", index, 12, 0.3) for index in range(200)]
+    with Renderer(svg_side=64) as renderer:
+        pictures = [renderer.submit(scene.code, "svg") for scene in scenes]
+        images = []
+        for future in pictures:
+            file = io.BytesIO()
+            future.result().image.save(file, "PNG")
+            images.append(file.getvalue())
+    answers = [f"```svg\n{scene.code}\n```" for scene in scenes]
+    folder.mkdir(parents=True)
+    for start in tqdm(range(0, count, 100_000), "writing", unit=" files"):
+        numbers = range(start, min(start + 100_000, count))
+        table = {"user_content": [f"<image>\nWrite SVG code for scene {n}." for n in numbers]}
+        table |= {"assistant_content": [answers[n % 200] for n in numbers], "image": [images[n % 200] for n in numbers]}
+        path = folder / f"{start // 100_000:03}.parquet"
+        pyarrow.parquet.write_table(pyarrow.table(table), path, row_group_size=256)
+
+
+def read_share(folder: Path, batch_size: int, rank: int, ranks: int) -> tuple[int, int, float]:
+    """One process of several: (rows, characters, MiB at most) of its share of every batch of one epoch."""
+    stream, rows, characters = Reading(folder), 0, 0
+    with Memory() as memory:
+        for step in range(len(stream) // batch_size):
+            for index in stream.batch_indices(batch_size, 0, step)[rank::ranks]:
+                sample = stream[index]
+                rows += 1
+                characters += len(sample.code) + sample.image.width
+    return rows, characters, memory.peak
+
+
+@dataclass
+class Stream:
+    """One epoch as training reads it: pictures decoded, prompts parsed, two processes with a share each."""
+
+    count: int = ROWS
+    """Rows."""
+    processes: int = 2
+    """Processes, each with its share of every batch."""
+    batch_size: int = 256
+    """Rows per step."""
+
+    def __call__(self) -> None:
+        folder = Path(tempfile.mkdtemp())
+        try:
+            write_rows(folder / "rows", self.count)
+            size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
+            started = time.perf_counter()
+            with ProcessPoolExecutor(self.processes) as pool:
+                ranks = range(self.processes)
+                jobs = [pool.submit(read_share, folder / "rows", self.batch_size, rank, len(ranks)) for rank in ranks]
+                shares = [job.result() for job in jobs]
+            seconds = time.perf_counter() - started
+        finally:
+            shutil.rmtree(folder)
+        rows = sum(share[0] for share in shares)
+        result = {"count": self.count, "rows_read": rows, "processes": self.processes, "seconds": round(seconds, 1)}
+        result |= {"rows_per_second_and_core": round(rows / seconds / self.processes), "gib": round(size / 2**30, 2)}
+        save(f"stream_{self.count}", result | {"peak_mib_per_process": [round(share[2]) for share in shares]})
+
+
+@dataclass
+class Report:
+    """The tables of the README."""
+
+    def __call__(self) -> None:
+        known = json.loads(RESULTS.read_text())
+        domains = known["stages"]["domains"]
+        print("| ms a row | " + " | ".join(domains) + " |")
+        print("|---" * (1 + len(domains)) + "|")
+        for stage in (*STAGES, "rows_per_second_and_core"):
+            print(f"| {stage} | " + " | ".join(f"{row[stage]:g}" for row in domains.values()) + " |")
+        for name, result in known.items():
+            if name != "stages":
+                print(name, result)
+
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict({"stages": Stages, "build": Build, "stream": Stream, "report": Report})()
