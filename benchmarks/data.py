@@ -2,6 +2,7 @@
 
     python benchmarks/data.py stages --count 200                # each domain alone, one process, one worker
     python benchmarks/data.py build --count 20000               # small svg scenes on every core: time and memory
+    python benchmarks/data.py duplicates --count 1600000        # the index of near duplicates: time and memory
     python benchmarks/data.py stream --count 1600000            # reading for training: time and memory
     python benchmarks/data.py report                            # results/data.json as the tables of the README
 
@@ -48,7 +49,10 @@ class Memory(threading.Thread):
 
     def run(self):
         while not self.done.wait(0.5):
-            self.peak = max(self.peak, sum(map(self.pss, self.tree(os.getpid()))))
+            self.measure()
+
+    def measure(self):
+        self.peak = max(self.peak, sum(map(self.pss, self.tree(os.getpid()))))
 
     def tree(self, pid: int) -> list[int]:
         found = [pid]
@@ -72,6 +76,7 @@ class Memory(threading.Thread):
         return self
 
     def __exit__(self, *_):
+        self.measure()
         self.done.set()
         self.join()
 
@@ -164,6 +169,35 @@ class Build:
         save(f"build_{self.count}", result | {"came_out": rows, "parquet_mib": round(size / 2**20, 1)})
 
 
+@dataclass
+class Duplicates:
+    """The index of near duplicates alone, on hashes drawn at random, a tenth of them a few bits from an earlier one."""
+
+    count: int = ROWS
+    """Rows."""
+
+    def __call__(self) -> None:
+        from corpus.duplicates import Fingerprint, Index
+
+        rng = np.random.default_rng(0)
+        smalls = [rng.integers(0, 256, 768, np.uint8).tobytes() for _ in range(500)]
+        found, hashes = 0, rng.integers(0, 1 << 64, self.count, np.uint64, endpoint=False)
+        with tempfile.TemporaryFile() as file, Memory() as memory:
+            index, started = Index(file), time.perf_counter()
+            for row in tqdm(range(self.count), "duplicates", delay=2):
+                value, small = int(hashes[row]), row % 500
+                if row % 10 == 9:  # of the row before, with three bits flipped
+                    value, small = int(hashes[row - 1]) ^ 0x8000_0100_0000_0001, (row - 1) % 500
+                print = Fingerprint(row.to_bytes(16), value, 0.0, smalls[small])
+                if index.find(print):
+                    found += 1
+                else:
+                    index.add(print)
+            seconds = time.perf_counter() - started
+        result = {"count": self.count, "planted": self.count // 10, "found": found, "seconds": round(seconds, 1)}
+        save(f"duplicates_{self.count}", result | {"peak_mib": round(memory.peak)})
+
+
 def write_rows(folder: Path, count: int) -> None:
     """SFT files of 100,000 rows: 64 px pictures of svg scenes, of which there are 200, and numbered prompts."""
     from render import Renderer
@@ -245,4 +279,6 @@ class Report:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"stages": Stages, "build": Build, "stream": Stream, "report": Report})()
+    tyro.extras.subcommand_cli_from_dict(
+        {"stages": Stages, "build": Build, "duplicates": Duplicates, "stream": Stream, "report": Report}
+    )()

@@ -59,7 +59,7 @@ class Build:
     """Least and greatest visual score of a draft's picture against the target."""
     draft_pictures: bool = False
     """Add the draft's picture, in a column draft_image (the published rows have none)."""
-    match: float = 0.5
+    match: float = 0.65
     """Least visual score of what a program draws against the picture that came with it."""
     pictures: Literal["rendered", "given"] = "rendered"
     """Which becomes the target where a row came with a picture."""

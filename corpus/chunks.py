@@ -79,14 +79,14 @@ class Chunks:
         """Build the chunk and write it to `path` (.parquet) and a .json of counts and rejects beside it."""
         self.seconds.clear()
         kept, report = self.build(source, rows)
-        started = time.perf_counter()
-        report |= {"rows": len(rows), "kept": len(kept), "seconds": dict(self.seconds)}
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(report))
-        os.replace(partial, path.with_suffix(".json"))
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(kept, SCHEMA), partial)
+        with self._timed("write"):
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(kept, SCHEMA), partial)
+        report |= {"rows": len(rows), "kept": len(kept), "seconds": dict(self.seconds)}
+        partial_report = path.with_name(f".{path.stem}.{os.getpid()}.json.partial")
+        partial_report.write_text(json.dumps(report))
+        os.replace(partial_report, path.with_suffix(".json"))
         os.replace(partial, path)  # the last step: what has this file is done
-        report["seconds"]["write"] = time.perf_counter() - started
         return report
 
     def build(self, source: Source, rows: list[Row]) -> tuple[list[dict], dict]:

@@ -21,7 +21,7 @@ LAYOUT = {
     "python": [
         (r"(?<=figsize=\()\s*\d+(?:\.\d+)?", lambda old, rng: f"{float(old) * rng.choice([0.7, 1.4]):.1f}"),
         (r"(?<=loc=)[\"'](?:upper|lower|best|center)[\w ]*[\"']", lambda old, rng: repr(_other(old, LEGEND, rng))),
-        (r"\bbarh?(?=\()", lambda old, rng: "bar" if old == "barh" else "barh"),
+        (r"\bbarh?(?=\((?![^\n]*\b(?:height|width)=))", lambda old, rng: "bar" if old == "barh" else "barh"),
         (r"\bset_aspect\([^()]*\)", lambda old, rng: "set_aspect('auto')"),
         (r"(?<=tight_layout)\(\)", lambda old, rng: "(pad=4)"),
     ],
@@ -87,6 +87,8 @@ def _places(code: str, language: str) -> dict[str, list]:
     needed = NEEDED.get(language)
     found = {kind: spans(code, language, *where) for kind, where in FLAWS[language].items()}
     found["drop"] = spans(code, language, *FLAWS[language]["drop"], unseen=needed)
+    if language == "python" and len(found["drop"]) < 2:  # the only call may be all that is drawn
+        del found["drop"]
     found["colour"] = spans(code, language, "", COLOUR)
     elements = spans(code, language, "", ORDER[language], unseen=needed)
     pairs = [(a, b) for a, b in zip(elements, elements[1:], strict=False) if code[slice(*a)] != code[slice(*b)]]

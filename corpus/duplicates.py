@@ -114,17 +114,19 @@ class Index:
         """(number, "same code" or "same picture") of an earlier duplicate, the nearest hash first."""
         if print.key in self.keys:
             return self.keys[print.key], "same code"
-        near = set()
-        for shift, lists in zip(BANDS, self.bands, strict=True):
-            band = print.hash >> shift & 0xFFFF
-            for flip in FLIPS:
-                if found := lists.get(band ^ flip):
-                    near.update(found[-NEWEST:])
-        distance = {n: (self.hashes[n] ^ print.hash).bit_count() for n in near}
-        for number in sorted((n for n in near if distance[n] <= RADIUS), key=lambda n: (distance[n], n)):
-            if abs(self.aspects[number] - print.aspect) <= ASPECT and self._alike(
-                number, print.small, distance[number]
-            ):
+        lists = [
+            found if len(found) <= NEWEST else found[-NEWEST:]
+            for shift, band in zip(BANDS, self.bands, strict=True)
+            for flip in FLIPS
+            if (found := band.get(print.hash >> shift & 0xFFFF ^ flip))
+        ]
+        if not lists:
+            return None
+        near = np.frombuffer(b"".join(lists), np.uint32)
+        bits = np.bitwise_count(np.frombuffer(self.hashes, np.uint64)[near] ^ np.uint64(print.hash))
+        reach = bits <= RADIUS
+        for distance, number in sorted(set(zip(bits[reach].tolist(), near[reach].tolist(), strict=True))):
+            if abs(self.aspects[number] - print.aspect) <= ASPECT and self._alike(number, print.small, distance):
                 return number, "same picture"
         return None
 

@@ -4,10 +4,10 @@ Reads the small columns of all chunks once, in order, and decides row by row; th
 of rows. Memory: some 300 bytes a row. Everything is a pure function of the chunks and the options.
 """
 
+import hashlib
 import io
 import json
 import os
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -127,12 +127,19 @@ def _without_duplicates(config: "Build", chunks: list[Path]) -> tuple[Chosen, li
     return chosen, left_out
 
 
+@lru_cache
+def _shared(*names: str) -> tuple[str, ...]:
+    """One tuple for all rows of a group, not one each."""
+    return names
+
+
 def _keep(config: "Build", chosen: Chosen, number: int, entry: dict) -> None:
     if not entry["came_with_draft"]:
         size = pieces(entry["code"])
         length = next((name for name, most in LENGTHS.items() if size < most), "long")
-        chosen.groups[number] = (entry["domain"], length)
-        chosen.order[number] = zlib.crc32(f"{config.seed} {entry['id']}".encode()) << 64 | number
+        chosen.groups[number] = _shared(entry["domain"], length)
+        name = f"{config.seed} {entry['id']} {number}".encode()
+        chosen.order[number] = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest())
         chosen.direct.append(number)
     if entry["draft_kinds"]:
         chosen.refine.append(number)
@@ -180,7 +187,7 @@ def _balance(config: "Build", chosen: Chosen) -> None:
         gone = set(chosen.groups) - set(chosen.direct)
         chosen.refine = [number for number in chosen.refine if number not in gone]
     if config.rl:
-        mask = 0x5A5A5A5A << 64  # another order than that of the direct rows
+        mask = 0x5A5A5A5A5A5A5A5A  # another order than that of the direct rows
         chosen.rl = _choose(chosen, chosen.direct, config.rl, lambda number: chosen.order[number] ^ mask)
 
 

@@ -557,7 +557,7 @@ def test_prompts_are_chosen_by_sampled_reward(answers, tmp_path, capsys):
 
 def many(folder: Path, files: int, rows: int) -> Path:
     """SFT files whose answers have different lengths and whose prompts number the rows."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for file in range(files):
         table = []
         for row in range(rows):
@@ -596,3 +596,16 @@ def test_stream_names_a_bad_row(tmp_path):
     assert stream[0].code == stream[2].code == SVG
     with pytest.raises(ValueError, match="x.parquet row group 0 row 1: the picture cannot be decoded"):
         stream[1]
+
+
+def test_a_built_corpus_is_streamed_and_any_other_checked(tmp_path):
+    folder = many(tmp_path / "corpus" / "sft", 1, 60)
+    write(folder / "z.parquet", [SOURCES["SFT"][1] | {"image": png()[:50]}])
+    checked = loading.training_samples(folder)
+    assert isinstance(checked, data.Samples) and len(checked) == 60
+    assert loading.batch_indices(checked, 8, 0, 3) == data.batch_indices(60, 8, 0, 3)
+    (tmp_path / "corpus" / "card.md").write_text("# Card")
+    for path in (folder, folder / "0.parquet"):
+        streamed = loading.training_samples(path)
+        assert isinstance(streamed, loading.Stream)
+        assert loading.batch_indices(streamed, 8, 0, 3) == streamed.batch_indices(8, 0, 3)
