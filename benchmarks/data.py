@@ -13,6 +13,7 @@ all other stages run in the process that builds the chunk.
 
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import sys
@@ -249,7 +250,7 @@ class Stream:
             write_rows(folder / "rows", self.count)
             size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
             started = time.perf_counter()
-            with ProcessPoolExecutor(self.processes) as pool:
+            with ProcessPoolExecutor(self.processes, multiprocessing.get_context("spawn")) as pool:
                 ranks = range(self.processes)
                 jobs = [pool.submit(read_share, folder / "rows", self.batch_size, rank, len(ranks)) for rank in ranks]
                 shares = [job.result() for job in jobs]

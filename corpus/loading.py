@@ -50,6 +50,7 @@ class Stream(Sequence):
         path = Path(path)
         files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
         self.groups: list[tuple[Path, int]] = []
+        self.footers: dict[Path, pyarrow.parquet.FileMetaData] = {}
         sizes, columns = [], None
         for file in files:
             try:
@@ -60,6 +61,7 @@ class Stream(Sequence):
             if columns not in (None, names):
                 raise ValueError(f"{file} has other columns than {files[0].name}; load the two kinds separately")
             columns = names
+            self.footers[file] = footer
             self.groups += [(file, group) for group in range(footer.num_row_groups)]
             sizes += [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         if not sum(sizes):
@@ -91,7 +93,7 @@ class Stream(Sequence):
     def _group(self, group: int) -> pyarrow.Table:
         if group not in self.kept:
             file, number = self.groups[group]
-            with pyarrow.parquet.ParquetFile(file) as parquet:
+            with pyarrow.parquet.ParquetFile(file, metadata=self.footers[file]) as parquet:
                 self.kept[group] = parquet.read_row_group(number, columns=self.columns, use_threads=False)
             while len(self.kept) > 2 and sum(table.nbytes for table in self.kept.values()) > KEPT_MB << 20:
                 self.kept.popitem(last=False)
@@ -134,7 +136,7 @@ class Stream(Sequence):
         groups = np.searchsorted(self.ends, rows, side="right")
         for group in np.unique(groups):
             file, number = self.groups[group]
-            with pyarrow.parquet.ParquetFile(file) as parquet:
+            with pyarrow.parquet.ParquetFile(file, metadata=self.footers[file]) as parquet:
                 table = parquet.read_row_group(number, columns=self.texts, use_threads=False)
             of_rows = np.zeros(table.num_rows, np.int64)
             for name in self.texts:

@@ -490,6 +490,9 @@ def test_killed_at_any_moment_the_corpus_is_the_same(tmp_path):
     assert done.returncode == 0, done.stderr
     whole = digest(tmp_path / "whole")
     assert len(whole) > 8
+    options = {"chunk_rows": 4, "shard_rows": 16, "refine": 0.5, "rl": 20}
+    Build((str(folder),), str(tmp_path / "alone"), processes=1, **options)()
+    assert digest(tmp_path / "alone") == whole  # however many processes
     rng, kills, out = random.Random(time.time_ns()), 0, tmp_path / "killed-0"
     while kills < 5:
         with subprocess.Popen(command(folder, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
