@@ -366,7 +366,7 @@ def test_near_duplicates_precision_and_recall(real_corpus):
 @pytest.mark.parametrize(
     ("code", "language"),
     [
-        (CHART, "python"),
+        (CHART.replace("plt.show", "plt.title('Sales per region', color='red')\nplt.show"), "python"),
         (SVG, "svg"),
         (PAGE, "html"),
         (TIKZ, "latex"),
