@@ -340,7 +340,7 @@ def recoded(image: Image.Image, way: int) -> Image.Image:
 
 def test_near_duplicates_precision_and_recall(real_corpus):
     """Labelled: the real programs are distinct; each comes back reformatted, re-coded and re-scaled in four ways."""
-    items = list(data.load(real_corpus / "sft"))
+    items = list(data.load(next((real_corpus / "sft").glob("direct-*"))))
     index = duplicates.Index(io.BytesIO())
     wrong = right = missed = 0
     for sample in items:
@@ -393,15 +393,24 @@ def real_corpus(tmp_path_factory):
     if not REAL.is_dir():
         pytest.skip(f"{REAL} is absent: the real programs are not part of this repository")
     out = tmp_path_factory.mktemp("corpus") / "real"
-    Build((str(REAL),), str(out), refine=0.0, processes=2)()
+    Build((str(REAL),), str(out), refine=0.3, processes=2)()
     return out
 
 
 def test_real_programs_come_out(real_corpus):
-    rows = data.load(real_corpus / "sft")
+    rows = data.load(next((real_corpus / "sft").glob("direct-*")))
     assert len(rows) >= 0.95 * 214
     assert "| rows read | | 214 |" in (real_corpus / "card.md").read_text()
     assert sorted(os.listdir(real_corpus)) == ["card.md", "config.json", "contact_sheet.png", "rejects.jsonl", "sft"]
+
+
+def test_drafts_of_real_programs_render_and_differ_visibly(real_corpus):
+    card = (real_corpus / "card.md").read_text()
+    table = re.findall(r"(?m)^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|", card)
+    tried, kept, proposals, rendered = (sum(int(row[k]) for row in table if len(row[0]) > 2) for k in (1, 2, 3, 4))
+    drafts_read = data.load(next((real_corpus / "sft").glob("refine-*")))
+    assert {row[0] for row in table} >= {"html", "latex", "python", "svg"} and len(drafts_read) == kept
+    assert kept >= 0.9 * tried and rendered >= 0.9 * proposals
 
 
 def programs(folder: Path, count: int, seed: int = 0, extra=()) -> Path:
