@@ -1,24 +1,38 @@
-"""The few operations that decide speed, each as a plain torch function with one meaning.
+"""The few operations that decide speed: plain torch, and beside it a Triton kernel where that pays.
 
-Today this file holds the torch twins: they run on CPU and GPU alike and define what is right. A Triton kernel added
-here takes the same arguments as its twin and is tested against it.
+A torch twin defines what is right and runs everywhere; the Triton kernel of the same name has the same arguments, runs
+on CUDA tensors where Triton is installed, and is tested against its twin (on a CPU with TRITON_INTERPRET=1).
 
     packed_attention    training: many sequences in one row, no padding in the row, no leaking between sequences
-    decode_attention    sampling: one new token per sample, the prompt's keys and values stored once per group
+    decode_attention    sampling: one new token per sample; a prompt's keys are stored and read once per group
+    norm_rope_append    sampling: normalise and rotate queries and keys, write keys and values into their pages
     token_logprobs      log-probabilities of given tokens without ever holding [T, V]
     sample_tokens       seeded sampling that does not depend on the order or number of rows
 
-Axes: T tokens of a packed row, H query heads, C key/value heads, D head size, N prompts, B samples, P prompt tokens,
-R response tokens, V vocabulary.
+Axes: T tokens of a packed row, B rows of a decoding batch, H query heads, C key/value heads, D head size, V vocabulary.
 """
 
+from __future__ import annotations
+
+import os
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 
+triton = None
+if torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
+    try:
+        import triton
+        import triton.language as tl
+    except ImportError:
+        pass
+jit = triton.jit if triton else lambda function: function
+NOTHING = -1e30  # the score of a key that may not be seen: finite, so that no 0 * inf arises
+
 # ---------------------------------------------------------------------------------------------------------------------
-# attention
+# attention in training
 
 
 @dataclass
@@ -38,11 +52,8 @@ class AttentionBlock:
     real: torch.Tensor
     rows: torch.Tensor
 
-    def to(self, device) -> "AttentionBlock":
-        mask = None if self.mask is None else self.mask.to(device)
-        return AttentionBlock(
-            self.queries.to(device), self.keys.to(device), mask, self.real.to(device), self.rows.to(device)
-        )
+    def to(self, device) -> AttentionBlock:
+        return AttentionBlock(*(None if x is None else x.to(device) for x in vars(self).values()))
 
 
 def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, blocks: list[AttentionBlock], scale: float):
@@ -57,51 +68,151 @@ def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, blocks: 
 
     parts = []
     for block in blocks:
-        out = F.scaled_dot_product_attention(
-            take(q, block.queries),
-            take(k, block.keys),
-            take(v, block.keys),
-            attn_mask=block.mask,
-            is_causal=block.mask is None,
-            scale=scale,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
+        causal, repeats = block.mask is None, q.shape[1] // k.shape[1]
+        keys, values = take(k, block.keys), take(v, block.keys)
+        if q.is_cuda and not causal:  # with a mask, no fused CUDA kernel takes fewer heads of keys than of queries
+            keys, values = (x.repeat_interleave(repeats, 1) for x in (keys, values))
+        options = dict(attn_mask=block.mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != keys.shape[1])
+        out = F.scaled_dot_product_attention(take(q, block.queries), keys, values, **options)
         parts.append(out.transpose(1, 2).flatten(0, 1).index_select(0, block.real))  # (n, H, D)
     back = torch.cat([block.rows for block in blocks]).argsort()
     return torch.cat(parts).index_select(0, back)
 
 
-def decode_attention(q, prompt_k, prompt_v, prompt_length, k, v, length: int, scale: float):
-    """One decoding step of n groups with G samples each. A group's prompt is read once, not once per sample.
+# ---------------------------------------------------------------------------------------------------------------------
+# attention in sampling: keys and values lie in pages of a pool, kv (2, pages, C, page size, D) per layer
 
-    q (n, G, H, D); prompt_k, prompt_v (n, C, P, D) padded, prompt_length (n,); k, v (n, G, C, R, D) the responses so
-    far, of which the first `length` are valid for every sample -> (n, G, H, D).
+
+@dataclass
+class KeyTable:
+    """Which keys may be seen, and by whom. An item is a group (the keys of its prompt, asked by the rows of its
+    samples) or a single sample (the keys of its response, asked by one row).
+
+    rows     (items, J) int32        rows of the batch that ask, -1 where an item has fewer than J
+    lengths  (items,) int32          how many keys an item has
+    pages    (items, columns) int32  the pages they fill, in order; further columns name a page that no item owns
     """
-    n, G, H, D = q.shape
-    C, P = prompt_k.shape[1:3]
-    share = H // C  # query heads that share one key/value head
-    q = (q * scale).view(n, G, C, share, D)
-    ask_prompt = q.transpose(1, 2).reshape(n, C, G * share, D)
-    to_prompt = ask_prompt @ prompt_k.transpose(-1, -2)  # (n, C, G * share, P)
-    padding = torch.arange(P, device=q.device) >= prompt_length[:, None]  # (n, P)
-    to_prompt = to_prompt.masked_fill(padding[:, None, None], float("-inf")).view(n, C, G, share, P).transpose(1, 2)
-    to_self = q @ k[..., :length, :].transpose(-1, -2)  # (n, G, C, share, length)
-    weights = torch.cat([to_prompt, to_self], -1).float().softmax(-1).to(q.dtype)
-    from_prompt = weights[..., :P].transpose(1, 2).reshape(n, C, G * share, P) @ prompt_v  # (n, C, G * share, D)
-    out = from_prompt.view(n, C, G, share, D).transpose(1, 2) + weights[..., P:] @ v[..., :length, :]
-    return out.reshape(n, G, H, D)
+
+    rows: torch.Tensor
+    lengths: torch.Tensor
+    pages: torch.Tensor
+    page_size: int
+
+    @cached_property
+    def bias(self) -> torch.Tensor:
+        """(items, 1, 1, columns in use * page size) NOTHING for places without a key, otherwise 0."""
+        columns = max(1, -(-int(self.lengths.max()) // self.page_size))
+        hidden = torch.arange(columns * self.page_size, device=self.pages.device) >= self.lengths[:, None]
+        return torch.zeros(hidden.shape, device=self.pages.device).masked_fill_(hidden, NOTHING)[:, None, None]
+
+    def places(self, count: int, heads: int) -> torch.Tensor:
+        """(2, items, heads, columns in use), flattened: where the keys, then the values of each page and head are in a
+        pool of so many pages, seen as rows of one page and head. The same for every layer, so it is kept."""
+        if not hasattr(self, "_places"):
+            pages = self.pages[:, : self.bias.shape[-1] // self.page_size].long()  # (items, columns in use)
+            head = torch.arange(heads, device=pages.device)[:, None]
+            keys = pages[:, None] * heads + head
+            self._places = torch.stack([keys, keys + count * heads]).flatten()
+        return self._places
+
+    @property
+    def J(self) -> int:
+        return self.rows.shape[1]
+
+    @cached_property
+    def asked_by(self) -> torch.Tensor:
+        """(items * J,) the row of the batch in each place of `rows`, some row or other in unused ones."""
+        return self.rows.clamp(min=0).flatten()
+
+    @cached_property
+    def place(self) -> torch.Tensor | None:
+        """(B,) where in `rows`, flattened, each row of the batch is; None where it is there in order."""
+        rows = self.rows.flatten()
+        used = (rows >= 0).nonzero()[:, 0]
+        if len(used) == len(rows) and bool((rows[1:] > rows[:-1]).all()):
+            return None
+        return torch.empty_like(used).index_copy_(0, rows[used].long(), used)
 
 
-def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions (Su et al. 2021), halves rotated as in the Qwen models. x (..., heads, D); cos, sin (..., D)."""
-    first, second = x.chunk(2, -1)
-    return x * cos[..., None, :] + torch.cat([-second, first], -1) * sin[..., None, :]
+def decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> torch.Tensor:
+    """Every row asks its group's prompt and its own response. A prompt's keys are read once for all rows of its group
+    ("bifurcated attention", arXiv 2403.08845).
+
+    q (B, H, D), kv (2, pages, C, page size, D); own holds one item per row, in order -> (B, H, D).
+    """
+    if triton and q.is_cuda:
+        return _triton_decode_attention(q, kv, prompts, own, scale)
+    parts = [_table_attention(q, kv, table, scale) for table in (prompts, own)]
+    return merge_attention(*(torch.stack(part, 2) for part in zip(*parts, strict=True)))
+
+
+def _table_attention(q, kv, table: KeyTable, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every row asks the keys that `table` has for it: q (B, H, D) -> outputs (B, H, D), log-sum-exp (B, H)."""
+    (_, H, D), (_, count, C, size, _), J = q.shape, kv.shape, table.J
+    asking = q if table.place is None else q.index_select(0, table.asked_by)
+    asking = asking.view(-1, J, C, H // C, D).transpose(1, 2).flatten(2, 3)  # (items, C, J * H / C, D)
+    keys = kv.view(-1, size * D).index_select(0, table.places(count, C)).view(2, len(asking), C, -1, D)
+    out, lse = _attention_and_lse(asking, *keys, table.bias.to(q.dtype), scale)
+    out = out.unflatten(2, (J, -1)).transpose(1, 2).reshape(-1, H, D)  # (items * J, H, D)
+    lse = lse.unflatten(2, (J, -1)).transpose(1, 2).reshape(-1, H)
+    return (out, lse) if table.place is None else (out.index_select(0, table.place), lse.index_select(0, table.place))
+
+
+def _attention_and_lse(q, k, v, bias, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain attention and its log-sum-exp. q (S, C, n, D), k and v (S, C, L, D), bias (S, 1, 1, L)."""
+    if q.device.type == "cpu":
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias, scale=scale)
+    scores = (q @ k.transpose(-1, -2)).float() * scale + bias
+    return scores.softmax(-1).to(q.dtype) @ v, scores.logsumexp(-1)
+
+
+def merge_attention(outs: torch.Tensor, lses: torch.Tensor) -> torch.Tensor:
+    """Attention over disjoint parts of the keys -> attention over all of them: outs (B, H, parts, D), the parts'
+    log-sum-exp lses (B, H, parts) -> (B, H, D)."""
+    return (outs * lses.softmax(-1)[..., None].to(outs.dtype)).sum(2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what surrounds attention in a decoder layer
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """RMSNorm (Zhang and Sennrich 2019), normalised in fp32 as the Hugging Face modules do. x (..., D)."""
-    normal = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + eps)
-    return weight * normal.to(x.dtype)
+    return weight * F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)
+
+
+def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions (Su et al. 2021), halves rotated as in the Qwen models. x (..., heads, D); cos, sin (..., D),
+    the first half of sin negated (`signed`): then a rotation by half a head is all that is left of rotating pairs."""
+    return torch.addcmul(x * cos[..., None, :], x.roll(x.shape[-1] // 2, -1), sin[..., None, :])
+
+
+def signed(sin: torch.Tensor) -> torch.Tensor:
+    """(-first half, second half) of (..., D), as `apply_rope` wants it."""
+    first, second = sin.chunk(2, -1)
+    return torch.cat([-first, second], -1)
+
+
+def norm_rope_append(qkv, gains, cos, sin, kv, page, offset, eps: float):
+    """Normalise (Qwen3 does, Qwen2.5 has no gains) and rotate q and k; write k and v at (page, offset) of the pool.
+
+    qkv (T, H + 2C, D); gains (H + C, D) or None; cos, sin (T, D); kv (2, pages, C, page size, D), changed in place;
+    page, offset (T,) int64 -> q (T, H, D), k and v (T, C, D).
+    """
+    if triton and qkv.is_cuda:
+        return _triton_norm_rope_append(qkv, gains, cos, sin, kv, page, offset, eps)
+    C = kv.shape[2]
+    qk, v = qkv.split([qkv.shape[1] - C, C], 1)
+    if gains is not None:
+        qk = rms_norm(qk, gains, eps)
+    qk = apply_rope(qk, cos, sin)
+    q, k = qk.split([qk.shape[1] - C, C], 1)
+    _, pages, C, size, D = kv.shape
+    # index_copy_ over rows of D numbers is several times faster on a CPU than indexing two axes
+    row = (page * C * size + offset)[:, None] + torch.arange(0, C * size, size, device=page.device)  # (T, C)
+    row = torch.stack([row, row + pages * C * size], 1)  # (T, 2, C): keys, values
+    kv.view(-1, D).index_copy_(0, row.flatten(), torch.stack([k, v], 1).flatten(0, 2))
+    return q, k, v
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -113,35 +224,50 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, temperature, chunk):
-        logps = []
+        logps, totals = [], []
         for rows, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-            logits = (rows @ weight.T).float() / temperature
-            logps.append(logits.gather(-1, wanted[:, None])[:, 0] - logits.logsumexp(-1))
-        ctx.save_for_backward(hidden, weight, targets)
+            logits = _wide(rows @ weight.T).div_(temperature)
+            totals.append(logits.logsumexp(-1))
+            logps.append(logits.gather(-1, wanted[:, None])[:, 0] - totals[-1])
+        empty = hidden.new_empty(0, dtype=_wide(hidden[:0]).dtype)
+        ctx.save_for_backward(hidden, weight, targets, torch.cat([empty, *totals]))
         ctx.temperature, ctx.chunk = temperature, chunk
-        return torch.cat(logps)
+        return torch.cat([empty, *logps])
 
     @staticmethod
     def backward(ctx, grad):
-        hidden, weight, targets = ctx.saved_tensors
+        hidden, weight, targets, totals = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)  # bf16 sums over chunks would bias training
+        grad_weight = torch.zeros_like(weight, dtype=grad.dtype)  # bf16 sums over chunks would bias training
         for start in range(0, len(hidden), ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            logits = (hidden[part] @ weight.T).float() / ctx.temperature
-            grad_logits = -logits.softmax(-1)  # d logp / d logits = onehot - softmax
+            logits = _wide(hidden[part] @ weight.T).div_(ctx.temperature)
+            # d logp / d logits = onehot - softmax, in the place of the logits
+            grad_logits = logits.sub_(totals[part, None]).exp_().neg_()
             grad_logits.scatter_add_(-1, targets[part, None], grad_logits.new_ones(len(logits), 1))
             grad_logits *= grad[part, None] / ctx.temperature
-            grad_hidden[part] = grad_logits.to(weight.dtype) @ weight
-            grad_weight += grad_logits.T @ hidden[part].float()
+            narrow = grad_logits.to(weight.dtype)
+            grad_hidden[part] = narrow @ weight
+            if weight.is_cuda and weight.dtype == torch.bfloat16:  # bf16 factors, products summed and kept in fp32
+                grad_weight += torch.mm(narrow.T, hidden[part], out_dtype=torch.float32)
+            else:
+                grad_weight += grad_logits.T @ _wide(hidden[part])
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None
 
 
-def token_logprobs(hidden, weight, targets, temperature: float = 1.0, chunk: int = 4096) -> torch.Tensor:
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    """float32, or more where it is more already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def token_logprobs(hidden, weight, targets, temperature: float = 1.0, chunk: int = 1024) -> torch.Tensor:
     """log softmax(hidden @ weight.T / temperature)[targets], in chunks of tokens: [T, V] never exists.
 
-    hidden (T, width), weight (V, width), targets (T,) int64 -> (T,) float32, differentiable in hidden and weight.
+    hidden (T, width), weight (V, width), targets (T,) int64 -> (T,) float32 (float64 of float64), differentiable in
+    hidden and weight. A chunk of 1,024 tokens and 152,000 words is 0.6 GB.
     """
+    if torch.is_autocast_enabled(hidden.device.type):  # here, so that the backward pass computes the same logits
+        hidden, weight = (x.to(torch.get_autocast_dtype(hidden.device.type)) for x in (hidden, weight))
     return _TokenLogprobs.apply(hidden, weight, targets, temperature, chunk)
 
 
@@ -149,31 +275,208 @@ def token_logprobs(hidden, weight, targets, temperature: float = 1.0, chunk: int
 # sampling
 
 
-def _hash32(x: torch.Tensor) -> torch.Tensor:
-    """A 32-bit integer hash with low bias ("lowbias32", Chris Wellons), in int64 so that every device agrees."""
-    mask = 0xFFFFFFFF
-    x = x & mask
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & mask
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & mask
-    return x ^ (x >> 16)
+def _hash32_(x: torch.Tensor) -> torch.Tensor:
+    """A 32-bit integer hash with low bias ("lowbias32", Chris Wellons), in place on int32, which wraps around as
+    unsigned numbers do; the masks turn arithmetic shifts into logical ones."""
+    x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF)).mul_(0x7FEB352D)
+    x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF)).mul_(0x846CA68B - 2**32)
+    return x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF))
+
+
+def _keys(seeds: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    """One int32 per row from its seed (its low 32 bits) and step."""
+    return _hash32_(_hash32_(seeds.int().clone()) ^ (steps.int() * (0x9E3779B1 - 2**32)))
 
 
 def sample_tokens(logits, seeds, steps, temperature: float, banned: torch.Tensor | None = None):
     """Draw one token per row by the Gumbel-max trick with counter-based noise hash(seed, step, token).
 
     A row's draw depends on its own logits, seed and step alone: not on its neighbours, its slot or a generator.
-    logits (B, V), seeds and steps (B,) int64, banned (n,) ids that are never drawn -> tokens (B,), logps (B,) float32
-    of the drawn tokens under softmax(logits / temperature). Banned ids stay in that softmax, so that the trainer,
-    which knows nothing of the ban, normalises over the same support. temperature 0 means greedy (logps at 1).
+    logits (B, V), seeds and steps (B,) integers, banned (V,) bool, true for ids that are never drawn -> tokens (B,)
+    int64, logps (B,) float32 of the drawn tokens under softmax(logits / temperature). Banned ids stay in that softmax,
+    so that the trainer, which knows nothing of the ban, normalises over the same support. temperature 0 means greedy
+    (logps at 1).
     """
+    if triton and logits.is_cuda:
+        return _triton_sample_tokens(logits, seeds, steps, temperature, banned)
     logps = (logits.float() / (temperature or 1.0)).log_softmax(-1)
     scores = logps
     if temperature > 0:
-        key = _hash32(_hash32(seeds) ^ ((steps * 0x9E3779B1) & 0xFFFFFFFF))
-        vocabulary = torch.arange(logits.shape[-1], device=logits.device)
-        uniform = (_hash32(_hash32(vocabulary)[None] ^ key[:, None]).double() + 0.5) / 2**32
-        scores = logps - torch.log(-torch.log1p(-uniform)).float()
-    if banned is not None and len(banned):
-        scores = scores.index_fill(-1, banned, float("-inf"))
+        vocabulary = _hash32_(torch.arange(logits.shape[-1], dtype=torch.int32, device=logits.device))
+        noise = _hash32_(vocabulary ^ _keys(seeds, steps)[:, None]).view(torch.uint32).float()
+        # u = (noise + 1/2) / 2^32 and -log(-log(1 - u)): float32 is finest at small u, where the large draws come from
+        scores = logps - noise.add_(0.5).mul_(-(2.0**-32)).log1p_().neg_().log_()
+    if banned is not None:
+        scores = scores.masked_fill(banned, float("-inf"))
     tokens = scores.argmax(-1)
     return tokens, logps.gather(-1, tokens[:, None])[:, 0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Triton. Tiles of one page by all rows that ask (at least the 16 of a tensor core's tile); four warps, two stages suit
+# Ampere's 100 KB of shared memory as well as Hopper's 228 KB at head sizes up to 128 and pages of 64.
+
+
+@jit
+def _paged_attention_kernel(
+    q, kv, rows, lengths, pages, out, lse, scale, v_offset, columns,
+    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, J: tl.constexpr, M: tl.constexpr, PAGE: tl.constexpr,
+    PARTS: tl.constexpr, FIRST: tl.constexpr, SPLITS: tl.constexpr, NOTHING: tl.constexpr,
+):  # fmt: skip
+    """One program: an item, a key/value head, one of SPLITS shares of the item's pages. All J * H / C query rows of the
+    item meet each page as it is read, once. Writes the share's normalised output and log-sum-exp as part FIRST + split.
+    The grid does not depend on lengths, so a CUDA graph can hold it."""
+    item, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    length = tl.load(lengths + item)
+    m, d, t = tl.arange(0, M), tl.arange(0, D), tl.arange(0, PAGE)
+    row = tl.load(rows + item * J + m // (H // C), mask=m < J * (H // C), other=-1)
+    query = row * H + head * (H // C) + m % (H // C)  # (M,) which of the B * H queries
+    asking = tl.load(q + query[:, None] * D + d[None], mask=(row >= 0)[:, None], other=0.0)
+    used = tl.cdiv(length, PAGE)
+    share = tl.cdiv(used, SPLITS)
+    top = tl.full((M,), NOTHING, tl.float32)
+    total = tl.zeros((M,), tl.float32)
+    sums = tl.zeros((M, D), tl.float32)
+    for column in range(split * share, tl.minimum((split + 1) * share, used)):
+        page = tl.load(pages + item * columns + column).to(tl.int64)  # a pool may have more than 2^31 numbers
+        at = kv + (page * C + head) * PAGE * D + t[:, None] * D + d[None]
+        scores = tl.dot(asking, tl.trans(tl.load(at)), input_precision="ieee") * scale  # (M, PAGE)
+        scores = tl.where((column * PAGE + t < length)[None], scores, NOTHING)
+        new_top = tl.maximum(top, tl.max(scores, 1))
+        weights = tl.exp(scores - new_top[:, None])
+        keep = tl.exp(top - new_top)
+        v = tl.load(at + v_offset)
+        sums = sums * keep[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+        total = total * keep + tl.sum(weights, 1)
+        top = new_top
+    total_or_one = tl.where(total > 0, total, 1.0)
+    place = query * PARTS + FIRST + split
+    tl.store(out + place[:, None] * D + d[None], sums / total_or_one[:, None], mask=(row >= 0)[:, None])
+    tl.store(lse + place, tl.where(total > 0, top + tl.log(total_or_one), NOTHING), mask=row >= 0)
+
+
+@jit
+def _merge_kernel(out, lse, merged, D: tl.constexpr, PARTS: tl.constexpr, PARTS2: tl.constexpr, NOTHING: tl.constexpr):
+    """merge_attention for one query: its PARTS parts (padded to a power of two) weighted by their log-sum-exp."""
+    query, part, d = tl.program_id(0), tl.arange(0, PARTS2), tl.arange(0, D)
+    score = tl.load(lse + query * PARTS + part, mask=part < PARTS, other=NOTHING)
+    weight = tl.where(part < PARTS, tl.exp(score - tl.max(score, 0)), 0.0)
+    at = (query * PARTS + part)[:, None] * D + d[None]
+    parts = tl.load(out + at, mask=(part < PARTS)[:, None], other=0.0)
+    summed = tl.sum(parts * (weight / tl.sum(weight, 0))[:, None], 0)
+    tl.store(merged + query * D + d, summed.to(merged.dtype.element_ty))
+
+
+def _triton_decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> torch.Tensor:
+    q = q.contiguous()
+    (B, H, D), (_, _, C, PAGE, _) = q.shape, kv.shape
+    # enough programs for 132 multiprocessors twice over, where few items ask
+    splits = [max(1, min(16, 264 // (len(table.lengths) * C))) for table in (prompts, own)]
+    out = q.new_empty(B, H, sum(splits), D, dtype=torch.float32)
+    lse = q.new_full((B, H, sum(splits)), NOTHING, dtype=torch.float32)
+    for table, first, split in zip((prompts, own), (0, splits[0]), splits, strict=True):
+        items, J = table.rows.shape
+        M = max(16, triton.next_power_of_2(J * (H // C)))
+        _paged_attention_kernel[items, C, split](
+            q, kv, table.rows, table.lengths, table.pages, out, lse, scale, kv.stride(0), table.pages.stride(0),
+            H, C, D, J, M, PAGE, sum(splits), first, split, NOTHING, num_warps=4, num_stages=2,
+        )  # fmt: skip
+    merged = torch.empty_like(q)
+    _merge_kernel[(B * H,)](out, lse, merged, D, sum(splits), triton.next_power_of_2(sum(splits)), NOTHING, num_warps=1)
+    return merged
+
+
+@jit
+def _norm_rope_append_kernel(
+    qkv, gains, cos, sin, kv, page, offset, pages, eps,
+    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, NORMALISE: tl.constexpr,
+):  # fmt: skip
+    """One program: one head of one token, rounded where the torch twin rounds. q and k change in place."""
+    token, head, d = tl.program_id(0), tl.program_id(1), tl.arange(0, D)
+    other = (d + D // 2) % D
+    at = qkv + (token * (H + 2 * C) + head) * D
+    x = tl.load(at + d)
+    if head < H + C:
+        turned = tl.load(at + other)
+        if NORMALISE:
+            scale = 1 / tl.sqrt(tl.sum(x.to(tl.float32) * x.to(tl.float32), 0) / D + eps)
+            x = tl.load(gains + head * D + d) * (x.to(tl.float32) * scale).to(x.dtype)
+            turned = tl.load(gains + head * D + other) * (turned.to(tl.float32) * scale).to(x.dtype)
+        rotated = x * tl.load(cos + token * D + d) + turned * tl.load(sin + token * D + d)
+        x = rotated.to(x.dtype)
+        tl.debug_barrier()  # both halves are read before either is overwritten
+        tl.store(at + d, x)
+    if head >= H:  # key heads, then value heads
+        which, kv_head = (head - H) // C, (head - H) % C
+        where = (which * pages + tl.load(page + token)) * C + kv_head
+        tl.store(kv + (where.to(tl.int64) * PAGE + tl.load(offset + token)) * D + d, x)
+
+
+def _triton_norm_rope_append(qkv, gains, cos, sin, kv, page, offset, eps: float):
+    _, pages, C, PAGE, D = kv.shape
+    T, H = qkv.shape[0], qkv.shape[1] - 2 * C
+    _norm_rope_append_kernel[T, H + 2 * C](
+        qkv, qkv if gains is None else gains, cos, sin, kv, page, offset, pages, eps,
+        H, C, D, PAGE, gains is not None, num_warps=1,
+    )  # fmt: skip
+    return qkv.split([H, C, C], 1)
+
+
+@jit
+def _hash32_kernel(x):
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@jit
+def _sample_kernel(
+    logits, keys, banned, top, total, best, token, temperature, V,
+    SPLITS: tl.constexpr, BLOCK: tl.constexpr, GREEDY: tl.constexpr, BAN: tl.constexpr,
+):  # fmt: skip
+    """One program: a share of one row's vocabulary, read once -> its largest logit and sum of exponentials, its best
+    perturbed score and whose that is."""
+    row, split = tl.program_id(0), tl.program_id(1)
+    key = tl.load(keys + row).to(tl.uint32, bitcast=True)
+    share = tl.cdiv(tl.cdiv(V, BLOCK), SPLITS) * BLOCK
+    high, sums, winner_score, winner = -float("inf"), 0.0, -float("inf"), 0
+    for start in range(split * share, tl.minimum((split + 1) * share, V), BLOCK):
+        v = start + tl.arange(0, BLOCK)
+        logit = tl.load(logits + row.to(tl.int64) * V + v, mask=v < V, other=-float("inf")).to(tl.float32) / temperature
+        new_high = tl.maximum(high, tl.max(logit, 0))
+        sums = sums * tl.exp(high - new_high) + tl.sum(tl.exp(logit - new_high), 0)
+        high = new_high
+        score = logit
+        if not GREEDY:
+            noise = _hash32_kernel(_hash32_kernel(v.to(tl.uint32)) ^ key).to(tl.float32)
+            u = (noise + 0.5) * 2.3283064365386963e-10  # 2^-32
+            # -log(1 - u); for small u, whose draws are the large ones, by its series: there is no log1p here
+            exponential = tl.where(u < 1e-3, u * (1 + u * (0.5 + u / 3)), -tl.log(tl.maximum(1 - u, 1e-30)))
+            score -= tl.log(exponential)
+        if BAN:
+            score = tl.where(tl.load(banned + v, mask=v < V, other=1) != 0, -float("inf"), score)
+        here = tl.max(score, 0)
+        if here > winner_score:
+            winner_score, winner = here, start + tl.argmax(score, 0)
+    place = row * SPLITS + split
+    tl.store(top + place, high)
+    tl.store(total + place, sums)
+    tl.store(best + place, winner_score)
+    tl.store(token + place, winner)
+
+
+def _triton_sample_tokens(logits, seeds, steps, temperature: float, banned=None):
+    logits = logits.contiguous()
+    B, V = logits.shape
+    splits = max(1, min(16, 264 // B, V // 4096))
+    top, total, best = torch.full((3, B, splits), float("-inf"), device=logits.device)
+    token = torch.zeros(B, splits, dtype=torch.int32, device=logits.device)
+    _sample_kernel[B, splits](
+        logits, _keys(seeds, steps), logits if banned is None else banned.view(torch.uint8), top, total, best, token,
+        temperature or 1.0, V, splits, min(4096, triton.next_power_of_2(V)), temperature == 0, banned is not None,
+        num_warps=8,
+    )  # fmt: skip
+    winner = best.argmax(-1, keepdim=True)
+    tokens = token.gather(-1, winner).long()  # (B, 1)
+    lse = (top + total.log()).logsumexp(-1)
+    return tokens[:, 0], logits.gather(-1, tokens)[:, 0].float() / (temperature or 1.0) - lse

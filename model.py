@@ -2,6 +2,7 @@
 
     python model.py create runs/tiny                      # a tiny Qwen3-VL with random weights, as an ordinary folder
     python model.py create runs/tiny25 --family qwen2_5_vl
+    python model.py --memory Qwen3-VL-8B --gpus 8         # what lives where in each phase, and what fits
 
 Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is one again. Two
 things are our own. M-RoPE positions are computed here and always passed explicitly: Hugging Face's defaults need an
@@ -12,11 +13,14 @@ padding and leaks nothing from one sequence to another (kernels.packed_attention
 Axes: T tokens of a packed row, P prompt tokens, R response tokens, G responses of a prompt, V vocabulary.
 """
 
+import atexit
+import gc
 import json
 import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,25 +31,21 @@ import torch.distributed as dist
 import torch.nn.functional as F
 import transformers
 import tyro
+from safetensors import SafetensorError
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AttentionInterface, AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil  # of both families
 
 from kernels import AttentionBlock, packed_attention, token_logprobs
 
 transformers.utils.logging.disable_progress_bar()
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-CHAT_TEMPLATE = (  # the part of Qwen's own template that one user turn with pictures needs
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
-    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -196,11 +196,6 @@ def pack(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> PackedRow:
     )
 
 
-def pack_prompts(prompts: Sequence[Prompt]) -> PackedRow:
-    """A row of prompts alone, as the rollout's prefill wants it."""
-    return pack([(prompt, []) for prompt in prompts])
-
-
 def _packed_rows_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, blocks=None, **kwargs):
     """The attention function that Hugging Face's layers call. Extra arguments of the forward call also reach the vision
     tower, whose attention is not causal and stays theirs."""
@@ -222,8 +217,15 @@ def join_processes(device: str) -> None:
     """Join the group that torchrun started, if it did; "cuda" then means this process's own GPU."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        atexit.register(_leave_processes)
         if device.startswith("cuda"):
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def _leave_processes() -> None:
+    """gloo's threads abort a process that ends while anything holds their group: sharded weights in a cycle do."""
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def process_number() -> tuple[int, int]:
@@ -274,7 +276,7 @@ class Policy(nn.Module):
         if family not in FAMILIES:
             raise ValueError(f"{path} is a {family} model; nanovinci trains {' and '.join(FAMILIES)}.")
         hf = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation="packed_rows")
-        tokenizer, image_processor = AutoTokenizer.from_pretrained(path), AutoImageProcessor.from_pretrained(path)
+        tokenizer, image_processor = AutoTokenizer.from_pretrained(path), Qwen2VLImageProcessorPil.from_pretrained(path)
         return cls(hf.to(device), tokenizer, image_processor)
 
     @property
@@ -323,22 +325,41 @@ class Policy(nn.Module):
         ).last_hidden_state[0]
         return token_logprobs(hidden.index_select(0, row.source), self.hf.lm_head.weight, row.targets, temperature)
 
-    def shard(self) -> "Policy":
-        """Spread weights, gradients and what optimizers keep over all processes (FSDP2: fp32 shards, bf16 compute on
-        GPUs). Gradients are averaged over processes."""
-        if process_number()[1] > 1:
-            compute = torch.bfloat16 if self.device.type == "cuda" else None
-            precision = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
-            for block in [*self.hf.model.visual.blocks, *self.hf.model.language_model.layers]:
-                fully_shard(block, mp_policy=precision)
-            fully_shard(self, mp_policy=precision)
-        return self
+    def checkpoint_activations(self) -> None:
+        """Compute each layer twice instead of keeping its activations."""
+        enable = getattr(self.hf, "activation_checkpointing_enable", None) or self.hf.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+
+    def shard(self, offload: bool = False) -> "Policy":
+        """Spread weights, gradients and what optimizers keep over the processes of a machine; every machine holds all
+        of them (FSDP2: fp32 shards, bf16 compute on GPUs). Gradients are averaged over all processes.
+
+        offload: weights wait in host memory until they are needed (`lent`).
+        """
+        processes, machines = process_number()[1], int(os.environ.get("GROUP_WORLD_SIZE", 1))
+        if processes == 1:
+            return self.cpu() if offload else self
+        gpu = self.device.type == "cuda"
+        shape, names = (machines, processes // machines), ("copy", "shard")
+        mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
+        options = {"mesh": mesh if machines > 1 else mesh["shard"]}
+        options["mp_policy"] = MixedPrecisionPolicy(torch.bfloat16 if gpu else None, reduce_dtype=torch.float32)
+        options |= {"offload_policy": CPUOffloadPolicy()} if gpu and offload else {}
+        for block in [*self.hf.model.visual.blocks, *self.hf.model.language_model.layers]:
+            fully_shard(block, **options)
+        return fully_shard(self, **options)
 
     @torch.no_grad()
     def copy_weights(self, sharded: "Policy") -> None:
-        """Take over the weights of a sharded policy: sampling needs all of them in every process."""
+        """Take over the weights of a sharded policy: sampling needs all of them in every process. Shards arrive in
+        place, in the number format of this policy; after sampling once, that place is the engine's buffer."""
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the name before torch 2.13
         for mine, theirs in zip(self.parameters(), sharded.parameters(), strict=True):
-            mine.copy_(whole(theirs))
+            mesh = theirs.device_mesh
+            if len(theirs) % mesh.shape[-1]:
+                mine.copy_(whole(theirs))
+            else:
+                gather(mine.detach(), theirs.to_local().to(mine.dtype), group=mesh.get_group(mesh.ndim - 1))
 
     def save(self, folder: str | Path) -> None:
         """Write a Hugging Face folder that `from_pretrained` and vLLM open; of several processes the first one does."""
@@ -352,6 +373,18 @@ class Policy(nn.Module):
         self.hf.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
         _save_processor(self.image_processor, self.hf.config.model_type, Path(folder))
+
+
+@contextmanager
+def lent(policy: Policy | None, device):
+    """A policy that waits in host memory (`shard` with offload), on the device for as long as it takes. What is sharded
+    over several processes comes and goes by itself."""
+    alone = policy is not None and process_number()[1] == 1
+    if alone:
+        policy.to(device)
+    yield
+    if alone:
+        policy.cpu()
 
 
 def _patch_embedding(conv: nn.Conv3d, patches: torch.Tensor) -> torch.Tensor:
@@ -399,7 +432,7 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
             return folder
         rng = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
         torch.save({"optimizers": states, "rng": rng, "step": step} | state, unfinished / "trainer.pt")
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is called depends on who writes
         if writes:
             shutil.rmtree(unfinished, ignore_errors=True)
         raise OSError(
@@ -428,85 +461,6 @@ def load_trainer_state(checkpoint: Path, policy: Policy, optimizers: list) -> di
     if torch.cuda.is_available() and rng["cuda"]:
         torch.cuda.set_rng_state_all(rng["cuda"])
     return state
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# tiny: the real classes with a small config, random weights and a tokenizer of its own
-
-SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
-SPECIAL_TOKENS += ["<|image_pad|>", "<|video_pad|>"]
-
-
-def train_tokenizer(texts: Sequence[str], vocab_size: int):
-    """A byte-level BPE tokenizer with Qwen's special tokens. Digits stay single, so numbers are spelled alike; other
-    merges may cross words, so that a phrase like `" fill="` is one token and a tiny model's answers are short."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    bpe = Tokenizer(models.BPE())
-    words = pre_tokenizers.Split(Regex(r"\n|[0-9]|[^0-9\n]+"), behavior="isolated")
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(False, use_regex=False)])
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, initial_alphabet=alphabet, show_progress=False
-    )
-    bpe.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE
-    )
-
-
-def tiny_config(family: str, tokenizer, width: int, layers: int) -> "PretrainedConfig":  # noqa: F821
-    head, heads = 32, width // 32
-    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [6, 5, 5]}  # 16: half of a head
-    text = dict(hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers, num_attention_heads=heads)
-    text |= dict(num_key_value_heads=heads // 2 if heads % 2 == 0 else heads, rope_parameters=rope, bos_token_id=None)
-    text |= dict(vocab_size=len(tokenizer), max_position_embeddings=4096, tie_word_embeddings=True)
-    text |= dict(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    vision = dict(depth=3, hidden_size=128, num_heads=4, patch_size=8, out_hidden_size=width, intermediate_size=256)
-    if family == "qwen3_vl":
-        text |= dict(head_dim=head, rope_parameters=rope | {"mrope_interleaved": True})
-        vision |= dict(deepstack_visual_indexes=[1], num_position_embeddings=64)
-    else:
-        vision |= dict(window_size=64, fullatt_block_indexes=[1, 2])
-    special = {"image_token_id": "image_pad", "video_token_id": "video_pad"}
-    special |= {"vision_start_token_id": "vision_start", "vision_end_token_id": "vision_end"}
-    ids = {key: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for key, name in special.items()}
-    return AutoConfig.for_model(family, text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
-
-
-def create_tiny(
-    path: str | Path,
-    family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl",
-    texts: Sequence[str] | None = None,
-    vocab_size: int = 1024,
-    width: int = 160,
-    layers: int = 4,
-    pixels: int = 64 * 64,
-    seed: int = 0,
-) -> Path:
-    """Create a small Qwen-VL of the real classes with random weights, as a Hugging Face folder. Pictures are resized to
-    about `pixels` pixels. texts: what the tokenizer is trained on; synth.py's programs and prompts if not given."""
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-    tokenizer = train_tokenizer(texts if texts is not None else _synth_texts(), vocab_size)
-    config = tiny_config(family, tokenizer, width, layers)
-    torch.manual_seed(seed)
-    hf = AutoModelForImageTextToText.from_config(config)
-    hf.generation_config.eos_token_id = tokenizer.eos_token_id
-    hf.generation_config.pad_token_id = tokenizer.pad_token_id
-    size = {"shortest_edge": pixels, "longest_edge": pixels}
-    image_processor = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, temporal_patch_size=2, size=size)
-    Policy(hf, tokenizer, image_processor).save(path)
-    return Path(path)
-
-
-def _synth_texts(count: int = 400) -> list[str]:
-    import synth  # only the tokenizer of a tiny model needs it
-
-    samples = [synth.make(domain, i, seed=10_007, difficulty=0.2) for domain in synth.DOMAINS for i in range(count)]
-    return [text for sample in samples for text in (sample.prompt, f"```{sample.language}\n{sample.code}\n```")]
 
 
 def _save_processor(image_processor, family: str, folder: Path) -> None:
@@ -544,9 +498,30 @@ class Create:
     """Seed of the random weights."""
 
 
+@dataclass
+class Memory:
+    """Say what lives where in each phase of ViRL, in GB per GPU, and what is left for keys and values."""
+
+    model: tyro.conf.Positional[str]
+    """A release's name (Qwen3-VL-8B, -4B, -2B, Qwen2.5-VL-7B, -3B) or a folder."""
+    gpus: int = 8
+    """GPUs of a machine; further machines change nothing."""
+    row_tokens: int = 32768
+    """Tokens of one packed row."""
+    cards: tuple[int, ...] = (80, 141)
+    """Memory of a GPU, GB."""
+
+
 def main() -> None:
-    config = tyro.extras.subcommand_cli_from_dict({"create": Create}, description=__doc__)
+    config = tyro.extras.subcommand_cli_from_dict({"create": Create, "--memory": Memory}, description=__doc__)
     try:
+        if isinstance(config, Memory):
+            from report.memory import table  # only this command needs it
+
+            print(table(config.model, config.gpus, config.row_tokens, config.cards))
+            return
+        from corpus.tiny import create_tiny  # only a tiny model needs it
+
         create_tiny(config.path, config.family, None, config.vocab_size, config.width, config.layers, seed=config.seed)
     except (OSError, ValueError) as error:
         sys.exit(f"model.py: {error}")

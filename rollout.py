@@ -3,24 +3,32 @@
     for completion in generate(policy, prompts, G=8, max_new_tokens=1024, temperature=1.0, seed=step):
         ...                                          # render and score it while the others still decode
 
-How it works. The vision tower and the prompt run once for each of n groups (`prefill`); the G samples of a group share
-the prompt's keys and values and own only those of their response. All rows decode in lockstep; a sample that ends is
-handed out at once, and when a quarter of the rows is idle the batch is compacted. The decoder is Hugging Face's text
-model written as plain functions over its own weights: one set of weights in one process, so sampling never goes stale.
-Noise is a hash of (sample seed, step, token): a completion does not depend on batch size, neighbours or compaction.
+The vision tower and the prompt run once per group (`Engine.prefill`). Keys and values lie in pages of one pool: a
+prompt's pages belong to its group, a response's to its sample, and attention reads both where they lie.
+`Engine.decode_step` writes one token for every occupied slot; after a block of steps the host looks (`Batch`): samples
+that ended are handed out, their slots and pages go to the next ones. Only tables of numbers move, never keys or values.
+Where the pool runs full the youngest sample gives its pages back and is computed again later.
 
-Axes: n groups, G samples per group, P prompt tokens, R response tokens, H query heads, C key/value heads, D head size.
+The decoder is Hugging Face's text model written as plain functions over its own weights, which share memory with one
+flat buffer (`Weights`): sampling never goes stale, addresses never change, and on a GPU each step is one CUDA graph per
+batch size. Noise is a hash of (sample seed, step, token): a completion depends on its prompt, number and seed alone.
+
+Axes: B slots, G samples per group, P prompt tokens, R response tokens, H query heads, C key/value heads, D head size.
 """
 
+import os
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kernels import apply_rope, decode_attention, packed_attention, rms_norm, sample_tokens
-from model import Policy, Prompt, pack_prompts, rope_tables
+import kernels
+from kernels import KeyTable, rms_norm
+from model import Policy, Prompt, pack, rope_tables
 
 
 @dataclass
@@ -35,186 +43,558 @@ class Completion:
     finish: str  # "eos" or "length"
 
 
-class Decoder:
-    """The text model of a Qwen-VL as functions of Hugging Face's own weights. Rows may have any leading shape."""
-
-    def __init__(self, policy: Policy):
-        self.text = policy.hf.model.language_model
-        self.config = self.text.config
-        self.lm_head = policy.hf.lm_head.weight
-        self.head_size = self.text.layers[0].self_attn.head_dim
-        self.scale = self.head_size**-0.5
-
-    def rope(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """positions (3, ...) -> cos, sin (..., D) in the dtype of the weights."""
-        cos, sin = rope_tables(positions.flatten(1), self.config)
-        shape = (*positions.shape[1:], -1)
-        return cos.view(shape).to(self.lm_head.dtype), sin.view(shape).to(self.lm_head.dtype)
-
-    def layer(self, index: int, x: torch.Tensor, cos, sin, attend) -> torch.Tensor:
-        """One decoder layer, x (..., width) -> the same. attend(index, q, k, v) does the attention and the cache."""
-        layer, eps = self.text.layers[index], self.config.rms_norm_eps
-        attention, mlp = layer.self_attn, layer.mlp
-        normal = rms_norm(x, layer.input_layernorm.weight, eps)
-        q, k, v = (
-            F.linear(normal, proj.weight, proj.bias).unflatten(-1, (-1, self.head_size))  # (..., heads, D)
-            for proj in (attention.q_proj, attention.k_proj, attention.v_proj)
-        )
-        if hasattr(attention, "q_norm"):  # Qwen3 normalises queries and keys, Qwen2.5 has biases instead
-            q, k = rms_norm(q, attention.q_norm.weight, eps), rms_norm(k, attention.k_norm.weight, eps)
-        q, k = apply_rope(q, cos, sin), apply_rope(k, cos, sin)
-        x = x + F.linear(attend(index, q, k, v).flatten(-2), attention.o_proj.weight)
-        normal = rms_norm(x, layer.post_attention_layernorm.weight, eps)
-        gated = F.silu(F.linear(normal, mlp.gate_proj.weight)) * F.linear(normal, mlp.up_proj.weight)
-        return x + F.linear(gated, mlp.down_proj.weight)
-
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(rms_norm(x, self.text.norm.weight, self.config.rms_norm_eps), self.lm_head)
-
-
-@dataclass
-class Cache:
-    """Keys and values, one tensor per layer: of each group's prompt, and of each sample's response so far."""
-
-    prompt_k: list[torch.Tensor]  # (n, C, P, D), padded
-    prompt_v: list[torch.Tensor]
-    prompt_length: torch.Tensor  # (n,)
-    k: list[torch.Tensor]  # (n, G, C, R, D), the first `length` are valid
-    v: list[torch.Tensor]
-    length: int = 0
-
-    def append(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Write one token's k and v (n, G, C, D) at `length`; room doubles when it runs out."""
-        for cache, new in ((self.k, k), (self.v, v)):
-            room = cache[layer].shape[3]
-            if self.length == room:
-                cache[layer] = torch.cat([cache[layer], torch.zeros_like(cache[layer])], 3)
-            cache[layer][..., self.length, :] = new
-
-    def keep(self, groups: torch.Tensor, samples: torch.Tensor) -> None:
-        """Keep `groups` (n',) and of each the `samples` (n', G')."""
-        self.prompt_k = [k[groups] for k in self.prompt_k]
-        self.prompt_v = [v[groups] for v in self.prompt_v]
-        self.prompt_length = self.prompt_length[groups]
-        self.k = [k[groups[:, None], samples] for k in self.k]
-        self.v = [v[groups[:, None], samples] for v in self.v]
-
-
-def prefill(policy: Policy, decoder: Decoder, prompts: Sequence[Prompt], G: int, room: int = 64):
-    """Run the vision tower and the prompts, packed in one row, once for all G samples.
-
-    Returns the logits after each prompt (n, V) and a Cache with empty responses.
-    """
-    row = pack_prompts(prompts).to(policy.device)
-    lengths = torch.tensor([len(prompt.ids) for prompt in prompts], device=policy.device)
-    n, P = len(prompts), int(lengths.max())
-    group = torch.repeat_interleave(torch.arange(n, device=policy.device), lengths)
-    within = torch.arange(len(row.ids), device=policy.device) - (lengths.cumsum(0) - lengths)[group]
-    cache = Cache([], [], lengths, [], [])
-
-    def attend(_, q, k, v):
-        for stored, new in ((cache.prompt_k, k), (cache.prompt_v, v)):
-            padded = new.new_zeros(n, P, *new.shape[1:])
-            padded[group, within] = new
-            stored.append(padded.transpose(1, 2).contiguous())  # (n, C, P, D)
-        return packed_attention(q, k, v, row.blocks, decoder.scale)
-
-    vision = policy.hf.model.get_image_features(row.patches, row.grid, return_dict=True)
-    is_image = row.ids == policy.image_id
-    x = decoder.text.embed_tokens(row.ids)  # (T, width)
-    x[is_image] = torch.cat(list(vision.pooler_output)).to(x.dtype)
-    deepstack = getattr(vision, "deepstack_features", None) or []
-    cos, sin = decoder.rope(row.positions)
-    for index in range(len(decoder.text.layers)):
-        x = decoder.layer(index, x, cos, sin, attend)
-        if index < len(deepstack):  # one tensor, or one per picture, depending on the release
-            feature = deepstack[index]
-            x[is_image] += (feature if torch.is_tensor(feature) else torch.cat(list(feature))).to(x.dtype)
-    C, D = cache.prompt_k[0].shape[1], decoder.head_size
-    empty = lambda: [x.new_zeros(n, G, C, room, D) for _ in cache.prompt_k]  # noqa: E731
-    cache.k, cache.v = empty(), empty()
-    return decoder.logits(x[lengths.cumsum(0) - 1]), cache
-
-
-def decode_step(decoder: Decoder, cache: Cache, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Feed one token per sample, tokens and positions (n, G) -> logits (n, G, V)."""
-
-    def attend(index, q, k, v):
-        cache.append(index, k, v)
-        keys, values = cache.k[index], cache.v[index]
-        prompt = cache.prompt_k[index], cache.prompt_v[index], cache.prompt_length
-        return decode_attention(q, *prompt, keys, values, cache.length + 1, decoder.scale)
-
-    x = decoder.text.embed_tokens(tokens)  # (n, G, width)
-    cos, sin = decoder.rope(positions.expand(3, -1, -1))
-    for index in range(len(decoder.text.layers)):
-        x = decoder.layer(index, x, cos, sin, attend)
-    cache.length += 1
-    return decoder.logits(x)
-
-
 def generate(
-    policy: Policy,
-    prompts: Sequence[Prompt],
-    G: int,
-    max_new_tokens: int = 1024,
-    temperature: float = 1.0,
-    seed: int = 0,
-    slots: int = 256,
-    first: int = 0,
-) -> Iterator[Completion]:
+    policy: Policy, prompts: Sequence[Prompt], G: int, max_new_tokens: int = 1024, temperature: float = 1.0,
+    seed: int = 0, slots: int = 256, first: int = 0,
+) -> Iterator[Completion]:  # fmt: skip
     """Sample G completions of every prompt; yield each as soon as it ends. temperature 0 is greedy.
 
-    At most `slots` samples (but always one whole group) decode together; memory grows with them. The same arguments
-    give the same completions, whatever `slots` is. `first` is the number of the first prompt: a share of a batch draws
-    the noise it would have drawn as part of it.
+    At most `slots` samples decode together. The same arguments give the same completions, whatever `slots` is. `first`
+    is the number of the first prompt: a share of a batch draws the noise it would have drawn as part of it.
     """
-    if G < 1 or max_new_tokens < 1:
-        raise ValueError(f"G is {G} and max_new_tokens {max_new_tokens}: both must be at least 1.")
-    groups_at_once = max(1, slots // G)
-    for start in range(0, len(prompts), groups_at_once):
-        chunk = prompts[start : start + groups_at_once]
-        first_seed = seed * 1_000_003 + (first + start) * G
-        yield from _generate_chunk(policy, chunk, G, max_new_tokens, temperature, first_seed)
+    if min(G, max_new_tokens, slots) < 1:
+        raise ValueError(f"G is {G}, max_new_tokens {max_new_tokens}, slots {slots}: each must be at least 1.")
+    if not hasattr(policy, "engine"):
+        policy.engine = Engine(policy)
+    return policy.engine.generate(prompts, G, max_new_tokens, temperature, seed, slots, first)
 
 
-@torch.no_grad()
-def _generate_chunk(policy, prompts, G, max_new_tokens, temperature, first_seed) -> Iterator[Completion]:
-    device, n = policy.device, len(prompts)
-    decoder = Decoder(policy)
-    logits, cache = prefill(policy, decoder, prompts, G)
-    logits = logits[:, None].expand(-1, G, -1)  # (n, G, V): every sample of a group starts from the same distribution
-    banned = torch.tensor(policy.banned_ids, device=device)
-    eos = torch.tensor(policy.eos_ids, device=device)
-    # rows of the batch, compacted as samples end; `row` is a sample's number in this chunk
-    row = torch.arange(n * G, device=device).view(n, G)
-    position = torch.tensor([prompt.next_position for prompt in prompts], device=device)[:, None].expand(-1, G)
-    alive = torch.ones(n, G, dtype=torch.bool, device=device)
-    ids = torch.zeros(n * G, max_new_tokens, dtype=torch.int32, device=device)
-    logps = torch.zeros(n * G, max_new_tokens, device=device)
+# ---------------------------------------------------------------------------------------------------------------------
+# the model
 
-    for step in range(max_new_tokens):
-        steps = torch.full_like(row, step)
-        tokens, logp = sample_tokens(
-            logits.flatten(0, 1), (first_seed + row).flatten(), steps.flatten(), temperature, banned
-        )
-        ids[row.flatten(), step], logps[row.flatten(), step] = tokens.int(), logp
-        said_eos = torch.isin(tokens, eos).view_as(row)
-        ended = alive & (said_eos | (step == max_new_tokens - 1))
-        for number, eos_here in zip(row[ended].tolist(), said_eos[ended].tolist(), strict=True):
-            mine = ids[number, : step + 1].cpu().numpy()
-            text = policy.decode(mine.tolist())
-            finish = "eos" if eos_here else "length"
-            sample_logps = logps[number, : step + 1].cpu().numpy()
-            yield Completion(prompts[number // G].sample_id, number % G, mine, sample_logps, text, finish)
-        alive = alive & ~ended
-        if not alive.any():
+
+class Weights:
+    """The text model's weights in one flat buffer, some of them fused: q, k, v are one matrix, gate and up another.
+
+    A parameter that is whole and has the buffer's number format becomes a view of the buffer, so that an optimizer's
+    step is a step of the sampler. Others (fp32 masters on a GPU) are copied by `refill`, before each rollout.
+    """
+
+    def __init__(self, policy: Policy, dtype: torch.dtype):
+        self.layers = [SimpleNamespace(qkv_bias=None, gains=None) for _ in policy.hf.model.language_model.layers]
+        fused = self._fused(policy)
+        sizes = [-(-sum(p.numel() for p in parameters) // 64) * 64 for _, _, parameters in fused]  # aligned
+        self.buffer = torch.empty(sum(sizes), dtype=dtype, device=policy.device)
+        self.sources: list[tuple[torch.Tensor, torch.Tensor]] = []  # part of the buffer, what belongs there
+        for (holder, name, parameters), room in zip(fused, self.buffer.split(sizes), strict=True):
+            rows = [len(p) for p in parameters]
+            weight = room[: sum(p.numel() for p in parameters)].view(sum(rows), *parameters[0].shape[1:])
+            setattr(holder, name, weight)
+            self.sources += zip(weight.split(rows), parameters, strict=True)
+        if not hasattr(self, "lm_head"):
+            self.lm_head = self.embed
+        self.refill()
+        for view, parameter in self.sources:
+            if isinstance(parameter, torch.nn.Parameter) and parameter.dtype == dtype:
+                parameter.data = view
+
+    def _fused(self, policy: Policy) -> list[tuple[object, str, list[torch.Tensor]]]:
+        """(whose attribute, its name, the parameters stacked in it) of every weight."""
+        text, config = policy.hf.model.language_model, policy.hf.config.text_config
+        fused = [(self, "embed", [text.embed_tokens.weight]), (self, "norm", [text.norm.weight])]
+        if policy.hf.lm_head.weight is not text.embed_tokens.weight:
+            fused.append((self, "lm_head", [policy.hf.lm_head.weight]))
+        for mine, layer in zip(self.layers, text.layers, strict=True):
+            attention, mlp = layer.self_attn, layer.mlp
+            projections = attention.q_proj, attention.k_proj, attention.v_proj
+            fused += [
+                (mine, "attention_norm", [layer.input_layernorm.weight]),
+                (mine, "qkv", [proj.weight for proj in projections]),
+                (mine, "o", [attention.o_proj.weight]),
+                (mine, "mlp_norm", [layer.post_attention_layernorm.weight]),
+                (mine, "gate_up", [mlp.gate_proj.weight, mlp.up_proj.weight]),
+                (mine, "down", [mlp.down_proj.weight]),
+            ]
+            if attention.q_proj.bias is not None:  # Qwen2.5
+                fused.append((mine, "qkv_bias", [proj.bias for proj in projections]))
+            if hasattr(attention, "q_norm"):  # Qwen3: the gains of every query head, then of every key head
+                heads = (config.num_attention_heads, config.num_key_value_heads)
+                gains = attention.q_norm.weight.data, attention.k_norm.weight.data
+                fused.append((mine, "gains", [g.expand(n, -1) for g, n in zip(gains, heads, strict=True)]))
+        return fused
+
+    @torch.no_grad()
+    def refill(self) -> None:
+        for view, parameter in self.sources:
+            if parameter.data_ptr() != view.data_ptr():
+                view.copy_(parameter)
+
+
+class Engine:
+    """A policy's decoder with its page pool, slots and CUDA graphs. One per policy, made by `generate`, kept for good.
+
+    page: tokens in a page. block: steps between two looks of the host; samples run on for up to block - 1 steps past
+    their end. memory: share of the free memory that the pool may take, pages: how many pages at most. counters: what
+    was done, for benchmarks and tests.
+    """
+
+    def __init__(self, policy: Policy, page: int = 64, block=None, memory: float = 0.8, pages: int = 1 << 30):
+        gpu = policy.device.type == "cuda"
+        self.policy, self.config = policy, policy.hf.config.text_config
+        self.page, self.block, self.memory = page, block or (8 if gpu else 1), memory
+        self.most_pages = pages
+        bf16 = gpu and torch.is_autocast_enabled("cuda")  # training on a GPU: fp32 weights, bf16 everything else
+        self.weights = Weights(policy, torch.bfloat16 if bf16 else policy.hf.lm_head.weight.dtype)
+        self.head_size = policy.hf.model.language_model.layers[0].self_attn.head_dim
+        self.banned = torch.zeros(len(self.weights.lm_head), dtype=torch.bool, device=policy.device)
+        self.pool = self.slots = None
+        self.graphs: dict[tuple, torch.cuda.CUDAGraph] = {}
+        self.use_graphs = gpu and kernels.triton is not None
+        self.counters, self.busy = Counter(), False
+
+    def rope(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """positions (3, T) -> cos and signed sin (T, D) in the dtype of the weights."""
+        cos, sin = rope_tables(positions, self.config)
+        return cos.to(self.weights.buffer.dtype), kernels.signed(sin).to(self.weights.buffer.dtype)
+
+    def layer(self, w, x, cos, sin, kv, page, offset, attend) -> torch.Tensor:
+        """One decoder layer, x (T, width) -> the same. Keys and values go to (page, offset) (T,) of kv;
+        attend(q, k, v, kv) -> (T, H, D)."""
+        eps = self.config.rms_norm_eps
+        normal = rms_norm(x, w.attention_norm, eps)
+        qkv = F.linear(normal, w.qkv, w.qkv_bias).unflatten(-1, (-1, self.head_size))  # (T, H + 2C, D)
+        q, k, v = kernels.norm_rope_append(qkv, w.gains, cos, sin, kv, page, offset, eps)
+        x = x + F.linear(attend(q, k, v, kv).flatten(1), w.o)
+        gate, up = F.linear(rms_norm(x, w.mlp_norm, eps), w.gate_up).chunk(2, -1)
+        return x + F.linear(F.silu(gate) * up, w.down)
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(rms_norm(x, self.weights.norm, self.config.rms_norm_eps), self.weights.lm_head)
+
+    def decode_step(self, rows: int, groups: int, temperature: float) -> None:
+        """Feed the newest token of the first `rows` slots, draw the next ones. Everything is read from and written to
+        the slots on the device, without a look of the host: a CUDA graph can hold it."""
+        s = self.slots.device
+        token, length, pages = s.token[:rows], s.length[:rows], s.pages[:rows]
+        page = pages.gather(1, (length // self.page).long()[:, None])[:, 0].long()  # where this token's k and v go
+        offset = (length % self.page).long()
+        prompts = self.slots.prompts(groups, self.page)
+        own = KeyTable(s.row[:rows], length + 1, pages, self.page)
+
+        def attend(q, k, v, kv):
+            return kernels.decode_attention(q, kv, prompts, own, self.head_size**-0.5)
+
+        x = F.embedding(token, self.weights.embed)  # (B, width)
+        cos, sin = self.rope((s.start[:rows] + length).expand(3, -1))
+        for w, kv in zip(self.weights.layers, self.pool.kv, strict=True):
+            x = self.layer(w, x, cos, sin, kv, page, offset, attend)
+        drawn, logps = kernels.sample_tokens(self.logits(x), s.seed[:rows], length + 1, temperature, self.banned)
+        s.drawn[:rows].index_copy_(1, s.step.long(), drawn.int()[:, None])
+        s.logps[:rows].index_copy_(1, s.step.long(), logps[:, None])
+        token.copy_(drawn)
+        length.add_(1)
+        s.step.add_(1)
+
+    @torch.no_grad()
+    def decode_block(self, rows: int, groups: int, temperature: float) -> None:
+        """`block` steps for the first `rows` slots. With graphs, for a few more (dead) slots and groups, so that there
+        are few graphs; a dead slot writes to page 0, which belongs to nobody."""
+        self.slots.push()
+        self.counters["steps"] += self.block
+        with torch.autocast(self.policy.device.type, enabled=False):
+            if not self.use_graphs:
+                for _ in range(self.block):
+                    self.decode_step(rows, groups, temperature)
+            else:
+                key = (bucket(rows, self.slots.count), bucket(groups, self.slots.count), temperature)
+                if key not in self.graphs:
+                    self.graphs[key] = self.capture(*key)
+                for _ in range(self.block):
+                    self.graphs[key].replay()
+        self.slots.pull()
+
+    def capture(self, rows: int, groups: int, temperature: float) -> torch.cuda.CUDAGraph:
+        """Record one decode step. It runs once before: kernels are compiled then, not while recording."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self.decode_step(rows, groups, temperature)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        memory_pool = next(iter(self.graphs.values())).pool() if self.graphs else None
+        with torch.cuda.graph(graph, pool=memory_pool):
+            self.decode_step(rows, groups, temperature)
+        self.slots.push()  # the step that ran has moved the slots on
+        return graph
+
+    @torch.no_grad()
+    def prefill(self, jobs: list[tuple["Group", list["Answer"]]]) -> torch.Tensor:
+        """Write the keys and values of prompts, and of what preempted answers had said, to their pages.
+
+        All of it is one packed row (model.pack). Returns the logits after each prompt (n, V).
+        """
+        device = self.policy.device
+        row = pack([(group.prompt, [answer.ids[: answer.length - 1] for answer in answers]) for group, answers in jobs])
+        page, offset, ends, at = [], [], [], 0
+        for group, answers in jobs:
+            segments = [(group.pages, len(group.prompt.ids))] + [(a.pages, a.length - 1) for a in answers]
+            ends.append(at + len(group.prompt.ids) - 1)
+            for pages, length in segments:
+                place = np.arange(length)
+                page.append(np.asarray(pages)[place // self.page])
+                offset.append(place % self.page)
+                at += length
+        page, offset = (torch.from_numpy(np.concatenate(x).astype(np.int64)).to(device) for x in (page, offset))
+        row = row.to(device)
+        self.counters["prefill_tokens"] += len(row.ids)
+        self.counters["vision_calls"] += len(row.grid)
+        vision = self.policy.hf.model.get_image_features(row.patches, row.grid, return_dict=True)
+        with torch.autocast(device.type, enabled=False):
+            is_image = row.ids == self.policy.image_id
+            x = F.embedding(row.ids, self.weights.embed)  # (T, width)
+            x[is_image] = torch.cat(list(vision.pooler_output)).to(x.dtype)
+            deepstack = getattr(vision, "deepstack_features", None) or []
+            cos, sin = self.rope(row.positions)
+
+            def attend(q, k, v, kv):
+                return kernels.packed_attention(q, k, v, row.blocks, self.head_size**-0.5)
+
+            for index, (w, kv) in enumerate(zip(self.weights.layers, self.pool.kv, strict=True)):
+                x = self.layer(w, x, cos, sin, kv, page, offset, attend)
+                if index < len(deepstack):  # one tensor, or one per picture, depending on the release
+                    feature = deepstack[index]
+                    x[is_image] += (feature if torch.is_tensor(feature) else torch.cat(list(feature))).to(x.dtype)
+            return self.logits(x[ends])
+
+    def rest(self) -> None:
+        """Leave a GPU's memory to training; the next rollout makes pool and graphs anew."""
+        if self.policy.device.type == "cuda":
+            self.pool, self.graphs = None, {}
+            torch.cuda.empty_cache()
+
+    @torch.no_grad()
+    def reserve(self, prompts: Sequence[Prompt], G: int, max_new_tokens: int, slots: int) -> None:
+        """Make slots and page pool at least as large as these prompts need; drop the graphs of smaller ones."""
+        longest = max(len(prompt.ids) for prompt in prompts)
+        columns = -(-(max_new_tokens + self.block) // self.page)
+        prompt_columns = bucket(-(-longest // self.page), 1 << 30)
+        shape = (slots, G, columns, prompt_columns)
+        if self.slots is None or any(old < new for old, new in zip(self.slots.shape, shape, strict=True)):
+            shape = shape if self.slots is None else tuple(map(max, shape, self.slots.shape))
+            self.slots = Slots(*shape, self.block, self.policy.device)
+            self.graphs.clear()
+        live = min(slots, G * len(prompts))
+        needed = live * -(-max_new_tokens // self.page) + min(live, live // G + 2) * prompt_columns + 1
+        if self.pool is None or self.pool.count < needed and not self.pool.largest:
+            self.pool = None
+            self.graphs.clear()
+            like, most = self.weights.buffer, (self.memory, self.most_pages)
+            self.pool = PagePool(self.config, self.head_size, self.page, needed, like, *most)
+        least = -(-max_new_tokens // self.page) + -(-longest // self.page)
+        if self.pool.count - 1 < least:
+            size, tokens = self.pool.count - 1, longest + max_new_tokens
+            raise ValueError(f"One answer of {tokens} tokens needs {least} pages, memory holds {size}: shorten it.")
+
+    def generate(self, prompts, G, max_new_tokens, temperature, seed, slots, first) -> Iterator[Completion]:
+        """What the function `generate` does, which is the way to call it."""
+        if not prompts:
             return
-        tokens = tokens.view_as(row)
-        if alive.sum() <= 0.75 * alive.numel():
-            groups = alive.any(1).nonzero()[:, 0]
-            width = int(alive.sum(1).max())
-            samples = alive[groups].int().argsort(dim=1, descending=True, stable=True)[:, :width]
-            cache.keep(groups, samples)
-            row, position, alive, tokens = (x[groups[:, None], samples] for x in (row, position, alive, tokens))
-        logits = decode_step(decoder, cache, tokens, position + step)
+        if self.busy:
+            raise RuntimeError("This policy is already generating: finish (or close) the other iterator first.")
+        self.busy = True
+        try:
+            self.weights.refill()
+            self.reserve(prompts, G, max_new_tokens, slots)
+            self.banned.zero_()[self.policy.banned_ids] = True
+            batch = Batch(self, prompts, G, max_new_tokens, seed, slots, first)
+            while batch.todo or batch.waiting or batch.live:
+                if groups := batch.begin():
+                    logits = self.prefill([(group, []) for group in groups])
+                    yield from batch.first_tokens(groups, logits, temperature)
+                if again := batch.enter():
+                    self.prefill(again)
+                batch.assign_pages()
+                if batch.live:
+                    rows, groups = self.slots.arrange(batch.live)
+                    self.decode_block(rows, groups, temperature)
+                    yield from batch.harvest()
+        finally:
+            self.pool and self.pool.clear()
+            self.busy = False
+
+
+def bucket(n: int, most: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24 .. that holds n: few sizes, at most half of one wasted."""
+    power = 1 << max(0, n - 1).bit_length()
+    return min(most, power * 3 // 4 if power >= 4 and n <= power * 3 // 4 else power)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# memory
+
+
+class PagePool:
+    """kv (layers, 2, count, C, page, D), and which pages are free. Page 0 belongs to nobody: dead slots write there,
+    unused table entries point there."""
+
+    def __init__(self, config, head_size: int, page: int, count: int, like: torch.Tensor, memory: float, most: int):
+        shape = (config.num_hidden_layers, 2, count, config.num_key_value_heads, page, head_size)
+        page_bytes = np.prod(shape) // count * like.element_size()
+        if like.device.type == "cuda":
+            torch.cuda.empty_cache()
+            free = torch.cuda.mem_get_info(like.device)[0]
+        else:
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        largest = max(3, min(most, int(memory * free / page_bytes)))
+        self.largest = count >= largest  # asking for more would not help
+        self.count = min(count, largest)
+        shape = (*shape[:2], self.count, *shape[3:])
+        if like.device.type == "cpu":  # untouched pages of numpy's zeros take no memory
+            zeros = torch.from_numpy(np.zeros(self.count * page_bytes, np.uint8))
+            self.kv = zeros.view(like.dtype).view(shape).unbind()
+        else:
+            self.kv = torch.zeros(shape, dtype=like.dtype, device=like.device).unbind()  # one tensor per layer
+        self.clear()
+
+    def clear(self) -> None:
+        self.free = list(range(self.count - 1, 0, -1))  # the last one is taken next
+
+    def take(self, count: int) -> list[int]:
+        return [self.free.pop() for _ in range(count)]
+
+    def give(self, pages: list[int]) -> None:
+        self.free += reversed(pages)
+
+
+class Slots:
+    """What a decode step reads and writes, one row per slot: one int32 buffer on the host and one on the device (on a
+    CPU the same one), moved whole. `host` has numpy views of it, `device` tensors.
+
+    token     the newest token, drawn but not yet fed           length    tokens fed so far
+    start     position of the first response token              seed      of the sample's noise
+    pages     (B, columns) of the response                      row       (B, 1) 0, 1, 2 ..
+    members   (groups, G) rows of each group, -1 for none       prompt_length, prompt_pages   of each group
+    drawn, logps   (B, block) what the steps of a block wrote   step      (1,) column of `drawn` that comes next
+    """
+
+    def __init__(self, count: int, G: int, columns: int, prompt_columns: int, block: int, device):
+        self.count, self.shape = count, (count, G, columns, prompt_columns)
+        shapes = {name: (count,) for name in ("token", "length", "start", "seed", "prompt_length")}
+        shapes |= {"pages": (count, columns), "row": (count, 1), "members": (count, G), "step": (1,)}
+        shapes |= {"prompt_pages": (count, prompt_columns), "drawn": (count, block), "logps": (count, block)}
+        on_gpu = torch.device(device).type == "cuda"
+        self._host = torch.zeros(sum(map(np.prod, shapes.values())), dtype=torch.int32, pin_memory=on_gpu)
+        self._device = self._host.to(device)
+        self.host, self.device, at = SimpleNamespace(), SimpleNamespace(), 0
+        for name, shape in shapes.items():
+            end = at + int(np.prod(shape))
+            for holder, buffer in ((self.host, self._host), (self.device, self._device)):
+                view = buffer[at:end].view(shape)
+                setattr(holder, name, view.view(torch.float32) if name == "logps" else view)
+            setattr(self.host, name, getattr(self.host, name).numpy())
+            at = end
+        self.host.row[:, 0] = np.arange(count)
+        self.arranged, self.tables = ([], (0, 0)), {}
+
+    def push(self) -> None:
+        self.host.step[:] = 0
+        if self._device is not self._host:
+            self._device.copy_(self._host, non_blocking=True)
+
+    def pull(self) -> None:
+        if self._device is not self._host:
+            self._host.copy_(self._device)
+
+    def set(self, row: int, answer: "Answer") -> None:
+        h = self.host
+        h.token[row], h.length[row] = answer.ids[answer.length - 1], answer.length - 1
+        h.start[row], h.seed[row] = answer.group.prompt.next_position, answer.seed
+        h.pages[row] = 0
+        h.pages[row, : len(answer.pages)] = answer.pages
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Move these rows to the front: compaction, of numbers alone."""
+        for values in (self.host.token, self.host.length, self.host.start, self.host.seed, self.host.pages):
+            values[: len(rows)] = values[rows]
+            values[len(rows) :] = 0
+
+    def arrange(self, live: list["Answer"]) -> tuple[int, int]:
+        """Write down which rows form a group, where that has changed -> (rows, groups) in use."""
+        if live == self.arranged[0]:
+            return self.arranged[1]
+        h, groups = self.host, {}
+        for row, answer in enumerate(live):
+            groups.setdefault(id(answer.group), (answer.group, []))[1].append(row)
+        h.members[:], h.prompt_length[:], h.prompt_pages[:] = -1, 0, 0
+        for item, (group, rows) in enumerate(groups.values()):
+            h.members[item, : len(rows)] = rows
+            h.prompt_length[item] = len(group.prompt.ids)
+            h.prompt_pages[item, : len(group.pages)] = group.pages
+        self.arranged, self.tables = (list(live), (len(live), len(groups))), {}
+        return self.arranged[1]
+
+    def prompts(self, groups: int, page_size: int) -> KeyTable:
+        """The table of the first `groups` prompts, the same object until `arrange` changes it."""
+        if groups not in self.tables:
+            d = self.device
+            tables = d.members[:groups], d.prompt_length[:groups], d.prompt_pages[:groups]
+            self.tables[groups] = KeyTable(*tables, page_size)
+        return self.tables[groups]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# who decodes when
+
+
+@dataclass(eq=False)
+class Group:
+    """A prompt whose samples are being written; its pages are taken while any of them may need them."""
+
+    prompt: Prompt
+    number: int  # place of the prompt in the batch
+    pages: list[int] = field(default_factory=list)
+    live: int = 0  # samples in slots
+    left: int = 0  # samples not ended
+
+
+@dataclass(eq=False)
+class Answer:
+    """A sample being written: `length` tokens are drawn, of which all but the newest have keys and values in pages."""
+
+    group: Group
+    index: int
+    seed: int  # the low 32 bits, as a signed number
+    ids: np.ndarray  # (max_new_tokens,) int32
+    logps: np.ndarray  # (max_new_tokens,) float32
+    length: int = 0
+    pages: list[int] = field(default_factory=list)
+
+
+class Batch:
+    """The host's side of a rollout: which samples hold which slots and pages. Rows 0 .. len(live) - 1 are occupied, in
+    the order in which their samples came."""
+
+    def __init__(self, engine: Engine, prompts, G: int, max_new_tokens: int, seed: int, slots: int, first: int):
+        self.engine, self.policy, self.pool, self.slots = engine, engine.policy, engine.pool, engine.slots
+        self.G, self.most, self.seed, self.size = G, max_new_tokens, seed, slots
+        self.todo = deque(Group(prompt, first + i) for i, prompt in enumerate(prompts))
+        self.waiting: deque[Answer] = deque()  # begun, without a slot
+        self.live: list[Answer] = []
+        self.slots.keep(np.arange(0))
+
+    def page_count(self, tokens: int) -> int:
+        return -(-tokens // self.engine.page)
+
+    def begin(self, most_tokens: int = 16384) -> list[Group]:
+        """The next groups, as many as slots and pages are free for, with pages for their prompts."""
+        groups, tokens = [], 0
+        slots = self.size - len(self.live) - len(self.waiting)
+        while self.todo and slots > 0:
+            P = len(self.todo[0].prompt.ids)
+            samples = len(self.live) + len(self.waiting) + self.G * (len(groups) + 1)
+            pages = self.page_count(P) + samples  # every sample may soon want a page
+            alone = not (self.live or self.waiting or groups)
+            if not alone and (pages > len(self.pool.free) or tokens + P > most_tokens):
+                break
+            group = self.todo.popleft()
+            group.pages, group.left = self.pool.take(self.page_count(P)), self.G
+            groups.append(group)
+            slots, tokens = slots - self.G, tokens + P
+        return groups
+
+    def first_tokens(self, groups: list[Group], logits: torch.Tensor, temperature: float) -> Iterator[Completion]:
+        """Draw the first token of every sample of new groups, logits (n, V) being those after their prompts."""
+        seeds = [self.seed * 1_000_003 + group.number * self.G + i for group in groups for i in range(self.G)]
+        seeds = torch.tensor([(seed + 2**31) % 2**32 - 2**31 for seed in seeds], device=logits.device)
+        logits = logits.repeat_interleave(self.G, 0)
+        tokens, logps = kernels.sample_tokens(logits, seeds, torch.zeros_like(seeds), temperature, self.engine.banned)
+        drawn = zip(seeds.tolist(), tokens.cpu().numpy()[:, None], logps.cpu().numpy()[:, None], strict=True)
+        for number, (seed, token, logp) in enumerate(drawn):
+            group = groups[number // self.G]
+            room = np.zeros(self.most, np.int32), np.zeros(self.most, np.float32)
+            answer = Answer(group, number % self.G, seed, *room)
+            if self.say(answer, token, logp):
+                yield self.complete(answer)
+            else:
+                self.waiting.append(answer)
+
+    def enter(self) -> list[tuple[Group, list[Answer]]]:
+        """Give free slots to waiting samples -> what has to be computed for them: nothing for new ones; for preempted
+        ones their tokens, and their prompt where its pages were given back, too."""
+        again = {}
+        while self.waiting and len(self.live) < self.size:
+            answer = self.waiting[0]
+            group, own = answer.group, self.page_count(answer.length)
+            prompt = 0 if group.pages else self.page_count(len(group.prompt.ids))
+            if len(self.pool.free) < own + prompt + len(self.live):
+                if self.live:
+                    break
+                for other in {id(a.group): a.group for a in self.waiting if a.group is not group}.values():
+                    self.release(other)  # nothing else runs: prompts that only wait make room
+            self.waiting.popleft()
+            if prompt or answer.length > 1:
+                again.setdefault(id(group), (group, []))
+            if prompt:
+                group.pages = self.pool.take(prompt)
+            answer.pages = self.pool.take(own)
+            if answer.length > 1:
+                again[id(group)][1].append(answer)
+            group.live += 1
+            self.slots.set(len(self.live), answer)
+            self.live.append(answer)
+        return list(again.values())
+
+    def assign_pages(self) -> None:
+        """Pages for the tokens of the next block. Where there are none left the youngest sample makes room."""
+        host, size = self.slots.host, self.engine.page
+        ahead = np.minimum(host.length[: len(self.live)] + self.engine.block, self.most)
+        for row in np.flatnonzero(-(-ahead // size) > [len(answer.pages) for answer in self.live]):
+            if row >= len(self.live):  # preempted meanwhile
+                break
+            answer, needed = self.live[row], -(-int(ahead[row]) // size)
+            while needed - len(answer.pages) > len(self.pool.free) and self.live[-1] is not answer:
+                self.preempt()
+            if needed - len(answer.pages) > len(self.pool.free):
+                self.preempt()  # itself
+                break
+            answer.pages += self.pool.take(needed - len(answer.pages))
+            host.pages[row, : len(answer.pages)] = answer.pages
+
+    def preempt(self) -> None:
+        answer = self.live.pop()
+        self.slots.keep(np.arange(len(self.live)))
+        self.pool.give(answer.pages)
+        answer.pages = []
+        answer.group.live -= 1
+        if not answer.group.live:
+            self.release(answer.group)
+        self.waiting.appendleft(answer)
+        self.engine.counters["preempted"] += 1
+
+    def release(self, group: Group) -> None:
+        self.pool.give(group.pages)
+        group.pages = []
+
+    def harvest(self) -> Iterator[Completion]:
+        """Take over what the block drew, hand out the samples that ended, move the others together."""
+        host, ended = self.slots.host, []
+        for row, answer in enumerate(self.live):
+            if self.say(answer, host.drawn[row], host.logps[row]):
+                ended.append(row)
+        if not ended:
+            return
+        finished = [self.live[row] for row in ended]
+        keep = np.delete(np.arange(len(self.live)), ended)
+        self.live = [self.live[row] for row in keep]
+        self.slots.keep(keep)
+        for answer in finished:
+            self.pool.give(answer.pages)
+            answer.group.live -= 1
+            yield self.complete(answer)
+
+    def say(self, answer: Answer, ids: np.ndarray, logps: np.ndarray) -> bool:
+        """Append drawn tokens up to the first that ends the answer -> whether it has ended."""
+        for token, logp in zip(ids[: self.most - answer.length].tolist(), logps.tolist(), strict=False):
+            answer.ids[answer.length], answer.logps[answer.length] = token, logp
+            answer.length += 1
+            if token in self.policy.eos_ids:
+                return True
+        return answer.length == self.most
+
+    def complete(self, answer: Answer) -> Completion:
+        group, ids, logps = answer.group, answer.ids[: answer.length], answer.logps[: answer.length]
+        group.left -= 1
+        if not group.left:
+            self.release(group)
+        finish = "eos" if ids[-1] in self.policy.eos_ids else "length"
+        return Completion(group.prompt.sample_id, answer.index, ids, logps, self.policy.decode(ids.tolist()), finish)

@@ -16,12 +16,12 @@ Departures from the paper: its SFT ran in ms-swift with unpublished settings; it
 model, ours come from mutations (or from the data set where it has them).
 """
 
-import dataclasses
 import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +34,6 @@ import tyro
 from tqdm import tqdm
 
 import data
-import eval as evaluation
 from data import Sample
 from model import (
     Policy,
@@ -49,14 +48,39 @@ from model import (
     whole,
 )
 from render import Renderer
+from report.run import Run
 
 
 @dataclass
-class Config:
+class Training:
+    """What the configurations of both stages share."""
+
     model: str = ""
-    """Hugging Face folder or hub name to start from."""
+    """Hugging Face folder or hub name to start from; for ViRL usually an SFT checkpoint."""
     data: str = ""
-    """What data.load reads: a parquet file, a jsonl file, a folder with a manifest."""
+    """What data.load reads: a parquet file, a jsonl file, a folder with a manifest. ViRL uses no code that is in it."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: matrices of the layers by Muon, the rest by AdamW; for training from scratch."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    grad_clip: float = 1.0
+    """Largest gradient norm."""
+    gradient_checkpointing: bool = False
+    """Compute each layer twice instead of keeping its activations."""
+    freeze: Literal["nothing", "vision"] = "nothing"
+    """vision: leave the vision tower as it is."""
+    log_to: Literal["files", "tensorboard", "wandb"] = "files"
+    """Where metrics go besides metrics.jsonl; the other two have to be installed."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    seed: int = 0
+    """Seed of the order, the sampling, the refinement tasks and everything else."""
+    resume: bool = False
+    """Go on from the newest checkpoint in `out`, with the configuration saved there."""
+
+
+@dataclass
+class Config(Training):
     out: str = "runs/sft"
     """Folder of the run."""
     steps: int = 1000
@@ -69,30 +93,12 @@ class Config:
     """Pairs with more tokens than this are left out, and counted."""
     refine: float = 0.15
     """Share of the pairs turned into refinement tasks."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: matrices of the layers by Muon, the rest by AdamW; for training from scratch."""
     lr: float = 1e-5
     """Peak learning rate."""
     warmup: int = 20
     """Steps of linear warm-up, before a cosine down to a tenth."""
-    weight_decay: float = 0.01
-    """AdamW's weight decay."""
-    grad_clip: float = 1.0
-    """Largest gradient norm."""
-    gradient_checkpointing: bool = False
-    """Compute each layer twice instead of keeping its activations."""
-    freeze_vision: bool = False
-    """Leave the vision tower as it is."""
     save_every: int = 200
     """Steps between checkpoints; one is always written at the end."""
-    log_to: Literal["files", "tensorboard", "wandb"] = "files"
-    """Where metrics go besides metrics.jsonl; the other two have to be installed."""
-    device: str = "cpu"
-    """cpu or cuda."""
-    seed: int = 0
-    """Seed of the order, the refinement tasks and everything else."""
-    resume: bool = False
-    """Go on from the newest checkpoint in `out`, with the configuration saved there."""
 
 
 PRESETS = {
@@ -110,51 +116,6 @@ PRESETS = {
 
 # ---------------------------------------------------------------------------------------------------------------------
 # what both stages share: a run's folder, the learning rate, the optimizer
-
-
-class Run:
-    """runs/NAME: config.json, metrics.jsonl (one JSON object per step), curves.png, samples.html, checkpoints/.
-    Of several processes the first one writes."""
-
-    def __init__(self, config):
-        self.folder, self.log_to, self.writer = Path(config.out), config.log_to, None
-        self.metrics_path, self.writes = self.folder / "metrics.jsonl", process_number()[0] == 0
-        if not self.writes:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-        if config.log_to == "tensorboard":
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(self.folder)
-        elif config.log_to == "wandb":
-            import wandb
-
-            self.writer = wandb.init(project="nanovinci", name=self.folder.name, config=dataclasses.asdict(config))
-
-    def start_at(self, step: int) -> None:
-        """Forget metrics of steps that are about to be taken again."""
-        if not self.writes:
-            return
-        rows = self.metrics_path.read_text().splitlines() if self.metrics_path.exists() and step else []
-        kept = [row for row in rows if json.loads(row)["step"] < step]
-        self.metrics_path.write_text("".join(row + "\n" for row in kept))
-
-    def log(self, metrics: dict) -> None:
-        if not self.writes:
-            return
-        metrics = {key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()}
-        with self.metrics_path.open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
-        if self.log_to == "tensorboard":
-            for key, value in metrics.items():
-                self.writer.add_scalar(key, value, metrics["step"])
-        elif self.log_to == "wandb":
-            self.writer.log(metrics, step=metrics["step"])
-
-    def plot(self) -> None:
-        if self.writes:
-            evaluation.plot_curves(self.metrics_path, self.folder / "curves.png")
 
 
 def parse_config(presets: dict, argv: Sequence[str] | None = None):
@@ -190,7 +151,7 @@ def make_optimizers(policy: Policy, config) -> list[torch.optim.Optimizer]:
     Muon (Jordan et al. 2024, torch's own, scaled to the size of AdamW's updates as in arXiv 2502.16982) makes rare
     directions of a gradient as large as frequent ones: from scratch it learns colours where AdamW does not (LOG.md).
     """
-    policy.hf.model.visual.requires_grad_(not config.freeze_vision)
+    policy.hf.model.visual.requires_grad_(config.freeze != "vision")
     trained = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
     is_matrix = lambda name, p: p.ndim == 2 and "embed" not in name and "lm_head" not in name  # noqa: E731
     matrices = [p for name, p in trained if config.optimizer == "muon" and is_matrix(name, p)]
@@ -211,7 +172,7 @@ def load_trainer(checkpoint: Path | None, config) -> tuple[Policy, list[torch.op
     """The policy, sharded over all processes, its optimizers, and the step to begin with."""
     policy = Policy.load(checkpoint or config.model, config.device)
     if config.gradient_checkpointing:
-        policy.hf.gradient_checkpointing_enable({"use_reentrant": False})
+        policy.checkpoint_activations()
     policy.shard().train()
     optimizers = make_optimizers(policy, config)
     start = load_trainer_state(checkpoint, policy, optimizers)["step"] if checkpoint else 0
@@ -241,23 +202,38 @@ def autocast(device: str):
     return torch.autocast("cuda", torch.bfloat16, enabled=str(device).startswith("cuda"))
 
 
-def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple[list[tuple[Prompt, list]], float]]:
-    """Cut a batch of (prompt, responses) into rows of about `row_tokens` tokens, similar lengths side by side.
+def narrow(device: str) -> torch.dtype:
+    """The number format of weights that are not trained."""
+    return torch.bfloat16 if str(device).startswith("cuda") else torch.float32
 
-    Each row comes with the factor of its loss. Sharded processes run forward and backward passes together and average
-    their gradients, which are meant to be summed: the factor is their number, and 0 for the repeated row of a process
-    that has fewer rows than another.
+
+def filled(items: Sequence, size: Callable, capacity: int) -> list[list]:
+    """Items in their order, in lists whose sizes add up to at most `capacity`, or that hold a single item."""
+    lists, free = [], 0
+    for item in items:
+        free -= size(item)
+        if not lists or free < 0:
+            lists.append([])
+            free = capacity - size(item)
+        lists[-1].append(item)
+    return lists
+
+
+def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple[list[tuple[Prompt, list]], float]]:
+    """Cut a batch of (prompt, responses) into rows of at most `row_tokens` tokens, similar lengths side by side, the
+    rows as equal as can be. A group longer than a row is cut between its responses, with its prompt in each part.
+
+    Each row comes with the factor of its loss. Sharded processes run forward and backward passes together, so all have
+    equally many, and average their gradients, which are meant to be summed: the factor is their number, and 0 for the
+    repeated row of a process that has too few groups.
     """
-    length = lambda group: len(group[0].ids) + sum(len(response) for response in group[1])  # noqa: E731
-    rows, tokens = [], row_tokens
-    for group in sorted(groups, key=length):
-        tokens += length(group)
-        if not rows or tokens > row_tokens:
-            rows.append([])
-            tokens = length(group)
-        rows[-1].append(group)
-    missing = max(from_all(len(rows))) - len(rows)
-    return [(row, float(process_number()[1])) for row in rows] + [(rows[-1], 0.0)] * missing
+    tokens = lambda part: len(part[0].ids) + sum(map(len, part[1]))  # noqa: E731
+    parts = [(prompt, part) for prompt, all in groups for part in filled(all, len, row_tokens - len(prompt.ids))]
+    parts.sort(key=tokens)
+    count = max(from_all(len(filled(parts, tokens, row_tokens))))
+    fits = lambda capacity: len(filled(parts, tokens, capacity)) <= count  # noqa: E731
+    rows = filled(parts, tokens, bisect_left(range(row_tokens), True, key=fits))
+    return [(row, float(process_number()[1])) for row in rows] + [(rows[-1], 0.0)] * (count - len(rows))
 
 
 @contextmanager

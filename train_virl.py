@@ -31,21 +31,28 @@ import numpy as np
 import torch
 
 import data
-import eval as evaluation
 from data import Sample
-from model import Policy, from_all, join_processes, latest_checkpoint, pack, process_number, save_checkpoint
+from model import Policy, from_all, join_processes, latest_checkpoint, lent, pack, process_number, save_checkpoint
 from render import Renderer, Rendering
+from report.run import Run
+from report.step import rollout_metrics, status_line, training_metrics, write_samples
 from reward import Reward, Score, alignment
 from rollout import Completion, generate
-from train_sft import Run, autocast, load_trainer, optimizer_step, parse_config, progress_bar, split_rows, timer
+from train_sft import (
+    Training,
+    autocast,
+    load_trainer,
+    narrow,
+    optimizer_step,
+    parse_config,
+    progress_bar,
+    split_rows,
+    timer,
+)
 
 
 @dataclass
-class Config:
-    model: str = ""
-    """Hugging Face folder or hub name to start from, usually an SFT checkpoint."""
-    data: str = ""
-    """Target pictures: what data.load reads. The reference code in it, if any, is not used."""
+class Config(Training):
     out: str = "runs/virl"
     """Folder of the run."""
     steps: int = 164
@@ -62,26 +69,29 @@ class Config:
     """Sampling temperature; the loss uses the same one."""
     slots: int = 256
     """Samples that decode together."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: matrices of the layers by Muon, the rest by AdamW; for training from scratch."""
     lr: float = 1e-6
     """Learning rate, constant after the warm-up."""
     warmup: int = 0
     """Steps of linear warm-up."""
-    weight_decay: float = 0.01
-    """AdamW's weight decay."""
-    grad_clip: float = 1.0
-    """Largest gradient norm."""
     minibatches: int = 1
     """Optimizer steps per rollout."""
+    loss: Literal["clipped", "gspo", "cispo"] = "clipped"
+    """Ratios are clipped per token, or per answer (GSPO), or bound the weights of tokens that all count (CISPO)."""
+    average: Literal["token", "answer", "constant"] = "token"
+    """The loss is the mean over tokens (the paper, DAPO), or over answers of their mean (GRPO, GSPO), or over answers
+    of their sum divided by max_new_tokens (Dr.GRPO)."""
     clip_low: float = 0.2
     """The ratio is clipped below at 1 - clip_low .."""
     clip_high: float = 0.3
     """.. and above at 1 + clip_high."""
     dual_clip: float = 3.0
     """Bound on the loss of a program that was bad and became likelier; 0 for none."""
+    importance_cap: float = 0.0
+    """Weigh tokens by how much likelier the trainer finds them than the sampler did, at most by this; 0 does not."""
+    skip_cut: bool = False
+    """Learn nothing from answers that were cut off at max_new_tokens (DAPO's filter)."""
     kl: float = 0.0
-    """Weight of the KL to the starting model; above 0 keeps a copy of it."""
+    """Weight of the KL to the starting model; above 0 keeps a copy of it, in host memory while it is not needed."""
     normalize_std: bool = True
     """Divide advantages by their group's standard deviation (GRPO); off is Dr.GRPO."""
     reward_mode: Literal["calibrated", "vincicoder"] = "calibrated"
@@ -92,10 +102,6 @@ class Config:
     """Share of the reward for answering with a code block in the asked-for language."""
     row_tokens: int = 32768
     """Tokens of one packed row; larger groups get a row of their own."""
-    gradient_checkpointing: bool = False
-    """Compute each layer twice instead of keeping its activations."""
-    freeze_vision: bool = False
-    """Leave the vision tower as it is."""
     render_workers: int | None = None
     """Renderer processes; as many as cores by default."""
     render_timeout: float = 10.0
@@ -106,14 +112,6 @@ class Config:
     """Run generated programs even where this machine cannot sandbox them."""
     save_every: int = 20
     """Steps between checkpoints and samples.html; both are always written at the end."""
-    log_to: Literal["files", "tensorboard", "wandb"] = "files"
-    """Where metrics go besides metrics.jsonl; the other two have to be installed."""
-    device: str = "cpu"
-    """cpu or cuda."""
-    seed: int = 0
-    """Seed of order and sampling."""
-    resume: bool = False
-    """Go on from the newest checkpoint in `out`, with the configuration saved there."""
 
 
 WAVES = 4  # parts of an optimizer step that wait for their pictures one after the other
@@ -129,7 +127,7 @@ PRESETS = {
             max_new_tokens=160,
             lr=1e-4,
             warmup=5,
-            freeze_vision=True,
+            freeze="vision",
             row_tokens=8192,
             svg_side=64,
             save_every=10,
@@ -161,20 +159,35 @@ def group_advantages(rewards: np.ndarray, normalize_std: bool = True) -> np.ndar
     return advantages
 
 
-def policy_loss(logps, old_logps, advantages, clip_low: float, clip_high: float, dual_clip: float = 0.0):
-    """Clipped policy gradient per token (PPO, arXiv 1707.06347, with DAPO's two-sided bounds, arXiv 2503.14476).
+def policy_loss(logps, sampled, advantages, owner, config: Config):
+    """Loss of every token (T,), and whether clipping holds its gradient back (T,) bool.
 
-    logps, old_logps, advantages (T,) -> loss (T,) and whether clipping holds the gradient back (T,). dual_clip bounds
-    the loss of a negative advantage at dual_clip * |advantage| (arXiv 1912.09729); 0 leaves it out.
+    logps (T,) under the policy, with gradient; sampled (T,) under the sampler; advantages (T,) of the token's answer;
+    owner (T,) int64, the number of that answer in the row.
+
+    Clipping is PPO's, per token (arXiv 1707.06347), with DAPO's two bounds (2503.14476), and a bound on the loss of bad
+    tokens that became likelier (1912.09729). GSPO (2507.18071): one ratio per answer, its tokens' geometric mean. CISPO
+    (2506.13585): the bounded ratio is a weight without gradient. With one optimizer step per rollout the ratio is 1,
+    and importance_cap corrects for a sampler that is not quite the trainer (truncated importance sampling).
     """
-    ratio = (logps - old_logps).exp()
-    plain, bounded = -advantages * ratio, -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
-    loss = torch.maximum(plain, bounded)
-    held = bounded > plain
-    if dual_clip:
-        ceiling = -advantages * dual_clip
-        held = held | ((advantages < 0) & (loss > ceiling))
-        loss = torch.where(advantages < 0, torch.minimum(loss, ceiling), loss)
+    old = logps.detach() if config.minibatches == 1 else sampled
+    log_ratio = logps - old
+    if config.loss == "gspo":
+        counts = owner.bincount()
+        log_ratio = (logps.new_zeros(len(counts)).index_add(0, owner, log_ratio) / counts)[owner]
+    ratio = log_ratio.exp()
+    bounded_ratio = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
+    if config.loss == "cispo":
+        loss, held = -advantages * bounded_ratio.detach() * logps, torch.zeros_like(owner, dtype=torch.bool)
+    else:
+        plain, bounded = -advantages * ratio, -advantages * bounded_ratio
+        loss, held = torch.maximum(plain, bounded), bounded > plain
+        if config.dual_clip:
+            ceiling = -advantages * config.dual_clip
+            held = held | ((advantages < 0) & (loss > ceiling))
+            loss = torch.where(advantages < 0, torch.minimum(loss, ceiling), loss)
+    if config.importance_cap:
+        loss = loss * (old - sampled).exp().clamp(max=config.importance_cap)
     return loss, held
 
 
@@ -182,6 +195,21 @@ def kl_penalty(logps, reference_logps):
     """Low-variance estimate of KL(policy || reference) per token (Schulman's k3): exp(d) - d - 1, d = ref - logp."""
     difference = (reference_logps - logps).clamp(-20, 20)
     return difference.exp() - difference - 1
+
+
+def loss_weight(completion: Completion, config: Config) -> tuple[float, float]:
+    """(weight of each of an answer's tokens in the loss, what the answer adds to the number the loss is divided by)."""
+    tokens = len(completion.ids)
+    if config.skip_cut and completion.finish == "length":
+        return 0.0, 0.0
+    counts = {"token": tokens, "answer": 1, "constant": config.max_new_tokens}
+    return 1 / tokens if config.average == "answer" else 1.0, float(counts[config.average])
+
+
+def loss_total(groups: list["Group"], config: Config) -> float:
+    """What the loss is divided by: the tokens (or answers) of all groups of an optimizer step, in all processes."""
+    mine = sum(loss_weight(completion, config)[1] for group in groups for completion in group.completions)
+    return max(1.0, sum(from_all(mine)))
 
 
 @dataclass
@@ -237,46 +265,39 @@ def judge(groups: list[Group], reward: Reward, config: Config, times: dict) -> N
         group.advantages = advantages
 
 
-def update(policy: Policy, groups: list[Group], tokens: int, config: Config, reference: Policy | None, sums):
-    """Add the gradient of `groups` to the policy's, and what is logged to `sums`.
-
-    The loss is the mean over all `tokens` of all answers of the optimizer step (the paper's "token" average). Groups
-    without advantage have no gradient, so only their tokens are counted.
-    """
+def update(policy: Policy, groups: list[Group], total: float, config: Config, reference: Policy | None, sums):
+    """Add the gradient of `groups` to the policy's, and what is logged to `sums`; `total` is the step's `loss_total`.
+    Groups without advantage have no gradient: they are left out."""
     live = [group for group in groups if reference is not None or np.abs(group.advantages).max() > 0] or groups[:1]
-    members = {id(group.prompt): group for group in live}
-    answers = [(group.prompt, [completion.ids for completion in group.completions]) for group in live]
-    for part, factor in split_rows(answers, config.row_tokens):
-        row = pack(part).to(policy.device)
-        in_order = [members[id(prompt)] for prompt, _ in part]
-        per_answer = np.concatenate([group.advantages for group in in_order])
-        advantages = torch.tensor(per_answer, dtype=torch.float32, device=policy.device)[row.owner]
-        sampled = np.concatenate([completion.logps for group in in_order for completion in group.completions])
-        sampled = torch.tensor(sampled, device=policy.device)
-        with autocast(policy.device.type):
-            logps = policy(row, config.temperature)
-        old = logps.detach() if config.minibatches == 1 else sampled
-        loss, held = policy_loss(logps, old, advantages, config.clip_low, config.clip_high, config.dual_clip)
-        if reference is not None:
-            with torch.no_grad(), autocast(policy.device.type):
-                reference_logps = reference(row, config.temperature)
-            penalty = kl_penalty(logps, reference_logps)
-            loss = loss + config.kl * penalty
-            sums["kl"] += penalty.sum().item() * bool(factor)
-        (loss.sum() / tokens * factor).backward()
-        if not factor:
-            continue
-        difference = (logps.detach() - sampled).abs()
-        sums["loss"] += loss.sum().item() / tokens
-        sums["clipped"] += held.sum().item()
-        sums["mismatch"] += difference.sum().item()
-        sums["mismatch_max"] = max(sums["mismatch_max"], difference.max().item())
-        sums["trained_tokens"] += len(logps)
-
-
-def answer_tokens(groups: list[Group]) -> int:
-    """Tokens of all answers, over all processes."""
-    return sum(from_all(sum(len(completion.ids) for group in groups for completion in group.completions)))
+    answers = {
+        id(c.ids): (c, advantage) for g in live for c, advantage in zip(g.completions, g.advantages, strict=True)
+    }
+    packs = [(group.prompt, [completion.ids for completion in group.completions]) for group in live]
+    on_device = lambda values: torch.tensor(values, dtype=torch.float32, device=policy.device)  # noqa: E731
+    with lent(reference, policy.device):
+        for part, factor in split_rows(packs, config.row_tokens):
+            row = pack(part).to(policy.device)
+            in_order, advantages = zip(*(answers[id(ids)] for _, responses in part for ids in responses), strict=True)
+            sampled = on_device(np.concatenate([completion.logps for completion in in_order]))
+            weights = on_device([loss_weight(completion, config)[0] for completion in in_order])[row.owner]
+            with autocast(policy.device.type):
+                logps = policy(row, config.temperature)
+            loss, held = policy_loss(logps, sampled, on_device(advantages)[row.owner], row.owner, config)
+            if reference is not None:
+                with torch.no_grad(), autocast(policy.device.type):
+                    reference_logps = reference(row, config.temperature)
+                penalty = kl_penalty(logps, reference_logps)
+                loss = loss + config.kl * penalty
+                sums["kl"] += penalty.sum().item() * bool(factor)
+            loss = (loss * weights).sum() / total
+            (loss * factor).backward()
+            if factor:
+                difference = (logps.detach() - sampled).abs()
+                sums["loss"] += loss.item()
+                sums["clipped"] += held.sum().item()
+                sums["mismatch"] += difference.sum().item()
+                sums["mismatch_max"] = max(sums["mismatch_max"], difference.max().item())
+                sums["trained_tokens"] += len(logps)
 
 
 def waves(groups: list[Group], config: Config, step: int) -> list[list[list[Group]]]:
@@ -288,79 +309,6 @@ def waves(groups: list[Group], config: Config, step: int) -> list[list[list[Grou
         groups = [groups[i] for i in np.random.default_rng((config.seed, step)).permutation(len(groups))]
     cut = lambda groups, n: [[groups[i] for i in part] for part in np.array_split(range(len(groups)), n)]  # noqa: E731
     return [cut(minibatch, min(WAVES, fewest // minibatches)) for minibatch in cut(groups, minibatches)]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# what is logged
-
-
-def rollout_metrics(groups: list[Group]) -> dict:
-    """Reward, rendering and length over all answers of a step, in all processes, and each domain's reward."""
-    mine = [
-        (group.sample.domain, score, len(c.ids), c.finish == "length", float(c.logps.sum()))
-        for group in groups
-        for score, c in zip(group.scores, group.completions, strict=True)
-    ]
-    domains, scores, *numbers = zip(*(answer for share in from_all(mine) for answer in share), strict=True)
-    lengths, cut, logps = np.array(numbers)
-    rewards = np.reshape([score.total for score in scores], (-1, len(groups[0].scores)))  # (N, G)
-    mean = lambda values: float(np.mean(list(values)))  # noqa: E731
-    metrics = {
-        "reward/mean": mean(score.total for score in scores),
-        "reward/std_in_group": float(rewards.std(1).mean()),
-        "reward/visual": mean(score.visual for score in scores),
-        "reward/coarse": mean(score.coarse for score in scores),
-        "reward/alignment": mean(score.alignment for score in scores),
-        "render_ok": mean(score.executed for score in scores),
-        "zero_variance_groups": int((np.ptp(rewards, 1) < 1e-8).sum()),
-        "length/mean": float(lengths.mean()),
-        "length/p95": float(np.percentile(lengths, 95)),
-        "length/cut": float(cut.mean()),
-        "entropy": -float(logps.sum() / lengths.sum()),
-        "tokens": int(lengths.sum()),
-    }
-    for domain in sorted(set(domains)):
-        its_scores = (score for its, score in zip(domains, scores, strict=True) if its == domain)
-        metrics[f"visual/{domain}"] = mean(score.visual for score in its_scores)
-    return metrics
-
-
-def training_metrics(sums: dict) -> dict:
-    """Means over the tokens that were trained on: the loss, its clipped share, the distance sampler - trainer."""
-    shares = from_all(dict(sums))
-    worst = max(share["mismatch_max"] for share in shares)
-    sums = {name: sum(share.get(name, 0) for share in shares) for name in sums} | {"mismatch_max": worst}
-    tokens = max(1, sums["trained_tokens"])
-    metrics = {"loss": sums["loss"], "clipped": sums["clipped"] / tokens, "mismatch": sums["mismatch"] / tokens}
-    metrics |= {"mismatch_max": sums["mismatch_max"], "trained_tokens": sums["trained_tokens"]}
-    return metrics | ({"kl": sums["kl"] / tokens} if "kl" in sums else {})
-
-
-def status_line(metrics: dict, groups: int) -> str:
-    phases = " ".join(
-        f"{phase}={metrics.get(f'time/{phase}', 0):.1f}" for phase in ("rollout", "render_wait", "update")
-    )
-    return (
-        f"reward={metrics['reward/mean']:.3f} visual={metrics['reward/visual']:.3f} "
-        f"executes={metrics['render_ok']:.0%} flat={metrics['zero_variance_groups']}/{groups} "
-        f"length={metrics['length/mean']:.0f} {phases} s"
-    )
-
-
-def write_samples(run: Run, groups: list[Group]) -> None:
-    """samples.html: the newest step's answers (the first process's), as eval.py's report shows them."""
-    if not run.writes:
-        return
-    records = [
-        evaluation.Record(
-            group.sample, completion.index, completion.text, data.extract_code(completion.text, group.sample.language),
-            rendering, score, evaluation.ssim(group.sample.image, rendering.image), tokens=len(completion.ids),
-            finish=completion.finish, decoding="sampled",
-        )
-        for group in groups
-        for completion, rendering, score in zip(group.completions, group.renderings, group.scores, strict=True)
-    ]  # fmt: skip
-    evaluation.write_report(run.folder / "samples.html", {"newest step": records}, title=f"{run.folder.name}: samples")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -377,10 +325,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     run.start_at(start)
     sampler = policy  # several processes train shards of the weights; sampling wants all of them, in bf16 on GPUs
     if processes > 1:
-        sampler = Policy.load(
-            config.model, config.device, torch.bfloat16 if policy.device.type == "cuda" else torch.float32
-        )
-    reference = Policy.load(config.model, config.device).shard().requires_grad_(False) if config.kl > 0 else None
+        sampler = Policy.load(config.model, config.device, narrow(config.device))
+    reference = None
+    if config.kl > 0:
+        reference = Policy.load(config.model, config.device, narrow(config.device)).shard(offload=True)
+        reference.requires_grad_(False)
     reward = Reward(config.reward_mode, config.encoder, config.alignment_weight, device=config.device)
     renderer = Renderer(
         config.render_workers or max(1, os.cpu_count() // processes),
@@ -401,14 +350,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             mine = [samples[i] for i in indices[first:end]]
             with timer(times, "rollout"):
                 groups = rollout(sampler, mine, first, renderer, config, step)
+                sampler.engine.rest()
             # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
             lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
             for minibatch in waves(groups, config, step):
-                tokens, sums = answer_tokens(sum(minibatch, [])), defaultdict(float)
+                total, sums = loss_total(sum(minibatch, []), config), defaultdict(float)
                 for wave in minibatch:
                     judge(wave, reward, config, times)
                     with timer(times, "update"):
-                        update(policy, wave, tokens, config, reference, sums)
+                        update(policy, wave, total, config, reference, sums)
                 with timer(times, "update"):
                     norm = optimizer_step(policy, optimizers, lr, config.grad_clip)
             # 3. say what happened

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import model
+from corpus.tiny import create_tiny
 from data import Sample
 
 TEXTS = ["Write SVG code that draws this picture. <svg viewBox='0 0 64 64'><circle cx='1' r='20'/></svg>"] * 4
@@ -22,12 +23,12 @@ def picture(seed: int, size=(64, 64)) -> Image.Image:
 @pytest.fixture(scope="session", params=model.FAMILIES)
 def tiny_folder(request, tmp_path_factory):
     """A Hugging Face folder of each family."""
-    return model.create_tiny(tmp_path_factory.mktemp("tiny") / request.param, request.param, TEXTS, vocab_size=320)
+    return create_tiny(tmp_path_factory.mktemp("tiny") / request.param, request.param, TEXTS, vocab_size=320)
 
 
 @pytest.fixture(scope="session")
 def qwen3_folder(tmp_path_factory):
-    return model.create_tiny(tmp_path_factory.mktemp("tiny3") / "model", "qwen3_vl", TEXTS, vocab_size=320)
+    return create_tiny(tmp_path_factory.mktemp("tiny3") / "model", "qwen3_vl", TEXTS, vocab_size=320)
 
 
 def sharpened(folder) -> model.Policy:

@@ -16,7 +16,7 @@ import eval as evaluation
 from data import Sample
 from eval import Record
 from render import Rendering
-from report import curves
+from report import curves, statistics
 from report import page as html_page
 from report.records import RecordWriter, read_records
 from reward import Reward, Score
@@ -73,39 +73,39 @@ def evaluate(*arguments, **options) -> list[Record]:
 
 # --------------------------------------------------------------------------------------------------------- statistics
 def test_bootstrap_of_constants_has_no_width():
-    assert evaluation.bootstrap([0.25] * 40) == (0.25, 0.25, 0.25)
-    assert evaluation.bootstrap([0.7]) == (0.7, 0.7, 0.7)
+    assert statistics.bootstrap([0.25] * 40) == (0.25, 0.25, 0.25)
+    assert statistics.bootstrap([0.7]) == (0.7, 0.7, 0.7)
 
 
 def test_bootstrap_matches_the_normal_interval():
     values = np.random.default_rng(1).normal(0.4, 0.2, 400)
-    mean, low, high = evaluation.bootstrap(values)
+    mean, low, high = statistics.bootstrap(values)
     half = 1.96 * values.std() / np.sqrt(len(values))
     assert mean == pytest.approx(values.mean())
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.1 * half)
-    assert (mean, low, high) == evaluation.bootstrap(values), "seeded: the same numbers again"
+    assert (mean, low, high) == statistics.bootstrap(values), "seeded: the same numbers again"
     with pytest.raises(ValueError, match="nothing to average"):
-        evaluation.bootstrap([])
+        statistics.bootstrap([])
 
 
 def test_paired_bootstrap_sees_a_shift_that_unpaired_intervals_hide():
     rng = np.random.default_rng(0)
     hardness = rng.uniform(0, 1, 200)
     a, b = hardness + rng.normal(0.03, 0.05, 200), hardness + rng.normal(0, 0.05, 200)
-    mean, low, high = evaluation.paired_bootstrap(a, b)
+    mean, low, high = statistics.paired_bootstrap(a, b)
     assert 0 < low < mean < high
-    assert evaluation.bootstrap(a)[1] < evaluation.bootstrap(b)[2], "unpaired, the intervals overlap"
-    mean, low, high = evaluation.paired_bootstrap(b, hardness)
+    assert statistics.bootstrap(a)[1] < statistics.bootstrap(b)[2], "unpaired, the intervals overlap"
+    mean, low, high = statistics.paired_bootstrap(b, hardness)
     assert low < 0 < high
     with pytest.raises(ValueError, match="same targets"):
-        evaluation.paired_bootstrap(a, b[:-1])
+        statistics.paired_bootstrap(a, b[:-1])
 
 
 def test_interval_covers_the_truth_about_95_times_in_100():
     rng = np.random.default_rng(3)
     covered = 0
     for trial in range(200):
-        _, low, high = evaluation.bootstrap(rng.uniform(0, 1, 60), resamples=1000, seed=trial)
+        _, low, high = statistics.bootstrap(rng.uniform(0, 1, 60), resamples=1000, seed=trial)
         covered += low <= 0.5 <= high
     assert 180 <= covered <= 199
 
@@ -114,9 +114,9 @@ def test_samples_of_a_target_are_averaged_first_and_failures_count_zero():
     easy, hard = sample(0), sample(1)
     records = [record(easy, i, visual=1.0) for i in range(4)]
     records += [record(hard, 0, visual=0.8), record(hard, 1, visual=0.0, image=None, error="NameError: x")]
-    assert evaluation.per_target(records, "visual") == {"svg/000": 1.0, "svg/001": 0.4}
-    assert evaluation.per_target(records, "ssim")["svg/001"] == pytest.approx(0.5)
-    overall = evaluation.summarize(records)["overall"]
+    assert statistics.per_target(records, "visual") == {"svg/000": 1.0, "svg/001": 0.4}
+    assert statistics.per_target(records, "ssim")["svg/001"] == pytest.approx(0.5)
+    overall = statistics.summarize(records)["overall"]
     assert overall["targets"] == 2 and overall["samples"] == 6
     assert overall["visual"][0] == pytest.approx(0.7)
     assert overall["execute"][0] == pytest.approx(0.75)
@@ -125,11 +125,11 @@ def test_samples_of_a_target_are_averaged_first_and_failures_count_zero():
 
 def test_summary_has_every_domain():
     records = [record(sample(0), visual=1.0), record(sample(0, "chart"), visual=0.5)]
-    summary = evaluation.summarize(records)
+    summary = statistics.summarize(records)
     assert list(summary) == ["overall", "chart", "svg"]
     assert summary["chart"]["visual"] == (0.5, 0.5, 0.5)
     with pytest.raises(ValueError, match="no records"):
-        evaluation.summarize([])
+        statistics.summarize([])
 
 
 def test_table_is_aligned_and_comparison_says_what_is_not_significant():
@@ -142,19 +142,19 @@ def test_table_is_aligned_and_comparison_says_what_is_not_significant():
         "ViRL": virl,
         "SFT again": [record(t, visual=0.5 - e) for t, e in zip(targets, noise, strict=True)],
     }
-    lines = evaluation.table(runs).splitlines()
+    lines = statistics.table(runs).splitlines()
     assert len(lines) == 2 + 3
     start = lines[0].index("visual score")
     assert all(re.match(r"0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]", line[start:]) for line in lines[2:])
     assert re.fullmatch(
         r"ViRL - SFT: \+0\.\d+ \[\+0\.\d+, \+0\.\d+\] \(95 % paired bootstrap over 40 targets\)",
-        evaluation.compare("ViRL", virl, "SFT", sft),
+        statistics.compare("ViRL", virl, "SFT", sft),
     )
-    assert "no significant change" in evaluation.compare("SFT again", runs["SFT again"], "SFT", sft)
-    assert "no targets in common" in evaluation.compare("a", [record(sample(99))], "b", sft)
+    assert "no significant change" in statistics.compare("SFT again", runs["SFT again"], "SFT", sft)
+    assert "no targets in common" in statistics.compare("a", [record(sample(99))], "b", sft)
     sampled = [record(t, decoding="sampled T=1") for t in targets]
-    assert len(evaluation.comparisons(runs)) == 3
-    assert evaluation.comparisons({"greedy": sft, "sampled": sampled}) == [], "different decoding is not compared"
+    assert len(statistics.comparisons(runs)) == 3
+    assert statistics.comparisons({"greedy": sft, "sampled": sampled}) == [], "different decoding is not compared"
 
 
 # ------------------------------------------------------------------------------------------------------------- metrics
@@ -259,9 +259,9 @@ def test_refinement_shows_the_last_code_and_keeps_all_rounds(monkeypatch, reward
     assert first.sample.draft is None, "records point to the target, not to the refinement prompt"
     assert [a.code for a in [*first.attempts, first]] == ["red 30 20", "red 96 72", "red 96 72"]
     assert nothing.code is None and [a.code for a in nothing.attempts] == [None, None], "no code: the attempt is kept"
-    rounds = evaluation.summarize(records)["overall"]["rounds"]
+    rounds = statistics.summarize(records)["overall"]["rounds"]
     assert len(rounds) == 3 and rounds[1][0] > rounds[0][0]
-    assert evaluation.refinement_lines({"run": records})[0].count("->") == 2
+    assert statistics.refinement_lines({"run": records})[0].count("->") == 2
 
 
 def test_bad_input_is_refused(monkeypatch, reward):
@@ -616,7 +616,7 @@ def test_report_command(tmp_path, monkeypatch, capsys):
 
 
 def test_run_with_a_real_tiny_policy(tmp_path, monkeypatch, capsys):
-    import model
+    from corpus.tiny import create_tiny  # torch and transformers, for this test alone
 
     programs = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><circle cx="30" cy="30" r="20"/></svg>',
@@ -628,9 +628,7 @@ def test_run_with_a_real_tiny_policy(tmp_path, monkeypatch, capsys):
     for i, program in enumerate(programs):
         (folder / f"{i}.svg").write_text(program)
     (folder / "MANIFEST.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    model.create_tiny(
-        tmp_path / "tiny", texts=[*programs, data.direct_prompt("svg", "svg", np.random.default_rng(0))] * 20
-    )
+    create_tiny(tmp_path / "tiny", texts=[*programs, data.direct_prompt("svg", "svg", np.random.default_rng(0))] * 20)
     out = tmp_path / "eval"
     options = ["--G", "2", "--temperature", "1", "--refine", "1", "--max-new-tokens", "12", "--svg-side", "64"]
     where = ["--model", str(tmp_path / "tiny"), "--data", str(folder), "--out", str(out)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -66,12 +67,12 @@ def test_packed_logps_and_gradients_equal_one_forward_per_response(policy, sampl
     groups = list(zip([policy.encode(sample) for sample in samples], RESPONSES, strict=True))
     ours = policy(model.pack(groups))
     theirs = torch.cat([reference_logps(reference, policy, prompt, r) for prompt, rs in groups for r in rs])
-    assert (ours - theirs).abs().max() < 1e-4
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
     weights = torch.linspace(-1, 1, len(ours))
     (ours * weights).sum().backward()
     (theirs * weights).sum().backward()
     for (name, mine), other in zip(policy.hf.named_parameters(), reference.parameters(), strict=True):
-        assert (mine.grad - other.grad).abs().max() <= 1e-4 * other.grad.abs().max() + 1e-6, name
+        assert (mine.grad - other.grad).abs().max() <= 1e-5 * other.grad.abs().max() + 1e-7, name
 
 
 def test_pack_knows_which_response_a_token_belongs_to(policy, samples):
@@ -143,20 +144,24 @@ def test_saved_folder_opens_with_auto_processor(policy, tmp_path, samples):
     assert json.loads(ids) == policy.encode(samples[0]).ids.tolist()
 
 
-def test_checkpoint_is_atomic_and_resumes(qwen3_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("room", [100, 10_000, 5_000_000, 12_000_000])  # too little for which file
+def test_a_full_disk_ends_a_save_with_a_sentence_and_leaves_the_old_checkpoint(qwen3_folder, tmp_path, room):
     policy = sharpened(qwen3_folder)
     optimizers = [torch.optim.AdamW(policy.parameters(), lr=1e-3)]
+    sum(p.sum() for p in policy.parameters()).backward()
+    optimizers[0].step()
     first = model.save_checkpoint(tmp_path, 1, policy, optimizers, {"note": 7})
-    assert model.load_trainer_state(first, policy, optimizers) == {"step": 1, "note": 7}
-
-    def full_disk(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="Free some disk space"):
-        model.save_checkpoint(tmp_path, 2, policy, optimizers, {})
-    assert model.latest_checkpoint(tmp_path) == first
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))  # no file may be larger
+    try:
+        with pytest.raises(OSError, match="Free some disk space"):
+            model.save_checkpoint(tmp_path, 2, policy, optimizers, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [first.name]
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+    assert model.load_trainer_state(first, policy, optimizers) == {"step": 1, "note": 7}
 
 
 def test_old_checkpoints_go_and_the_newest_is_found(qwen3_folder, tmp_path):
@@ -192,7 +197,7 @@ def test_gradient_checkpointing_changes_no_gradient(policy, samples):
     policy.train()
     for enabled in (False, True):
         if enabled:
-            policy.hf.gradient_checkpointing_enable({"use_reentrant": False})
+            policy.checkpoint_activations()
         policy.zero_grad()
         policy(model.pack(groups)).sum().backward()
         gradients.append([p.grad.clone() for p in policy.parameters()])

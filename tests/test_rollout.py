@@ -1,14 +1,15 @@
-"""Sampling: greedy tokens equal Hugging Face's `generate`, log-probs equal the trainer's, slots change nothing."""
+"""Sampling: greedy tokens equal Hugging Face's `generate`, log-probs its forward pass; slots, pages, preemption change
+nothing."""
 
 import numpy as np
 import pytest
 import torch
 from conftest import sharpened
-from test_model import hugging_face
+from test_model import hugging_face, reference_logps
 
 import model
 from kernels import sample_tokens
-from rollout import generate
+from rollout import Engine, bucket, generate
 
 
 def by_key(completions):
@@ -44,17 +45,100 @@ def test_sampled_logps_equal_the_trainers(policy, samples):
     assert np.abs(trainer - sampler).max() < 1e-4
 
 
-def test_completions_do_not_depend_on_slots_or_compaction(policy, samples):
-    """Small batches, other neighbours, other compaction: the same tokens."""
+def test_sampled_logps_equal_hugging_faces_forward_pass(policy, samples, tiny_folder):
+    reference = hugging_face(policy, tiny_folder)
+    prompts = {sample.id: policy.encode(sample) for sample in samples}
+    worst = 0.0
+    with torch.no_grad():
+        for c in generate(policy, list(prompts.values()), G=2, max_new_tokens=40, seed=2):
+            theirs = reference_logps(reference, policy, prompts[c.sample_id], c.ids.tolist())
+            worst = max(worst, np.abs(theirs.numpy() - c.logps).max())
+    assert worst < 1e-4
+
+
+OPTIONS = dict(G=5, max_new_tokens=80, temperature=1.0, seed=3)
+
+
+@pytest.fixture
+def reference(policy, samples):
+    """The policy, prompts, and their completions decoded all together; rows end at different times."""
+    policy.eos_ids = [2, *range(100, 140)]
     prompts = [policy.encode(sample) for sample in samples]
-    policy.eos_ids = [2, *range(100, 140)]  # many ways to end: rows finish at different times
-    options = dict(G=5, max_new_tokens=80, temperature=1.0, seed=3)
-    together, apart = (by_key(generate(policy, prompts, slots=slots, **options)) for slots in (256, 5))
-    assert together.keys() == apart.keys() == {(s.id, i) for s in samples for i in range(5)}
-    assert {key: c.ids.tolist() for key, c in together.items()} == {key: c.ids.tolist() for key, c in apart.items()}
-    assert len({len(c.ids) for c in together.values()}) > 3
-    other_seed = by_key(generate(policy, prompts, **options | {"seed": 4}))
-    assert any(other_seed[key].ids.tolist() != together[key].ids.tolist() for key in together)
+    completions = by_key(generate(policy, prompts, **OPTIONS))
+    assert completions.keys() == {(s.id, i) for s in samples for i in range(5)}
+    assert len({len(c.ids) for c in completions.values()}) > 3
+    return policy, prompts, completions
+
+
+def same(completions, expected) -> bool:
+    """The same tokens, and log-probs but for rounding."""
+    completions = by_key(completions)
+    assert all(np.abs(c.logps - expected[key].logps).max() < 1e-4 for key, c in completions.items())
+    return {key: c.ids.tolist() for key, c in completions.items()} == {k: expected[k].ids.tolist() for k in completions}
+
+
+def test_completions_do_not_depend_on_slots_or_compaction(reference):
+    """Few slots, refilled in another order as others end; other neighbours: the same tokens."""
+    policy, prompts, expected = reference
+    for slots in (5, 3, 1):
+        assert same(generate(policy, prompts, slots=slots, **OPTIONS), expected)
+    other = by_key(generate(policy, prompts, **OPTIONS | {"seed": 4}))
+    assert any(other[key].ids.tolist() != expected[key].ids.tolist() for key in other)
+
+
+def test_a_share_of_the_batch_draws_what_the_batch_draws(reference):
+    policy, prompts, expected = reference
+    assert same(generate(policy, prompts[1:], first=1, **OPTIONS), expected)
+    assert same(generate(policy, prompts[:1], **OPTIONS), expected)
+
+
+def test_completions_do_not_depend_on_pages_or_blocks(reference):
+    policy, prompts, expected = reference
+    for page, block in ((4, 1), (64, 7), (8, 3)):
+        policy.engine = Engine(policy, page=page, block=block)
+        assert same(generate(policy, prompts, **OPTIONS), expected)
+
+
+def test_preemption_changes_nothing(reference):
+    """A pool far too small for all: samples give their pages back and are computed again."""
+    policy, prompts, _ = reference
+    policy.eos_ids = policy.eos_ids[:8]  # longer answers
+    expected = by_key(generate(policy, prompts, **OPTIONS))
+    longest = max(len(prompt.ids) for prompt in prompts)
+    for spare in (1, 30):
+        policy.engine = Engine(policy, page=4, block=2, pages=-(-(longest + 80) // 4) + spare)
+        assert same(generate(policy, prompts, **OPTIONS), expected)
+        assert policy.engine.counters["preempted"] > 0
+        assert len(policy.engine.pool.free) == policy.engine.pool.count - 1
+
+
+def test_a_prompt_is_computed_once_for_its_group(reference):
+    policy, prompts, _ = reference
+    policy.engine.counters.clear()
+    list(generate(policy, prompts, slots=3, **OPTIONS))
+    assert policy.engine.counters["vision_calls"] == len(prompts)
+    assert policy.engine.counters["prefill_tokens"] == sum(len(prompt.ids) for prompt in prompts)
+
+
+def test_sampling_sees_an_optimizer_step_and_saving_still_works(policy, samples, tmp_path):
+    """The policy's parameters are views of the engine's buffer, an in-place change of one is a change of the other."""
+    prompts = [policy.encode(samples[0])]
+    before = next(generate(policy, prompts, G=1, max_new_tokens=1, temperature=0)).logps
+    address = policy.engine.weights.buffer.data_ptr()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(1.01)
+    after = next(generate(policy, prompts, G=1, max_new_tokens=1, temperature=0)).logps
+    assert before != after and policy.engine.weights.buffer.data_ptr() == address
+    policy.save(tmp_path)
+    again = model.Policy.load(tmp_path)
+    assert next(generate(again, prompts, G=1, max_new_tokens=1, temperature=0)).logps == pytest.approx(after, abs=1e-5)
+
+
+def test_bucket_wastes_less_than_half():
+    sizes = [bucket(n, 100) for n in range(1, 101)]
+    assert sizes == sorted(sizes) and len(set(sizes)) < 15
+    assert all(n <= size < 2 * n or n == size == 1 for n, size in enumerate(sizes, 1))
 
 
 def test_samples_of_a_group_differ_from_their_first_token(policy, samples):
@@ -100,3 +184,19 @@ def test_sampler_draws_from_the_softmax():
 def test_bad_arguments_are_refused(qwen3_folder):
     with pytest.raises(ValueError, match="at least 1"):
         list(generate(model.Policy.load(qwen3_folder), [], G=0))
+
+
+def test_a_pool_too_small_for_one_answer_gets_one_sentence(policy, samples):
+    policy.engine = Engine(policy, page=8, pages=5)
+    with pytest.raises(ValueError, match="memory holds 4"):
+        list(generate(policy, [policy.encode(samples[0])], G=1, max_new_tokens=80))
+
+
+def test_two_iterators_of_one_policy_do_not_mix(policy, samples):
+    prompts = [policy.encode(samples[0])]
+    started = generate(policy, prompts, G=4, max_new_tokens=30)
+    next(iter(started))
+    with pytest.raises(RuntimeError, match="already generating"):
+        list(generate(policy, prompts, G=1))
+    started.close()
+    assert len(list(generate(policy, prompts, G=2, max_new_tokens=3))) == 2

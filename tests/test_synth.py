@@ -12,6 +12,7 @@ from PIL import Image
 
 import data
 import synth
+from corpus import programs
 from render import Renderer
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +83,7 @@ def test_easy_programs_are_short():
 
 def test_easy_shapes_keep_one_order_and_lie_apart():
     for index in range(300):
-        boxes = synth.place(synth.Dice(np.random.default_rng(index), 0.2), 3, 64, 4, [16, 24, 32])
+        boxes = programs.place(programs.Dice(np.random.default_rng(index), 0.2), 3, 64, 4, [16, 24, 32])
         assert boxes == sorted(boxes) and 1 <= len(boxes) <= 3
         canvas = np.zeros((64, 64), int)
         for x, y, w, h in boxes:

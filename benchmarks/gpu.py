@@ -1,0 +1,126 @@
+"""All measurements that need a GPU, within eight minutes, into results/gpu.json.
+
+    python benchmarks/gpu.py
+
+First the Triton kernels against their torch twins on the GPU, then attention alone against the measured bandwidth, then
+benchmarks/rollout.py and benchmarks/train.py at the sizes below, each in a process of its own. A part that fails or
+runs out of time leaves its error in the file; the others go on.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from shapes import machine, measured  # noqa: E402
+
+import kernels  # noqa: E402
+from kernels import KeyTable  # noqa: E402
+
+LONG = "--prompt 2048 --new 1024 --lengths equal --repeats 1 --device cuda"
+PARTS = {  # name: (script and arguments, seconds it may take); the most telling first
+    "rollout 8b, 8 x 8": (f"rollout.py --shape 8b --prompts 8 {LONG} --no-baselines", 70),
+    "rollout 8b, 1 x 8": (f"rollout.py --shape 8b --prompts 1 {LONG} --no-baselines", 50),
+    "rollout 2b, 8 x 8, lognormal": (
+        "rollout.py --shape 2b --prompts 8 --prompt 2048 --new 512 --lengths lognormal --repeats 1 --device cuda",
+        150,
+    ),
+    "train 2b": ("train.py --shape 2b --prompt 2048 --response 512 --groups 1 --repeats 1 --device cuda", 60),
+    "log-probs 8b": (
+        "train.py --shape tiny --groups 1 --repeats 1 --device cuda --logprob-tokens 32768 --logprob-width 4096 "
+        "--logprob-vocabulary 151936 --chunk 1024",
+        60,
+    ),
+    "rollout 0.1b, 8 x 8": (f"rollout.py --shape 0.1b --prompts 8 {LONG}", 80),
+}
+
+
+def tables(groups: int, G: int, P: int, R: int, page: int, device) -> tuple[KeyTable, KeyTable, int]:
+    """Prompts of P and responses of R tokens, page after page -> their tables, how many pages there are."""
+    int32 = {"dtype": torch.int32, "device": device}
+    prompt_pages, own_pages = -(-P // page), -(-R // page)
+    rows = torch.arange(groups * G, **int32)
+    first = torch.arange(groups * prompt_pages, **int32).view(groups, -1) + 1
+    own = torch.arange(groups * G * own_pages, **int32).view(groups * G, -1) + 1 + groups * prompt_pages
+    prompts = KeyTable(rows.view(groups, G), torch.full((groups,), P, **int32), first, page)
+    return prompts, KeyTable(rows[:, None], torch.full_like(rows, R), own, page), int(own.max()) + 2
+
+
+def attention(device: str, dtype, H: int, C: int, D: int, groups: int, G: int, P: int, R: int, page: int = 64) -> dict:
+    """decode_attention of one layer against its twin, and what it reaches of a copy's bandwidth."""
+    prompts, own, count = tables(groups, G, P, R, page, device)
+    torch.manual_seed(0)
+    kv = torch.randn(2, count, C, page, D, device=device, dtype=dtype)
+    q = torch.randn(groups * G, H, D, device=device, dtype=dtype)
+    ours, triton = kernels.decode_attention(q, kv, prompts, own, D**-0.5), kernels.triton
+    try:
+        kernels.triton = None
+        apart = (ours - kernels.decode_attention(q, kv, prompts, own, D**-0.5)).abs().max().item()
+    finally:
+        kernels.triton = triton
+    seconds = measured(lambda: kernels.decode_attention(q, kv, prompts, own, D**-0.5), device, 20)
+    read = 2 * (groups * P + groups * G * R) * C * D * kv.element_size()
+    bandwidth = read / seconds / machine(device, dtype)[0]
+    shape = {"H": H, "C": C, "D": D, "groups": groups, "G": G, "P": P, "R": R}
+    return shape | {"seconds": seconds, "share_of_bandwidth": round(bandwidth, 3), "apart_from_twin": apart}
+
+
+def run(arguments: str, seconds: float) -> dict:
+    """A benchmark script's figures, or why there are none."""
+    script, *rest = arguments.split()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "figures.json"
+        command = [sys.executable, str(ROOT / "benchmarks" / script), *rest, "--out", str(out)]
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return {"error": f"not done after {seconds:.0f} s"}
+        if ended.returncode or not out.exists():
+            return {"error": ended.stderr[-600:]}
+        return json.loads(out.read_text())
+
+
+@dataclass
+class Config:
+    """Measure everything that needs a GPU."""
+
+    out: Path = Path("results/gpu.json")
+    """Where the figures go."""
+    minutes: float = 8.0
+    """All of it ends by then."""
+
+
+def main(config: Config) -> None:
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks/gpu.py: torch sees no GPU here, so there is nothing to measure; nothing was written.")
+    end = time.monotonic() + 60 * config.minutes
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name()}
+    page = {"date": time.strftime("%Y-%m-%d"), **versions, "triton": getattr(kernels.triton, "__version__", None)}
+    shape = {"H": 32, "C": 8, "D": 128, "groups": 8, "G": 8}
+    for P, R in ((2048, 1024), (4096, 512)):
+        try:
+            figures = attention("cuda", torch.bfloat16, P=P, R=R, **shape)
+        except Exception as error:  # a kernel that does not compile is a figure, too
+            figures = {"error": f"{type(error).__name__}: {error}"[:600]}
+        page[f"attention {P}/{R}"] = figures
+        print(P, R, figures, flush=True)
+    torch.cuda.empty_cache()
+    for name, (arguments, seconds) in PARTS.items():
+        left = end - time.monotonic()
+        page[name] = run(arguments, min(seconds, left)) if left > 10 else {"error": "no time left"}
+        print(name, json.dumps(page[name])[:400], flush=True)
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        config.out.write_text(json.dumps(page, indent=1) + "\n")
+    print(f"wrote {config.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,68 @@
+"""The page of every target with what each run made of it, out of records."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from report.page import data_uri, thumbnail, write_page
+from report.records import Record
+from report.statistics import comparisons, refinement_lines, shown_domains, summarize
+
+
+def write_report(path, runs: dict[str, Iterable[Record]], curves: Sequence = (), title: str = "nanovinci") -> None:
+    """One self-contained offline page: summary, curves (PNG files), and every target with what each run made of it.
+
+    Records are read once and one by one, so that `read_records` can feed thousands without holding their pictures."""
+    names, slim, targets, details = list(runs), {}, {}, []
+    for r, name in enumerate(names):
+        slim[name] = []
+        for record in runs[name]:
+            s = record.sample
+            if s.id not in targets:
+                index = {"key": len(details), "id": s.id, "domain": s.domain, "language": s.language}
+                targets[s.id] = index | {"runs": [[] for _ in names]}
+                texts = {"prompt": s.prompt, "reference": s.code, "image": thumbnail(s.image)}
+                details.append(texts | {"runs": [[] for _ in names]})
+            key, score = targets[s.id]["key"], {"visual": record.score.visual}
+            targets[s.id]["runs"][r].append(score | {"failure": record.failure, "detail": record.detail})
+            details[key]["runs"][r].append([_round(answer) for answer in [*record.attempts, record]])
+            slim[name].append(without_pictures(record))
+    lines = comparisons(slim)
+    index = {
+        "runs": names,
+        "summary": [row for name in names for row in _summary_rows(name, slim[name])],
+        "lines": [{"text": line, "sign": _sign(line)} for line in lines + refinement_lines(slim)],
+        "targets": list(targets.values()),
+        "curves": [(Path(c).parent.name, data_uri("png", Path(c).read_bytes())) for c in curves],
+    }
+    write_page(path, title, index, details)
+
+
+def _summary_rows(name: str, records: list[Record]) -> list[dict]:
+    summary = summarize(records)
+    return [{"run": name, "domain": domain} | summary[domain] for domain in shown_domains(summary)]
+
+
+def _sign(line: str) -> str:
+    if "bootstrap" not in line or "no significant" in line:
+        return ""
+    return "up" if re.search(r": (\w+ )?\+", line) else "down"
+
+
+def _round(record: Record) -> dict:
+    """What the page shows of one answer."""
+    score, shown = record.score, record.rendering
+    mean = float(np.average(score.fine, weights=score.weights or None)) if score.fine else 0.0
+    scores = {name: getattr(score, name) for name in ("visual", "coarse", "alignment", "total", "fine", "grid")}
+    texts = {"code": record.code, "text": record.text, "error": shown.error, "failure": record.failure}
+    rest = {"ssim": record.ssim, "tokens": record.tokens, "finish": record.finish, "seconds": shown.seconds}
+    image = shown.image and thumbnail(shown.image)
+    return scores | texts | rest | {"mean": mean, "detail": record.detail, "image": image}
+
+
+def without_pictures(record: Record) -> Record:
+    slim = replace(record, sample=replace(record.sample, image=None), rendering=replace(record.rendering, image=None))
+    return replace(slim, attempts=[without_pictures(answer) for answer in record.attempts])

@@ -1,0 +1,53 @@
+"""The folder of a training run: what it was told to do, what it measured, and where a person looks first."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from model import process_number
+from report.curves import plot_curves
+
+
+class Run:
+    """runs/NAME: config.json, metrics.jsonl (one JSON object per step), curves.png, samples.html, checkpoints/.
+    Of several processes the first one writes."""
+
+    def __init__(self, config):
+        self.folder, self.log_to, self.writer = Path(config.out), config.log_to, None
+        self.metrics_path, self.writes = self.folder / "metrics.jsonl", process_number()[0] == 0
+        if not self.writes:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        if config.log_to == "tensorboard":
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(self.folder)
+        elif config.log_to == "wandb":
+            import wandb
+
+            self.writer = wandb.init(project="nanovinci", name=self.folder.name, config=dataclasses.asdict(config))
+
+    def start_at(self, step: int) -> None:
+        """Forget metrics of steps that are about to be taken again."""
+        if not self.writes:
+            return
+        rows = self.metrics_path.read_text().splitlines() if self.metrics_path.exists() and step else []
+        kept = [row for row in rows if json.loads(row)["step"] < step]
+        self.metrics_path.write_text("".join(row + "\n" for row in kept))
+
+    def log(self, metrics: dict) -> None:
+        if not self.writes:
+            return
+        metrics = {key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()}
+        with self.metrics_path.open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+        if self.log_to == "tensorboard":
+            for key, value in metrics.items():
+                self.writer.add_scalar(key, value, metrics["step"])
+        elif self.log_to == "wandb":
+            self.writer.log(metrics, step=metrics["step"])
+
+    def plot(self) -> None:
+        if self.writes:
+            plot_curves(self.metrics_path, self.folder / "curves.png")

@@ -1,0 +1,116 @@
+"""From records to numbers: means over targets with bootstrap intervals, comparisons of runs, tables."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from report.records import Record
+
+METRICS = ("execute", "visual", "ssim")
+
+
+def per_target(records: Iterable[Record], metric: str, round: int = -1) -> dict[str, float]:
+    """{sample id: mean of `metric` over the target's answers}; `round` picks a refinement round, -1 the last."""
+    values: dict[str, list[float]] = {}
+    for record in records:
+        answer = [*record.attempts, record][round]
+        value = {"execute": answer.score.executed, "visual": answer.score.visual, "ssim": answer.ssim}[metric]
+        values.setdefault(record.sample.id, []).append(float(value))
+    return {id: float(np.mean(v)) for id, v in values.items()}
+
+
+def bootstrap(values: Sequence[float], resamples: int = 4000, seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high): percentile bootstrap, 95 %, of the mean of (n,) per-target values (Efron 1979)."""
+    values = np.asarray(values, dtype=np.float64)
+    if not len(values):
+        raise ValueError("There is nothing to average: no target was evaluated.")
+    rng = np.random.default_rng(seed)
+    block = max(1, 2**20 // len(values))  # bounds the memory of one draw
+    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
+    means = [values[rng.integers(len(values), size=(size, len(values)))].mean(axis=1) for size in sizes]
+    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
+    return float(values.mean()), float(low), float(high)
+
+
+def paired_bootstrap(a: Sequence[float], b: Sequence[float], **options) -> tuple[float, float, float]:
+    """(mean of a - b, low, high) for per-target values of two runs on the same targets, both (n,)."""
+    if len(a) != len(b):
+        raise ValueError(f"A paired comparison needs the same targets in both runs, not {len(a)} and {len(b)}.")
+    return bootstrap(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64), **options)
+
+
+def summarize(records: Sequence[Record]) -> dict[str, dict]:
+    """{"overall" and each domain: targets, samples, (mean, low, high) of each metric, failures, visual per round}."""
+    if not records:
+        raise ValueError("There are no records to summarize; evaluate at least one target.")
+    domains = sorted({record.sample.domain for record in records})
+    groups = {"overall": records} | {d: [r for r in records if r.sample.domain == d] for d in domains}
+    summary = {}
+    for name, group in groups.items():
+        rows = {metric: bootstrap(list(per_target(group, metric).values())) for metric in METRICS}
+        rounds = range(1 + min(len(record.attempts) for record in group))
+        summary[name] = {
+            "targets": len({record.sample.id for record in group}),
+            "samples": len(group),
+            **rows,
+            "failures": dict(Counter(record.failure for record in group if record.failure).most_common()),
+            "rounds": [bootstrap(list(per_target(group, "visual", k).values())) for k in rounds],
+        }
+    return summary
+
+
+def shown_domains(summary: dict[str, dict]) -> list[str]:
+    """A single domain would only repeat the overall row."""
+    return list(summary) if len(summary) > 2 else ["overall"]
+
+
+def table(runs: dict[str, Sequence[Record]]) -> str:
+    """Aligned text, a row per run and domain: targets, execute rate, visual score and SSIM with 95 % intervals."""
+    rows = [("run", "domain", "n", "executes %", "visual score", "SSIM")]
+    for name, records in runs.items():
+        summary = summarize(records)
+        for domain in shown_domains(summary):
+            part = summary[domain]
+            n = f"{part['targets']}" + (
+                f" x {part['samples'] / part['targets']:g}" if len(records) > part["targets"] else ""
+            )
+            rate = [100 * x for x in part["execute"]]
+            cells = [f"{m:.3f} [{low:.3f}, {high:.3f}]" for m, low, high in (part["visual"], part["ssim"])]
+            rows.append((name, domain, n, "{:.1f} [{:.1f}, {:.1f}]".format(*rate), *cells))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def compare(name_a: str, a: Sequence[Record], name_b: str, b: Sequence[Record], metric: str = "visual") -> str:
+    """One sentence: a minus b on the targets both runs have, with its 95 % paired bootstrap interval."""
+    left, right = per_target(a, metric), per_target(b, metric)
+    common = [id for id in left if id in right]
+    what = f"{name_a} - {name_b}"
+    if not common:
+        return f"{what}: no targets in common"
+    mean, low, high = paired_bootstrap([left[id] for id in common], [right[id] for id in common])
+    verdict = ", no significant change" if low <= 0 <= high else ""
+    label = "" if metric == "visual" else f"{metric} "
+    method = f"95 % paired bootstrap over {len(common)} targets"
+    return f"{what}: {label}{mean:+.3f} [{low:+.3f}, {high:+.3f}] ({method}{verdict})"
+
+
+def comparisons(runs: dict[str, Sequence[Record]], metric: str = "visual") -> list[str]:
+    """`compare` for every two runs decoded the same way, later minus earlier."""
+    pairs = [(a, b) for b, a in itertools.combinations(runs, 2) if runs[a][0].decoding == runs[b][0].decoding]
+    return [compare(a, runs[a], b, runs[b], metric) for a, b in pairs]
+
+
+def refinement_lines(runs: dict[str, Sequence[Record]]) -> list[str]:
+    """The visual score after 0, 1, .. K refinement rounds, for the runs that have any."""
+    rounds = {name: summarize(records)["overall"]["rounds"] for name, records in runs.items()}
+    show = " -> ".join
+    return [
+        f"{name}, visual score by refinement round: "
+        + show(f"{m:.3f} [{low:.3f}, {high:.3f}]" for m, low, high in values)
+        for name, values in rounds.items()
+        if len(values) > 1
+    ]

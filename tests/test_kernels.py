@@ -1,0 +1,104 @@
+"""Attention, log-probs and sampling against plain references in float64; the Triton kernels against their twins."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from made_tables import MEMBERS, keys_of, made_tables
+from torch.autograd import gradcheck
+
+import kernels
+from model import _block
+
+
+@pytest.mark.parametrize("heads", [(8, 2), (7, 1), (4, 4)])
+@pytest.mark.parametrize("count", [20, 400])  # pages
+def test_decode_attention_equals_plain_attention(heads, count):
+    H, C = heads
+    q, kv, prompts, own = made_tables(H, C, count=count, dtype=torch.float64)
+    ours = kernels.decode_attention(q, kv, prompts, own, 0.3)
+    for item, rows in enumerate(MEMBERS):
+        for row in (row for row in rows if row >= 0):
+            keys, values = torch.cat([keys_of(kv, prompts, item), keys_of(kv, own, row)], 2).repeat_interleave(
+                H // C, 1
+            )
+            theirs = ((q[row][:, None] @ keys.transpose(1, 2)) * 0.3).softmax(-1) @ values
+            assert torch.allclose(ours[row], theirs[:, 0], atol=1e-6)  # the softmax is a float32 one
+
+
+def test_merged_parts_are_attention_over_all_keys():
+    torch.manual_seed(0)
+    scores, v = torch.randn(3, 2, 9, dtype=torch.float64), torch.randn(3, 2, 9, 4, dtype=torch.float64)
+    parts = [
+        (s.softmax(-1)[..., None, :] @ x, s.logsumexp(-1))
+        for s, x in zip(*(y.split((2, 4, 3), 2) for y in (scores, v)), strict=True)
+    ]
+    outs, lses = torch.cat([out for out, _ in parts], 2), torch.stack([lse for _, lse in parts], 2)
+    assert torch.allclose(kernels.merge_attention(outs, lses), (scores.softmax(-1)[..., None, :] @ v)[:, :, 0])
+    assert gradcheck(kernels.merge_attention, (outs.requires_grad_(), lses.requires_grad_()))
+
+
+def test_packed_attention_gradcheck():
+    """Two sequences, of which one is a shared prompt with two responses: the gradient of all keys is exact."""
+    torch.manual_seed(0)
+    prompt, first, second, alone = torch.arange(4), torch.arange(4, 7), torch.arange(7, 9), torch.arange(9, 12)
+    blocks = [_block([prompt, alone], None), _block([first, second], [prompt, prompt])]
+    q, k, v = (torch.randn(12, heads, 4, dtype=torch.float64, requires_grad=True) for heads in (2, 1, 1))
+    assert gradcheck(lambda *qkv: kernels.packed_attention(*qkv, blocks, 0.5), (q, k, v))
+
+
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_token_logprobs_gradcheck(chunk):
+    torch.manual_seed(0)
+    hidden = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(
+        lambda h, w: kernels.token_logprobs(
+            h, w, torch.randint(9, (7,), generator=torch.Generator().manual_seed(1)), 0.7, chunk
+        ),
+        (hidden, weight),
+    )
+
+
+def test_token_logprobs_under_autocast_see_the_same_logits_forward_and_backward():
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(7, 64), torch.randn(90, 64), torch.randint(90, (7,))
+    gradients = []
+    for narrow in (False, True):
+        h, w = ((x.bfloat16() if narrow else x).detach().clone().requires_grad_() for x in (hidden, weight))
+        with torch.autocast("cpu", torch.bfloat16, enabled=not narrow):
+            logps = kernels.token_logprobs(h, w, targets)
+        logps.sum().backward()
+        gradients.append([logps, h.grad.float(), w.grad.float()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_noise_is_uniform_over_seeds_steps_and_tokens():
+    """Chi-square over 1,000 tokens with banned ones left out, 200,000 draws: near its degrees of freedom."""
+    logits = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 2
+    banned = torch.zeros(1000, dtype=torch.bool)
+    banned[logits.topk(3).indices] = True
+    counts = torch.zeros(1000)
+    for start in range(0, 200_000, 20_000):
+        index = torch.arange(start, start + 20_000)
+        tokens, _ = kernels.sample_tokens(logits.expand(20_000, -1), index // 4000, index % 4000, 1.0, banned)
+        counts += tokens.bincount(minlength=1000)
+    expected = logits.masked_fill(banned, float("-inf")).softmax(-1) * 200_000
+    often = expected > 5
+    chi_square = ((counts - expected) ** 2 / expected)[often].sum()
+    freedom = int(often.sum()) - 1
+    assert counts[banned].sum() == 0 and abs(chi_square / freedom - 1) < 4 * (2 / freedom) ** 0.5
+
+
+def test_triton_kernels_equal_their_twins():
+    """Under Triton's interpreter, on the CPU."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed: pip install triton runs its kernels here, slowly, for this test alone")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = Path(__file__).parent / "triton_kernels.py"
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    assert ended.returncode == 0, ended.stderr[-3000:]

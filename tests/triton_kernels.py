@@ -1,0 +1,53 @@
+"""Run by test_kernels.py with TRITON_INTERPRET=1, where Triton is installed: each kernel against its torch twin."""
+
+import torch
+from made_tables import made_tables
+
+import kernels
+
+
+def check(what: str, ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 2e-6) -> None:
+    worst = (ours.float() - theirs.float()).abs().max().item()
+    print(f"{what}: {worst:.1e}")
+    assert worst <= tolerance, what
+
+
+def attention() -> None:
+    for H, C in ((8, 2), (7, 1), (4, 4)):
+        q, kv, prompts, own = made_tables(H, C)
+        twin = kernels.decode_attention(q, kv, prompts, own, 0.3)
+        check(f"attention {H}/{C}", kernels._triton_decode_attention(q, kv, prompts, own, 0.3), twin)
+
+
+def norm_rope_append() -> None:
+    torch.manual_seed(0)
+    T, H, C, D, size = 5, 6, 2, 32, 16
+    angles = torch.rand(T, D)
+    cos, sin = angles.cos(), kernels.signed(angles.sin())
+    page, offset = torch.tensor([3, 1, 1, 2, 0]), torch.tensor([0, 15, 3, 7, 9])
+    for gains in (torch.rand(H + C, D), None):
+        qkv, kv = torch.randn(T, H + 2 * C, D), torch.zeros(2, 4, C, size, D)
+        kv_theirs = kv.clone()
+        theirs = kernels.norm_rope_append(qkv.clone(), gains, cos, sin, kv_theirs, page, offset, 1e-6)
+        ours = kernels._triton_norm_rope_append(qkv.clone(), gains, cos, sin, kv, page, offset, 1e-6)
+        for name, mine, twin in zip(("q", "k", "v", "pages"), (*ours, kv), (*theirs, kv_theirs), strict=True):
+            check(f"norm, rope, append: {name}", mine, twin)
+
+
+def sampling() -> None:
+    logits = torch.randn(40, 5000, generator=torch.Generator().manual_seed(0)) * 3
+    seeds, steps = torch.arange(40) * 99_991 - 7, torch.arange(40) % 7
+    banned = torch.zeros(5000, dtype=torch.bool)
+    banned[::3] = True
+    for temperature, ban in ((1.0, None), (0.7, banned), (0.0, banned)):
+        theirs = kernels.sample_tokens(logits, seeds, steps, temperature, ban)
+        ours = kernels._triton_sample_tokens(logits, seeds, steps, temperature, ban)
+        assert torch.equal(ours[0], theirs[0])
+        check(f"sampling at {temperature}", ours[1], theirs[1], 2e-5)
+
+
+if __name__ == "__main__":
+    assert kernels.triton, "Triton cannot be imported"
+    attention()
+    norm_rope_append()
+    sampling()
