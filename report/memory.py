@@ -33,13 +33,12 @@ def config_of(name: str):
     if release not in RELEASES:
         raise ValueError(f"{name} is no folder; releases whose shape is known: {', '.join(RELEASES)}.")
     text, vision, tied = RELEASES[release]
-    text, vision = dict(zip(_TEXT, text, strict=True)), dict(zip(_VISION, vision, strict=True))
-    if name.startswith("Qwen3"):
+    text, vision = dict(zip(_TEXT, text, strict=True)), dict(zip(_VISION, vision, strict=True)) | {"num_heads": 16}
+    family = "qwen2_5_vl"
+    if release.startswith("Qwen3"):
         deep = [vision["depth"] * (i + 1) // 4 for i in range(3)]
-        text, vision = text | {"head_dim": 128}, vision | {"num_heads": 16, "deepstack_visual_indexes": deep}
-        return AutoConfig.for_model("qwen3_vl", text_config=text, vision_config=vision, tie_word_embeddings=tied)
-    vision["num_heads"] = 16
-    return AutoConfig.for_model("qwen2_5_vl", text_config=text, vision_config=vision, tie_word_embeddings=tied)
+        family, text, vision = "qwen3_vl", text | {"head_dim": 128}, vision | {"deepstack_visual_indexes": deep}
+    return AutoConfig.for_model(family, text_config=text, vision_config=vision, tie_word_embeddings=tied)
 
 
 @dataclass
