@@ -93,7 +93,7 @@ def lives(config, gpus: int = 8, row_tokens: int = 32768, one: int = 2, pictures
         parts["two layers gathered, one's gradient"] = (0, 10 * weights.layer)
     elif one == 2:
         parts["autocast's copies of weights, bf16"] = (0, 2 * weights.all)
-    parts["inputs of all layers, kept"] = (0, kept * one)
+    parts["inputs of all layers, kept"] = (0, kept * (one if gpus > 1 else 4))  # autocast leaves them in fp32
     parts["one layer again, or log-probs"] = (0, max(again * one, head))
     parts["a prefill, and logits"] = (PREFILL * (6 * h + 4 * i) * one + 3 * SLOTS * V * 4, 0)
     return parts
