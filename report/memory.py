@@ -33,13 +33,12 @@ def config_of(name: str):
     if release not in RELEASES:
         raise ValueError(f"{name} is no folder; releases whose shape is known: {', '.join(RELEASES)}.")
     text, vision, tied = RELEASES[release]
-    text, vision = dict(zip(_TEXT, text, strict=True)), dict(zip(_VISION, vision, strict=True))
-    if name.startswith("Qwen3"):
+    text, vision = dict(zip(_TEXT, text, strict=True)), dict(zip(_VISION, vision, strict=True)) | {"num_heads": 16}
+    family = "qwen2_5_vl"
+    if release.startswith("Qwen3"):
         deep = [vision["depth"] * (i + 1) // 4 for i in range(3)]
-        text, vision = text | {"head_dim": 128}, vision | {"num_heads": 16, "deepstack_visual_indexes": deep}
-        return AutoConfig.for_model("qwen3_vl", text_config=text, vision_config=vision, tie_word_embeddings=tied)
-    vision["num_heads"] = 16
-    return AutoConfig.for_model("qwen2_5_vl", text_config=text, vision_config=vision, tie_word_embeddings=tied)
+        family, text, vision = "qwen3_vl", text | {"head_dim": 128}, vision | {"deepstack_visual_indexes": deep}
+    return AutoConfig.for_model(family, text_config=text, vision_config=vision, tie_word_embeddings=tied)
 
 
 @dataclass
@@ -94,7 +93,7 @@ def lives(config, gpus: int = 8, row_tokens: int = 32768, one: int = 2, pictures
         parts["two layers gathered, one's gradient"] = (0, 10 * weights.layer)
     elif one == 2:
         parts["autocast's copies of weights, bf16"] = (0, 2 * weights.all)
-    parts["inputs of all layers, kept"] = (0, kept * one)
+    parts["inputs of all layers, kept"] = (0, kept * (one if gpus > 1 else 4))  # autocast leaves them in fp32
     parts["one layer again, or log-probs"] = (0, max(again * one, head))
     parts["a prefill, and logits"] = (PREFILL * (6 * h + 4 * i) * one + 3 * SLOTS * V * 4, 0)
     return parts
