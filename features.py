@@ -168,8 +168,13 @@ class DinoV2(nn.Module):
 
     def cls(self, frames: Tensor) -> Tensor:
         """(F, 3, S, S) uint8 -> (F, D). Pixels pass through bfloat16, as in the released code."""
-        pixels = ((frames.float() / 255 - self.mean) / self.std).bfloat16().float()
-        return self.model.encoder(self.model.embeddings(pixels)).last_hidden_state[:, 0]
+        at_once = 2 if frames.device.type == "cpu" else len(frames)  # on a CPU, more would not stay in its caches
+
+        def encode(part: Tensor) -> Tensor:
+            pixels = ((part.float() / 255 - self.mean) / self.std).bfloat16().float()
+            return self.model.encoder(self.model.embeddings(pixels)).last_hidden_state[:, 0]
+
+        return torch.cat([encode(part) for part in frames.split(at_once)])
 
 
 def content(frames: Tensor, backgrounds: Tensor) -> Tensor:

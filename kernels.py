@@ -68,15 +68,12 @@ def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, blocks: 
 
     parts = []
     for block in blocks:
-        out = F.scaled_dot_product_attention(
-            take(q, block.queries),
-            take(k, block.keys),
-            take(v, block.keys),
-            attn_mask=block.mask,
-            is_causal=block.mask is None,
-            scale=scale,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
+        causal, repeats = block.mask is None, q.shape[1] // k.shape[1]
+        keys, values = take(k, block.keys), take(v, block.keys)
+        if q.is_cuda and not causal:  # with a mask, no fused CUDA kernel takes fewer heads of keys than of queries
+            keys, values = (x.repeat_interleave(repeats, 1) for x in (keys, values))
+        options = dict(attn_mask=block.mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != keys.shape[1])
+        out = F.scaled_dot_product_attention(take(q, block.queries), keys, values, **options)
         parts.append(out.transpose(1, 2).flatten(0, 1).index_select(0, block.real))  # (n, H, D)
     back = torch.cat([block.rows for block in blocks]).argsort()
     return torch.cat(parts).index_select(0, back)

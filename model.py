@@ -14,6 +14,7 @@ Axes: T tokens of a packed row, P prompt tokens, R response tokens, G responses 
 """
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -36,8 +37,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimi
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AttentionInterface, AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil  # of both families
 
 from kernels import AttentionBlock, packed_attention, token_logprobs
 
@@ -215,9 +217,15 @@ def join_processes(device: str) -> None:
     """Join the group that torchrun started, if it did; "cuda" then means this process's own GPU."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-        atexit.register(dist.destroy_process_group)  # gloo's threads may abort a process that just ends
+        atexit.register(_leave_processes)
         if device.startswith("cuda"):
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def _leave_processes() -> None:
+    """gloo's threads abort a process that ends while anything holds their group: sharded weights in a cycle do."""
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def process_number() -> tuple[int, int]:
@@ -268,7 +276,7 @@ class Policy(nn.Module):
         if family not in FAMILIES:
             raise ValueError(f"{path} is a {family} model; nanovinci trains {' and '.join(FAMILIES)}.")
         hf = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation="packed_rows")
-        tokenizer, image_processor = AutoTokenizer.from_pretrained(path), AutoImageProcessor.from_pretrained(path)
+        tokenizer, image_processor = AutoTokenizer.from_pretrained(path), Qwen2VLImageProcessorPil.from_pretrained(path)
         return cls(hf.to(device), tokenizer, image_processor)
 
     @property

@@ -81,6 +81,7 @@ class Worker:
             env=environment,
             start_new_session=True,
         )
+        sandbox.widen_pipe(self.process.stdout.fileno())
         try:
             _, final, payload = self.receive(time.monotonic() + self.START_SECONDS)
         except (OSError, TimeoutError) as error:

@@ -128,7 +128,7 @@ class Engine:
     was done, for benchmarks and tests.
     """
 
-    def __init__(self, policy: Policy, page: int = 64, block=None, memory: float = 0.5, pages: int = 1 << 30):
+    def __init__(self, policy: Policy, page: int = 64, block=None, memory: float = 0.8, pages: int = 1 << 30):
         gpu = policy.device.type == "cuda"
         self.policy, self.config = policy, policy.hf.config.text_config
         self.page, self.block, self.memory = page, block or (8 if gpu else 1), memory
@@ -255,6 +255,12 @@ class Engine:
                     feature = deepstack[index]
                     x[is_image] += (feature if torch.is_tensor(feature) else torch.cat(list(feature))).to(x.dtype)
             return self.logits(x[ends])
+
+    def rest(self) -> None:
+        """Leave a GPU's memory to training; the next rollout makes pool and graphs anew."""
+        if self.policy.device.type == "cuda":
+            self.pool, self.graphs = None, {}
+            torch.cuda.empty_cache()
 
     @torch.no_grad()
     def reserve(self, prompts: Sequence[Prompt], G: int, max_new_tokens: int, slots: int) -> None:

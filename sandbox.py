@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import os
 import platform
@@ -215,6 +216,12 @@ def die_with_parent() -> None:
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)
+
+
+def widen_pipe(fd: int) -> None:
+    """Room for a picture: writer and reader need not take turns. As wide as the kernel lets us."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
 def hide_memory() -> None:

@@ -67,8 +67,8 @@ class Training:
     """Largest gradient norm."""
     gradient_checkpointing: bool = False
     """Compute each layer twice instead of keeping its activations."""
-    freeze_vision: bool = False
-    """Leave the vision tower as it is."""
+    freeze: Literal["nothing", "vision"] = "nothing"
+    """vision: leave the vision tower as it is."""
     log_to: Literal["files", "tensorboard", "wandb"] = "files"
     """Where metrics go besides metrics.jsonl; the other two have to be installed."""
     device: str = "cpu"
@@ -151,7 +151,7 @@ def make_optimizers(policy: Policy, config) -> list[torch.optim.Optimizer]:
     Muon (Jordan et al. 2024, torch's own, scaled to the size of AdamW's updates as in arXiv 2502.16982) makes rare
     directions of a gradient as large as frequent ones: from scratch it learns colours where AdamW does not (LOG.md).
     """
-    policy.hf.model.visual.requires_grad_(not config.freeze_vision)
+    policy.hf.model.visual.requires_grad_(config.freeze != "vision")
     trained = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
     is_matrix = lambda name, p: p.ndim == 2 and "embed" not in name and "lm_head" not in name  # noqa: E731
     matrices = [p for name, p in trained if config.optimizer == "muon" and is_matrix(name, p)]

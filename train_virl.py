@@ -127,7 +127,7 @@ PRESETS = {
             max_new_tokens=160,
             lr=1e-4,
             warmup=5,
-            freeze_vision=True,
+            freeze="vision",
             row_tokens=8192,
             svg_side=64,
             save_every=10,
@@ -350,6 +350,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             mine = [samples[i] for i in indices[first:end]]
             with timer(times, "rollout"):
                 groups = rollout(sampler, mine, first, renderer, config, step)
+                sampler.engine.rest()
             # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
             lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
             for minibatch in waves(groups, config, step):

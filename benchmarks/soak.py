@@ -88,7 +88,7 @@ def main(config: Config) -> None:
             files.append(descriptors())
     share = max(1, len(good_seconds) // 10)
     first, last = sum(good_seconds[:share]), sum(good_seconds[-share:])
-    settled = memory[len(memory) // 10 :]
+    settled = len(memory) // 10  # by then every worker has been started
     result = {
         "date": time.strftime("%Y-%m-%d"),
         "programs": config.count,
@@ -96,8 +96,12 @@ def main(config: Config) -> None:
         "answers": dict(answers),
         "seconds": round(clock[-1], 1),
         "throughput_last_tenth_over_first": round(first / last, 3),
-        "memory_mb": {"after_a_tenth": round(settled[0]), "at_the_end": round(settled[-1]), "most": round(max(memory))},
-        "descriptors": {"first": files[0], "last": files[-1]},
+        "memory_mb": {
+            "after_a_tenth": round(memory[settled]),
+            "at_the_end": round(memory[-1]),
+            "most": round(max(memory)),
+        },
+        "descriptors": {"after_a_tenth": files[settled], "at_the_end": files[-1], "most": max(files)},
         "processes_left": len(sandbox.descendants(os.getpid())),
     }
     config.out.parent.mkdir(parents=True, exist_ok=True)

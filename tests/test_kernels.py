@@ -64,6 +64,19 @@ def test_token_logprobs_gradcheck(chunk):
     )
 
 
+def test_token_logprobs_under_autocast_see_the_same_logits_forward_and_backward():
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(7, 64), torch.randn(90, 64), torch.randint(90, (7,))
+    gradients = []
+    for narrow in (False, True):
+        h, w = ((x.bfloat16() if narrow else x).detach().clone().requires_grad_() for x in (hidden, weight))
+        with torch.autocast("cpu", torch.bfloat16, enabled=not narrow):
+            logps = kernels.token_logprobs(h, w, targets)
+        logps.sum().backward()
+        gradients.append([logps, h.grad.float(), w.grad.float()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
 def test_noise_is_uniform_over_seeds_steps_and_tokens():
     """Chi-square over 1,000 tokens with banned ones left out, 200,000 draws: near its degrees of freedom."""
     logits = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 2

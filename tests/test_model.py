@@ -67,7 +67,7 @@ def test_packed_logps_and_gradients_equal_one_forward_per_response(policy, sampl
     groups = list(zip([policy.encode(sample) for sample in samples], RESPONSES, strict=True))
     ours = policy(model.pack(groups))
     theirs = torch.cat([reference_logps(reference, policy, prompt, r) for prompt, rs in groups for r in rs])
-    assert (ours - theirs).abs().max() < 1e-4
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
     weights = torch.linspace(-1, 1, len(ours))
     (ours * weights).sum().backward()
     (theirs * weights).sum().backward()

@@ -376,6 +376,18 @@ def test_html_height_is_capped(renderer):
     assert image.width * image.height <= 4_000_000 and image.height > 2 * image.width
 
 
+@pytest.mark.parametrize("forbidden", [False, True])
+def test_a_childs_end_is_seen_with_and_without_pidfd(monkeypatch, forbidden):
+    if forbidden:
+        monkeypatch.setattr(os, "pidfd_open", lambda pid: (_ for _ in ()).throw(PermissionError()))
+    with subprocess.Popen(["sleep", "0.05"]) as short:
+        assert draw.has_ended(short, time.monotonic() + 30)
+        assert short.wait() == 0
+    with subprocess.Popen(["sleep", "60"]) as long:
+        assert not draw.has_ended(long, time.monotonic() + 0.05)
+        long.kill()
+
+
 def test_latex_formula_page_and_size(renderer):
     need("latex")
     for formula in (

@@ -191,6 +191,24 @@ def test_split_rows_keeps_every_group_and_the_budget(qwen3_folder, samples):
     assert all(total <= 120 or len(row) == 1 for total, row in zip(tokens, rows, strict=True))
 
 
+def test_a_frozen_vision_tower_is_left_alone(qwen3_folder, samples):
+    policy = sharpened(qwen3_folder)
+    before = [p.clone() for p in policy.hf.model.visual.parameters()]
+    optimizers = train_sft.make_optimizers(policy, train_sft.Config(freeze="vision", optimizer="muon"))
+    policy(pack([(policy.encode(samples[0]), [[7, 8, 9]])])).sum().backward()
+    train_sft.optimizer_step(policy, optimizers, lr=0.1, grad_clip=1.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.hf.model.visual.parameters(), strict=True))
+
+
+def test_groups_longer_than_a_row_are_cut_between_answers(qwen3_folder, samples):
+    prompt = sharpened(qwen3_folder).encode(samples[0])
+    P = len(prompt.ids)
+    rows = train_sft.split_rows([(prompt, [[i] * 40 for i in range(5)]), (prompt, [[9] * 40])], P + 100)
+    assert [len(row) for row, _ in rows] == [1, 1, 1, 1] and all(part[0] is prompt for row, _ in rows for part in row)
+    answers = [answer[0] for row, _ in rows for _, part in row for answer in part]
+    assert sorted(answers) == [0, 1, 2, 3, 4, 9]
+
+
 def test_learning_rate():
     config = train_sft.Config(lr=1.0, warmup=10, steps=110)
     assert train_sft.learning_rate(0, config) == pytest.approx(0.1)

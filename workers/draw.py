@@ -111,22 +111,21 @@ def to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
         )
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def rasterize_svg(svg: bytes, side: int | None = None) -> Image.Image:
-    """librsvg through libvips: the longer side becomes `side` px (None: natural size). ProgramError if broken."""
+    """librsvg through libvips, RGBA: the longer side becomes `side` px (None: natural size). ProgramError if broken."""
     import pyvips
 
     try:
         natural = pyvips.Image.svgload_buffer(svg)
         scale = (side / max(natural.width, natural.height)) if side else 1
-        picture = pyvips.Image.svgload_buffer(svg, scale=scale).flatten(background=255)
-        if picture.bands != 3:
-            picture = picture.colourspace("srgb")
-        image = Image.frombytes("RGB", (picture.width, picture.height), picture.cast("uchar").write_to_memory())
+        picture = pyvips.Image.svgload_buffer(svg, scale=scale)
+        image = Image.frombuffer("RGBA", (picture.width, picture.height), picture.write_to_memory())
     except pyvips.Error as error:
         raise ProgramError("svg: " + " ".join(str(error).split())) from None
     size = (max(1, round(natural.width * scale)), max(1, round(natural.height * scale)))
@@ -279,7 +278,9 @@ def last_picture_file(options: Options) -> Image.Image | None:
         return rasterize_svg(newest.read_bytes())
     if newest.suffix.lower() == ".pdf":
         return rasterize_pdf(newest.read_bytes(), options.max_pixels)
-    return Image.open(newest).convert("RGBA")
+    picture = Image.open(newest)
+    picture.load()
+    return picture
 
 
 def own_traceback(error: BaseException, code: str) -> str:
@@ -348,6 +349,29 @@ def warm_up_figures() -> None:
     plt.plot([1]), plt.savefig(io.BytesIO()), plt.close("all")
 
 
+def warm_up_molecules() -> None:
+    """Both libraries load fonts and tables when they first draw: 8 ms in each fork."""
+    smiles = "C[C@H](N)c1ccccc1C(=O)OCl"
+    with contextlib.suppress(ImportError):
+        from rdkit.Chem import AllChem, MolFromSmiles
+        from rdkit.Chem.Draw import rdMolDraw2D
+
+        molecule, drawer = MolFromSmiles(smiles), rdMolDraw2D.MolDraw2DCairo(100, 100)
+        AllChem.Compute2DCoords(molecule)
+        rdMolDraw2D.PrepareAndDrawMolecule(drawer, molecule, legend="x")
+        drawer.FinishDrawing()
+        to_rgb(Image.open(io.BytesIO(drawer.GetDrawingText())), 10_000)
+    with contextlib.suppress(ImportError):
+        from indigo import Indigo
+        from indigo.renderer import IndigoRenderer
+
+        indigo = Indigo()
+        renderer, molecule = IndigoRenderer(indigo), indigo.loadMolecule(smiles)
+        molecule.layout()
+        indigo.setOption("render-output-format", "png")
+        renderer.renderToBuffer(molecule)
+
+
 def python_renderer(options: Options, figures: bool = True) -> Callable[[str], bytes]:
     """A fork server: everything heavy is imported once, each program runs in its own fork, alone. The less is mapped,
     the faster is a fork: programs that only draw a molecule get a server without matplotlib's `figures`."""
@@ -355,8 +379,7 @@ def python_renderer(options: Options, figures: bool = True) -> Callable[[str], b
     for name in ("rdkit.Chem.Draw.rdMolDraw2D", "rdkit.Chem.AllChem", "indigo.renderer", "pyvips", "pypdfium2"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    if figures:
-        warm_up_figures()
+    (warm_up_figures if figures else warm_up_molecules)()
     captured = capture_pictures()
     if figures:
         capture_figures(captured, options.max_pixels)
@@ -370,6 +393,7 @@ def python_renderer(options: Options, figures: bool = True) -> Callable[[str], b
     def render(code: str) -> bytes:
         folders.append(tempfile.mkdtemp())
         read_end, write_end = os.pipe()
+        sandbox.widen_pipe(read_end)
         pid = os.fork()
         if pid == 0:
             try:
@@ -441,6 +465,22 @@ def read_bytes(fd: int, size: int, deadline: float) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
+
+
+def has_ended(process: subprocess.Popen, deadline: float) -> bool:
+    """Wait for a child's end until `deadline` (time.monotonic), at once where the kernel can tell: Popen.wait looks
+    only every 50 ms."""
+    seconds = max(0.0, deadline - time.monotonic())
+    try:
+        ended = os.pidfd_open(process.pid)
+    except OSError:  # an old kernel, a container that forbids it
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        return process.poll() is not None
+    try:
+        return bool(select.select([ended], [], [], seconds)[0])
+    finally:
+        os.close(ended)
 
 
 # ---- svg, latex ------------------------------------------------------------------------------------------------------
@@ -559,14 +599,12 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
             process = subprocess.Popen(  # its standard streams are null
                 command, cwd=folder, env=environment, start_new_session=True, preexec_fn=sandbox.die_with_parent
             )
-            try:
-                status = process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                raise ProgramTimeout(f"timeout: LaTeX ran longer than {options.timeout:g} s") from None
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            in_time = has_ended(process, deadline)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            status = process.wait()
+            if not in_time:
+                raise ProgramTimeout(f"timeout: LaTeX ran longer than {options.timeout:g} s")
             if status != 0 or not pdf.exists():
                 raise ProgramError(latex_errors(log.read_text(errors="replace") if log.exists() else "", status))
             return pdf.read_bytes()
@@ -810,6 +848,7 @@ def answer_of(draw: Callable[[], Image.Image], options: Options, passing: tuple[
     """The bytes that go back for what `draw` returns or raises, but for exceptions of the types `passing`."""
     try:
         image = to_rgb(draw(), options.max_pixels)
+        pixels = image.tobytes()
     except BrowserPage as page:
         return page.answer()
     except ProgramError as error:
@@ -822,7 +861,7 @@ def answer_of(draw: Callable[[], Image.Image], options: Options, passing: tuple[
         return error_answer(f"{type(error).__name__}: {error}")
     if 0 in image.size:
         return error_answer(f"the picture is empty: {image.width} x {image.height} px")
-    return HEADER.pack(image.width, image.height, 3 * image.width * image.height) + image.tobytes()
+    return HEADER.pack(image.width, image.height, len(pixels)) + pixels
 
 
 def error_answer(text: str, final: bool = False) -> bytes:
