@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import data
 import synth
@@ -45,6 +45,13 @@ def png(image=None) -> bytes:
     file = io.BytesIO()
     (image or picture()).save(file, "PNG")
     return file.getvalue()
+
+
+def drawing() -> Image.Image:
+    """What SVG draws, by hand."""
+    image = Image.new("RGB", (448, 448), "white")
+    ImageDraw.Draw(image).ellipse((77, 147, 203, 273), fill="red")
+    return image
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -459,8 +466,7 @@ def test_a_build_from_end_to_end(tmp_path):
 
 
 def test_pictures_that_do_not_match_their_program(tmp_path):
-    shown = Image.new("RGB", (448, 448), "white")
-    shown.paste("red", (70, 140, 210, 280))
+    shown = drawing()
     rows = [SOURCES["SFT"][1] | {"image": png(picture(1, (448, 448)))}, SOURCES["SFT"][1] | {"image": png(shown)}]
     Build((str(write(tmp_path / "x.parquet", rows)),), str(tmp_path / "out"), processes=1, max_rejects=0.9)()
     (reject,) = [json.loads(line) for line in (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()]
@@ -528,8 +534,7 @@ def answers(tmp_path) -> Path:
     from report.records import Record, RecordWriter
     from reward import Score
 
-    shown = Image.new("RGB", (448, 448), "white")
-    shown.paste("red", (70, 140, 210, 280))
+    shown = drawing()
     target = data.Sample("a/b", "svg", "svg", shown, "Write SVG code.", SVG)
     flawed = SVG.replace('r="9"', 'r="7"')
     with RecordWriter(tmp_path / "eval") as writer:
