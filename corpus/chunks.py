@@ -159,7 +159,6 @@ class Chunks:
             if sample.image is not None:
                 if (visual := self._visual(sample.image, rendering)) < self.config.match:
                     reject(row, "compare", "its program draws something else than its picture")
-                    self.seconds["unlike"] += visual
                     continue
                 target = sample.image if self.config.pictures == "given" else target
             with self._timed("fingerprint"):
