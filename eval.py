@@ -12,7 +12,6 @@ Of every answer: does the program execute, the visual score of reward.py, SSIM, 
 every interval is a bootstrap over targets. The same command run again after a break goes on.
 """
 
-import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -65,12 +64,8 @@ def evaluate(
         raise ValueError("G and chunk have to be at least 1, refine at least 0.")
     scorer, done = scorer or Scorer(renderer), set(done)
     executed, visual, count, seen = 0, 0.0, 0, set()
-    source = iter(samples)
     with tqdm(total=total and total * G * (1 + refine), desc="evaluate", unit="answer", smoothing=0.05) as bar:
-        for number in itertools.count():
-            batch = list(itertools.islice(source, chunk))
-            if not batch:
-                return
+        for number, batch in enumerate(rounds.batches(samples, chunk, renderer)):
             for sample in batch:
                 if sample.id in seen:
                     raise ValueError(f"Two targets have the id {sample.id!r}; give every target its own id.")

@@ -1,8 +1,9 @@
 """One round of an evaluation: a chunk of targets is answered, drawn and scored, or asked to be improved."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from tqdm import tqdm
 
@@ -38,13 +39,16 @@ def decode(source, samples: Sequence[Sample], scorer, reward, bar, G, temperatur
     answers.sort(key=lambda answer: (order[answer[0].sample_id], answer[0].index))
 
     nothing = Rendering(None, NO_CODE, 0.0)
-    renderings = [nothing if job.rendering is None else job.rendering.result() for _, job in answers]
+    renderings, metrics = [], []
+    for _, job in answers:  # the first ones are measured while the last are being drawn
+        renderings.append(nothing if job.rendering is None else job.rendering.result())
+        metrics.append(scorer.measure(job, renderings[-1]))
     alignments = [alignment(c.text, job.sample.language) for c, job in answers]
     scores = reward.score([job.sample.image for _, job in answers], renderings, alignments)
     decoding = "greedy" if temperature == 0 else f"sampled T={temperature:g}"
     records = []
-    for (c, job), shown, score in zip(answers, renderings, scores, strict=True):
-        more = {"tokens": len(c.ids), "finish": c.finish, "decoding": decoding, "metrics": scorer.measure(job, shown)}
+    for (c, job), shown, score, measured in zip(answers, renderings, scores, metrics, strict=True):
+        more = {"tokens": len(c.ids), "finish": c.finish, "decoding": decoding, "metrics": measured}
         image = ssim(job.sample.image, shown.image)
         records.append(Record(job.sample, c.index, c.text, job.code, shown, score, image, **more))
     return records
@@ -63,6 +67,19 @@ def refine(policy, records: Sequence[Record], scorer, reward, bar, **options) ->
         attempts = [*old.attempts, replace(old, attempts=[])]
         refined.append(replace(new, sample=old.sample, index=old.index, attempts=attempts))
     return refined
+
+
+def batches(samples: Iterable[Sample], size: int, renderer) -> Iterator[list[Sample]]:
+    """So many samples at a time; the next ones' targets are drawn while these are being scored."""
+    source = iter(samples)
+    batch = list(islice(source, size))
+    while batch:
+        following = list(islice(source, size))
+        for sample in following:
+            if sample.image is None and sample.code:
+                renderer.submit(sample.code, sample.language)  # kept by the renderer until it is asked for
+        yield batch
+        batch = following
 
 
 def with_pictures(samples: Sequence[Sample], renderer) -> list[Sample]:

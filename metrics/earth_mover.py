@@ -98,13 +98,18 @@ def _transport(weights, a, b, faint, distance) -> float:
     exact = (a[:, None] == b[None]).all(2)
     cost[exact] = 0
     cost += distance
+    kinds_a, kinds_b = (np.unique(patches, axis=0, return_inverse=True)[1].ravel() for patches in (a, b))
+    known: dict[tuple[int, int], float] = {}  # equal patches are solved once
     while True:
         plan, log = ot.emd(weights, weights, cost, log=True, check_marginals=False)
         todo = (plan > 0) & ~exact
         if not todo.any():
             return float(log["cost"])
         for i, j in zip(*np.nonzero(todo), strict=True):
-            cost[i, j] = distance[i, j] + _patch_distance(a[i], b[j], pixel_weights_a[i], pixel_weights_b[j])
+            kind = kinds_a[i], kinds_b[j]
+            if kind not in known:
+                known[kind] = _patch_distance(a[i], b[j], pixel_weights_a[i], pixel_weights_b[j])
+            cost[i, j] = distance[i, j] + known[kind]
         exact |= todo
 
 

@@ -79,7 +79,8 @@ class RecordWriter:
         path, about = self.folder / "records.jsonl", self.folder / "config.json"
         if path.exists() and path.stat().st_size:
             before = json.loads(about.read_text()) if about.exists() else None
-            if config is None or before != json.loads(json.dumps(config)):
+            config = config and json.loads(json.dumps(config))  # tuples become lists, as in the file
+            if config is None or before != config:
                 changed = [key for key in config or () if before is not None and before.get(key) != config[key]]
                 why = f" made with another {', '.join(changed)}" if changed else ""
                 raise ValueError(f"{self.folder} already holds records{why}; choose another folder or remove it first.")
