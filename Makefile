@@ -79,6 +79,10 @@ demo: setup
 
 smoke: setup
 	@$(MAKE) --no-print-directory demo RUN=runs/smoke TRAIN=64 POOL=16 TEST=8 SFT_STEPS=6 VIRL_STEPS=2 NEW_TOKENS=64 GROUP=4
+	@echo "== 5. every metric that needs no weights, on the benchmark that is made here"
+	@rm -rf runs/smoke/eval/synthetic-5
+	$(PY) eval.py run --model $$(ls -d runs/smoke/sft/checkpoints/step-* | tail -1) --bench synthetic-5 --max-samples 10 \
+	    --max-new-tokens 32 --out runs/smoke/eval/synthetic-5
 
 test: setup
 	@OMP_NUM_THREADS=2 $(PY) -m pytest -q

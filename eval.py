@@ -1,92 +1,46 @@
 """How good is a policy: answers decoded, rendered, scored, counted with honest intervals, and shown on one page.
 
     python eval.py run --model runs/demo/checkpoints/step-100 --data held_out.parquet --out runs/demo/eval/sft
-    python eval.py run --model M --data D --G 4 --temperature 1 --refine 2 --out runs/x/eval/sampled
+    python eval.py run --model M --bench chartmimic=FOLDER unisvg=FOLDER synthetic-5 --G 4 --temperature 1 --out O
+    python eval.py run --server http://localhost:8000/v1 --model NAME --bench synthetic-5 --out O    # OpenAI-compatible
+    python eval.py run --answers FOLDER --bench design2code=FOLDER --out O                          # made elsewhere
     python eval.py report --runs SFT=runs/demo/eval/sft ViRL=runs/demo/eval/virl --out report.html
+    python eval.py compare RUN_A RUN_B                                        # every metric, target by target
 
-Three numbers per answer: does the program execute, the visual score of reward.py, and SSIM (Wang et al. 2004, through
-scikit-image). A failed answer counts as 0 in each. Samples of one target are not independent, so the G answers of a
-target are averaged first and every interval is a bootstrap over targets. Two runs are compared target by target.
+Of every answer: does the program execute, the visual score of reward.py, SSIM, and the benchmarks' metrics that apply
+(metrics/). A failed answer counts as 0. The G answers of a target are averaged first, for they are not independent, and
+every interval is a bootstrap over targets. The same command run again after a break goes on.
 """
 
-import itertools
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from PIL import Image
-from skimage.metrics import structural_similarity
 from tqdm import tqdm
 
 import data
-import model
-import rollout
+import model as models
+from answers import rounds
+from answers.folder import Folder
+from answers.server import Server
+from corpus import benchmarks
 from data import Sample
-from render import Renderer, Rendering
+from metrics.scoring import Scorer
+from metrics.weights import Weights
+from render import Renderer
 from report.answers import without_pictures, write_report
 from report.curves import plot_curves  # noqa: F401 (training asks for both pages here)
-from report.records import NO_CODE, Record, RecordWriter, read_records
-from report.statistics import comparisons, refinement_lines, summarize, table
-from reward import Reward, alignment
+from report.records import Record, RecordWriter, read_records
+from report.statistics import compare_all, print_summary, summarize
+from reward import Reward
 
 
 # ------------------------------------------------------------------------------------------------------- evaluation
-def ssim(target: Image.Image, rendering: Image.Image | None) -> float:
-    """Structural similarity of two RGB pictures in [-1, 1]; the rendering is resized to the target's size."""
-    if rendering is None:
-        return 0.0
-    width, height = (max(7, side) for side in target.size)  # the usual 7 x 7 window has to fit
-    a, b = (np.asarray(picture.convert("RGB").resize((width, height))) for picture in (target, rendering))
-    return float(structural_similarity(a, b, win_size=7, channel_axis=2, data_range=255))
-
-
-def _decode(policy, samples: Sequence[Sample], renderer, reward, bar, G, temperature, max_new_tokens, seed):
-    """One round: G answers per sample, rendered while others still decode, then scored together -> list of N*G."""
-    by_id = {sample.id: sample for sample in samples}
-    answers = []
-    prompts = [policy.encode(sample) for sample in samples]
-    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-    for completion in rollout.generate(policy, prompts, G, **options):
-        sample = by_id[completion.sample_id]
-        code = data.extract_code(completion.text, sample.language)
-        answers.append((completion, code, None if code is None else renderer.submit(code, sample.language)))
-        bar.update()
-    order = {id: i for i, id in enumerate(by_id)}
-    answers.sort(key=lambda answer: (order[answer[0].sample_id], answer[0].index))
-
-    targets = [by_id[completion.sample_id] for completion, _, _ in answers]
-    renderings = [Rendering(None, NO_CODE, 0.0) if future is None else future.result() for _, _, future in answers]
-    alignments = [alignment(c.text, by_id[c.sample_id].language) for c, _, _ in answers]
-    scores = reward.score([sample.image for sample in targets], renderings, alignments)
-    decoding = "greedy" if temperature == 0 else f"sampled T={temperature:g}"
-    records = []
-    for sample, (c, code, _), shown, score in zip(targets, answers, renderings, scores, strict=True):
-        more = {"tokens": len(c.ids), "finish": c.finish, "decoding": decoding}
-        records.append(Record(sample, c.index, c.text, code, shown, score, ssim(sample.image, shown.image), **more))
-    return records
-
-
-def _refine(policy, records: Sequence[Record], renderer, reward, bar, **options) -> list[Record]:
-    """One more round: the policy sees the target with its last code. An answer without code is kept as it is."""
-    drafts = {f"{r.sample.id}#{r.index}": data.as_refinement(r.sample, r.code) for r in records if r.code is not None}
-    samples = [replace(sample, id=key) for key, sample in drafts.items()]
-    answers = _decode(policy, samples, renderer, reward, bar, G=1, **options) if samples else []
-    latest = {answer.sample.id: answer for answer in answers}
-    bar.update(len(records) - len(samples))
-    refined = []
-    for old in records:
-        new = latest.get(f"{old.sample.id}#{old.index}", old)
-        attempts = [*old.attempts, replace(old, attempts=[])]
-        refined.append(replace(new, sample=old.sample, index=old.index, attempts=attempts))
-    return refined
-
-
 def evaluate(
     policy,
     samples: Iterable[Sample],
@@ -99,33 +53,37 @@ def evaluate(
     refine: int = 0,
     chunk: int = 32,
     total: int | None = None,
+    scorer: Scorer | None = None,
+    done: Iterable[tuple[str, int]] = (),
 ) -> Iterator[Record]:
-    """Records in the order of `samples`, a chunk of targets at a time, so memory does not grow with their number."""
+    """Records in the order of `samples`, a chunk of targets at a time, so memory does not grow with their number.
+
+    policy: ours, or a Server, or a Folder. Targets without a picture are drawn from their code. done: (sample id,
+    index) of records that are there already: none is made again, and a chunk of nothing else is not decoded."""
     if G < 1 or chunk < 1 or refine < 0:
         raise ValueError("G and chunk have to be at least 1, refine at least 0.")
+    scorer, done = scorer or Scorer(renderer), set(done)
     executed, visual, count, seen = 0, 0.0, 0, set()
-    source = iter(samples)
     with tqdm(total=total and total * G * (1 + refine), desc="evaluate", unit="answer", smoothing=0.05) as bar:
-        for number in itertools.count():
-            batch = list(itertools.islice(source, chunk))
-            if not batch:
-                return
-            if any(sample.image is None for sample in batch):
-                raise ValueError("A sample has no target picture; load the data with a renderer.")
+        for number, batch in enumerate(rounds.batches(samples, chunk, renderer)):
             for sample in batch:
                 if sample.id in seen:
                     raise ValueError(f"Two targets have the id {sample.id!r}; give every target its own id.")
                 seen.add(sample.id)
+            if all((sample.id, g) in done for sample in batch for g in range(G)):
+                bar.update(len(batch) * G * (1 + refine))
+                continue
+            batch = rounds.with_pictures(batch, renderer)
             options = {"temperature": temperature, "max_new_tokens": max_new_tokens}
             seeds = [int(s) for s in np.random.SeedSequence((seed, number)).generate_state(1 + refine) >> 1]
-            records = _decode(policy, batch, renderer, reward, bar, G, seed=seeds[0], **options)
+            records = rounds.decode(policy, batch, scorer, reward, bar, G, seed=seeds[0], **options)
             for k in range(refine):
-                records = _refine(policy, records, renderer, reward, bar, seed=seeds[1 + k], **options)
+                records = rounds.refine(policy, records, scorer, reward, bar, seed=seeds[1 + k], **options)
             executed += sum(record.score.executed for record in records)
             visual += sum(record.score.visual for record in records)
             count += len(records)
             bar.set_postfix(executes=f"{executed / count:.0%}", visual=f"{visual / count:.3f}")
-            yield from records
+            yield from (record for record in records if (record.sample.id, record.index) not in done)
 
 
 # ------------------------------------------------------------------------------------------------------ command line
@@ -134,18 +92,28 @@ DECODING = ("G", "temperature", "max_new_tokens", "seed", "refine", "chunk")
 
 @dataclass
 class Run:
-    """Evaluate one policy on one data set; records are written as they come."""
+    """Evaluate one policy on data sets or benchmarks; records are written as they come, and a rerun goes on."""
 
-    model: str
-    """Hugging Face folder or hub name of a Qwen2.5-VL or Qwen3-VL."""
-    data: str
+    model: str = ""
+    """Hugging Face folder or hub name of a Qwen2.5-VL or Qwen3-VL; with --server the name it has there."""
+    server: str = ""
+    """Base address of an OpenAI-compatible server to ask instead, such as http://localhost:8000/v1."""
+    answers: str = ""
+    """Folder of answers made elsewhere to score instead (answers/folder.py says how its files are named)."""
+    data: str = ""
     """What data.load reads: a parquet file, a jsonl file, a manifest folder."""
-    out: str
-    """New folder for records, summary.json and report.html."""
+    bench: tuple[str, ...] = ()
+    """Benchmarks: synthetic-5 (made here), or NAME=PATH, or NAME for the folder NAME under --bench-root."""
+    bench_root: str = "benchmark_data"
+    """Where the folders of benchmarks given by name alone are."""
+    out: str = "runs/eval"
+    """Folder for records, summary.json and report.html."""
     max_samples: Annotated[int | None, tyro.conf.arg(aliases=["--limit"])] = None
-    """Evaluate the first so many targets only."""
+    """Evaluate the first so many targets only (of each benchmark)."""
     G: int = 1
     """Answers per target."""
+    best_of: int = 0
+    """Sample this many answers and show how the score of the best one, by reward, grows with their number."""
     temperature: float = 0.0
     """0 is greedy."""
     max_new_tokens: int = 1024
@@ -154,12 +122,20 @@ class Run:
     """Rounds in which the policy sees the target together with its own last code."""
     seed: int = 0
     """Seed of the sampling noise."""
+    as_published: bool = False
+    """The benchmarks' own numbers where their code differs from what their text says."""
+    clip: str | None = None
+    """Folder of CLIP weights, for the metrics that need them."""
+    dino: str | None = None
+    """Folder of DINOv2 weights."""
     device: str = "cpu"
     """cpu or cuda."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the weights."""
     chunk: int = 32
     """Targets decoded together."""
+    concurrency: int = 16
+    """Requests to the server at a time."""
     reward_mode: Literal["calibrated", "vincicoder"] = "calibrated"
     """calibrated, or the numbers of the released code."""
     encoder: str = "pyramid"
@@ -174,38 +150,43 @@ class Run:
     """Render even where this machine offers no sandbox."""
 
     def __call__(self) -> None:
-        import torch
-
-        with Renderer(
-            self.workers, self.timeout, svg_side=self.svg_side, allow_unsafe=self.allow_unsafe_rendering
-        ) as renderer:
-            samples, dropped = data.load_usable(self.data, renderer, limit=self.max_samples)
-            with RecordWriter(self.out) as writer:
-                policy = model.Policy.load(self.model, self.device, getattr(torch, self.dtype))
+        if bool(self.data) == bool(self.bench) or not (self.model or self.answers):
+            raise ValueError("Give --model (or --answers), and either --data or --bench.")
+        if self.best_of > 1 and self.temperature == 0:
+            raise ValueError("--best-of samples several answers: give a --temperature above 0.")
+        self.G = max(self.G, self.best_of)
+        where = {"svg_side": self.svg_side, "allow_unsafe": self.allow_unsafe_rendering}
+        with Renderer(self.workers, self.timeout, **where) as renderer:
+            samples, total, dropped = self.targets(renderer)
+            same = {k: v for k, v in vars(self).items() if k not in ("device", "workers", "concurrency", "out")}
+            with RecordWriter(self.out, same) as writer:
                 reward = Reward(self.reward_mode, self.encoder, device=self.device)
-                records = []
-                options = {name: getattr(self, name) for name in DECODING}
-                for record in evaluate(policy, samples, renderer, reward, total=len(samples), **options):
+                options = {name: getattr(self, name) for name in DECODING} | {"total": total, "done": writer.done}
+                scorer = Scorer(renderer, self.as_published, Weights.of(self.clip, self.dino))
+                for record in evaluate(self.source(), samples, renderer, reward, scorer=scorer, **options):
                     writer.append(record)
-                    records.append(without_pictures(record))
         name = Path(self.out).name
-        _print_summary({name: records}, dropped.total())
+        records = [without_pictures(record) for record in read_records(self.out)]
+        print_summary({name: records}, sum(dropped.values()))
         result = {"config": vars(self), "dropped": dropped, "summary": summarize(records)}
         (Path(self.out) / "summary.json").write_text(json.dumps(result, indent=1) + "\n")
         write_report(Path(self.out) / "report.html", {name: read_records(self.out)}, title=name)
 
+    def targets(self, renderer) -> tuple[Iterable[Sample], int, dict]:  # how many, why how many were dropped
+        if self.bench:
+            return *benchmarks.load(self.bench, self.bench_root, self.max_samples), {}
+        samples, dropped = data.load_usable(self.data, renderer, limit=self.max_samples)
+        return samples, len(samples), dropped
 
-def _print_summary(runs: dict[str, Sequence[Record]], dropped: int = 0) -> None:
-    print(table(runs))
-    for name, records in runs.items():
-        kinds = Counter(record.failure for record in records if record.failure).most_common()
-        kinds = ", ".join(f"{kind} {n}" for kind, n in kinds) or "none"
-        worst = Counter(record.detail for record in records if record.failure == "render error").most_common(1)
-        often = f" (most often: {worst[0][0]})" if worst else ""
-        lost = f"; targets dropped: {dropped}" if dropped else ""
-        print(f"{name}, failures of {len(records)} answers: {kinds}{often}{lost}")
-    for line in [*refinement_lines(runs), *comparisons(runs), *comparisons(runs, "execute")]:
-        print(line)
+    def source(self):
+        """What answers: a folder, a server, or a policy of ours."""
+        if self.answers:
+            return Folder(self.answers)
+        if self.server:
+            return Server(self.server, self.model, Path(self.out) / "answers.jsonl", self.concurrency)
+        import torch
+
+        return models.Policy.load(self.model, self.device, getattr(torch, self.dtype))
 
 
 @dataclass
@@ -226,13 +207,30 @@ class Report:
         if not pairs or any(len(pair) != 2 for pair in pairs) or len(dict(pairs)) < len(pairs):
             raise ValueError("Give every run as name=folder, each name once: --runs SFT=runs/a/eval ViRL=runs/b/eval")
         folders = dict(pairs)
-        _print_summary({name: [without_pictures(r) for r in read_records(f)] for name, f in folders.items()})
+        print_summary({name: [without_pictures(r) for r in read_records(f)] for name, f in folders.items()})
         write_report(self.out, {name: read_records(f) for name, f in folders.items()}, self.curves, self.title)
         print(f"wrote {self.out}")
 
 
+@dataclass
+class Compare:
+    """The paired difference A - B of two runs in every metric that both have, on the targets that both have."""
+
+    run_a: tyro.conf.Positional[str]
+    """Folder of a run."""
+    run_b: tyro.conf.Positional[str]
+    """Folder of the run it is compared with."""
+
+    def __call__(self) -> None:
+        a, b = ([without_pictures(record) for record in read_records(f)] for f in (self.run_a, self.run_b))
+        print("\n".join(compare_all(Path(self.run_a).name, a, Path(self.run_b).name, b)))
+
+
 def main() -> None:
-    command = tyro.cli(Run | Report, description=__doc__)
+    arguments = sys.argv[1:]  # `run` may be left out: python eval.py --model M --bench synthetic-5
+    if arguments and arguments[0].startswith("--") and arguments[0] != "--help":
+        arguments = ["run", *arguments]
+    command = tyro.cli(Run | Report | Compare, description=__doc__, args=arguments)
     try:
         command()
     except (ValueError, OSError, RuntimeError) as error:

@@ -10,7 +10,8 @@ In Python:
 
 One supervisor thread per slot takes jobs from one queue. It owns one warm worker (`workers/draw.py`) per language,
 started when first needed, and kills its whole process tree when a job misses its deadline or the worker breaks.
-Nothing that comes from a program is parsed, decoded or run in this process: workers answer with raw pixels.
+Nothing that comes from a program is parsed, decoded or run in this process: workers answer with raw pixels, or where
+not a language but one of INSPECTIONS is asked for, with facts about what a program draws.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from PIL import Image
 
 import sandbox
 from workers import draw
-from workers.draw import HEADER, LANGUAGES, SAMPLES, Options, ToolMissing
+from workers.draw import HEADER, INSPECTIONS, LANGUAGES, SAMPLES, Options, ToolMissing
 
 SUFFIXES = {".py": "python", ".svg": "svg", ".html": "html", ".htm": "html", ".tex": "latex", ".mmd": "mermaid"}
 MAX_CODE = 4 << 20  # characters of a program
@@ -50,6 +51,7 @@ class Rendering:
     image: Image.Image | None
     error: str | None
     seconds: float
+    facts: bytes | None = None  # JSON, of an inspection
 
 
 class Worker:
@@ -61,7 +63,9 @@ class Worker:
     def __init__(self, kind: str, options: Options):
         """Start it and wait until it is ready. Raises ToolMissing where that is hopeless, OSError where it is not."""
         self.options, self.jobs = options, 0
-        self.grace = 1.0 if kind in ("python", "molecule", "latex") else 0.0  # seconds: these time out by themselves
+        self.grace = (
+            1.0 if kind in ("python", "molecule", "latex", "figure facts") else 0.0
+        )  # seconds: these time out by themselves
         self.scratch = None
         if not options.layers.bwrap:
             self.scratch = tempfile.TemporaryDirectory(prefix="nanovinci-", ignore_cleanup_errors=True)
@@ -71,8 +75,8 @@ class Worker:
         if script := draw.mermaid_script():
             environment["NANOVINCI_MERMAID"] = str(script)
         if options.layers.bwrap:
-            ours = [draw.__file__, sandbox.__file__, draw.browsers_folder(), *([str(script)] if script else [])]
-            prefix = sandbox.bwrap_command([*sandbox.system_paths(), *ours])
+            ours = [*map(str, Path(draw.__file__).parent.glob("*.py")), sandbox.__file__, draw.browsers_folder()]
+            prefix = sandbox.bwrap_command([*sandbox.system_paths(), *ours, *([str(script)] if script else [])])
         self.process = subprocess.Popen(
             [*prefix, sys.executable, draw.__file__, "--worker", kind, json.dumps(asdict(options))],
             stdin=subprocess.PIPE,
@@ -123,6 +127,8 @@ class Worker:
         seconds = time.monotonic() - started
         if not width and height == draw.PAGE:
             raise draw.BrowserPage.of(payload)
+        if not width and height == draw.FACTS:
+            return Rendering(None, None, seconds, payload)
         if not width:
             return Rendering(None, draw.printable(payload), seconds)
         return Rendering(Image.frombytes("RGB", (width, height), payload), None, seconds)
@@ -182,7 +188,7 @@ class Renderer:
         may share a Future."""
         future: Future = Future()
         error = None
-        if language not in LANGUAGES:
+        if language not in (*LANGUAGES, *INSPECTIONS):
             error = f"unknown language {language!r}; one of {', '.join(LANGUAGES)} is possible"
         elif not code.strip():
             error = "the program is empty"
@@ -226,7 +232,8 @@ class Renderer:
 
     def _keep(self, rendering: Rendering) -> None:
         """Count what is kept; forget the least recently used beyond `cache_bytes`, never one that is being drawn."""
-        size = lambda result: 500 + (3 * result.image.width * result.image.height if result.image else 0)  # noqa: E731
+        pixels = lambda image: 3 * image.width * image.height if image else 0  # noqa: E731
+        size = lambda result: 500 + pixels(result.image) + len(result.facts or b"")  # noqa: E731
         with self.lock:
             self.kept_bytes += size(rendering)
             while self.kept_bytes > self.cache_bytes:

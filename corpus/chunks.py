@@ -157,7 +157,7 @@ class Chunks:
                 continue
             target = rendering.image
             if sample.image is not None:
-                if (visual := self._visual(sample.image, rendering)) < self.config.match:
+                if self._visual(sample.image, rendering) < self.config.match:
                     reject(row, "compare", "its program draws something else than its picture")
                     continue
                 target = sample.image if self.config.pictures == "given" else target

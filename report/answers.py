@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from metrics.catalogue import METRICS
 from report.page import data_uri, thumbnail, write_page
 from report.records import Record
-from report.statistics import comparisons, refinement_lines, shown_domains, summarize
+from report.statistics import best_of_lines, comparisons, refinement_lines, shown_domains, summarize
 
 
 def write_report(path, runs: dict[str, Iterable[Record]], curves: Sequence = (), title: str = "nanovinci") -> None:
@@ -27,14 +28,17 @@ def write_report(path, runs: dict[str, Iterable[Record]], curves: Sequence = (),
                 texts = {"prompt": s.prompt, "reference": s.code, "image": thumbnail(s.image)}
                 details.append(texts | {"runs": [[] for _ in names]})
             key, score = targets[s.id]["key"], {"visual": record.score.visual}
+            score["metrics"] = {name: round(x, 4) for name, x in record.metrics.items() if x is not None}
             targets[s.id]["runs"][r].append(score | {"failure": record.failure, "detail": record.detail})
             details[key]["runs"][r].append([_round(answer) for answer in [*record.attempts, record]])
             slim[name].append(without_pictures(record))
     lines = comparisons(slim)
     index = {
         "runs": names,
+        "labels": {name: f"{metric.source}: {metric.label}" for name, metric in METRICS.items()},
+        "metrics": [row for name in names for row in _metric_rows(name, slim[name])],
         "summary": [row for name in names for row in _summary_rows(name, slim[name])],
-        "lines": [{"text": line, "sign": _sign(line)} for line in lines + refinement_lines(slim)],
+        "lines": [{"text": line, "sign": _sign(line)} for line in lines + refinement_lines(slim) + best_of_lines(slim)],
         "targets": list(targets.values()),
         "curves": [(Path(c).parent.name, data_uri("png", Path(c).read_bytes())) for c in curves],
     }
@@ -44,6 +48,17 @@ def write_report(path, runs: dict[str, Iterable[Record]], curves: Sequence = (),
 def _summary_rows(name: str, records: list[Record]) -> list[dict]:
     summary = summarize(records)
     return [{"run": name, "domain": domain} | summary[domain] for domain in shown_domains(summary)]
+
+
+def _metric_rows(name: str, records: list[Record]) -> list[dict]:
+    """The benchmarks' metrics of each domain, and for which of them weights are missing."""
+    rows = []
+    for domain, part in summarize(records).items():
+        if domain != "overall":
+            found = [metric for metric in METRICS if metric in part and "." in metric]
+            rows += [{"run": name, "domain": domain, "metric": metric, "values": part[metric]} for metric in found]
+            rows += [{"run": name, "domain": domain, "metric": m, "needs": flag} for m, flag in part["missing"].items()]
+    return rows
 
 
 def _sign(line: str) -> str:
@@ -58,6 +73,7 @@ def _round(record: Record) -> dict:
     mean = float(np.average(score.fine, weights=score.weights or None)) if score.fine else 0.0
     scores = {name: getattr(score, name) for name in ("visual", "coarse", "alignment", "total", "fine", "grid")}
     texts = {"code": record.code, "text": record.text, "error": shown.error, "failure": record.failure}
+    texts["metrics"] = {name: value for name, value in record.metrics.items() if value is not None}
     rest = {"ssim": record.ssim, "tokens": record.tokens, "finish": record.finish, "seconds": shown.seconds}
     image = shown.image and thumbnail(shown.image)
     return scores | texts | rest | {"mean": mean, "detail": record.detail, "image": image}

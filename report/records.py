@@ -10,11 +10,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from data import Sample, is_blank
+from data import Sample, blocks, is_blank
 from render import Rendering
 from reward import Score
 
 NO_CODE = "no code block"
+SYNTAX = re.compile(
+    r"(?m)^(?:\w*SyntaxError|IndentationError|TabError)|^svg: |Parse error|Lexical error|^! (?:Missing|Extra|Undefined"
+    r"|Runaway|Paragraph ended|File ended|Emergency|Misplaced|Too many|LaTeX Error: (?:Environment|Missing))"
+)
 
 
 @dataclass
@@ -36,8 +40,10 @@ class Record:
     finish: str = "eos"
     decoding: str = "greedy"
     failure: str | None = "unknown"
-    """no code block, time-out, render error, blank, or None; found out from the rest if not given."""
+    """no code block, wrong language, syntax error, runtime error, time-out, blank; None: found out if not given."""
     detail: str = ""
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    """The benchmarks' metrics that apply (metrics/catalogue.py); None: not counted in the mean."""
 
     def __post_init__(self):
         if self.failure == "unknown":
@@ -45,28 +51,48 @@ class Record:
 
 
 def find_failure(record: Record) -> tuple[str | None, str]:
-    """(category, detail) of what went wrong: no code block, time-out, render error, blank; (None, "") if nothing."""
+    """(category, detail) of what went wrong, the categories of `Record.failure`; (None, "") if nothing did."""
     if record.code is None:
+        if tags := [tag for tag, _ in blocks(record.text) if tag != record.sample.language]:
+            return "wrong language", f"a block of {tags[-1] or 'no language'}, not {record.sample.language}"
         return NO_CODE, "the answer was cut at the token limit" if record.finish == "length" else NO_CODE
     if record.rendering.image is None:
         line = ((record.rendering.error or "").strip() or "no picture").splitlines()[0][:300]
-        return "time-out" if re.match("time-?out|timed out", line) else "render error", line
+        if re.match("time-?out|timed out", line):
+            return "time-out", line
+        lines = record.rendering.error.strip().splitlines()
+        line = next((text for text in reversed(lines) if re.match(r"\w*(?:Error|Exception)\b", text)), line)[:300]
+        return "syntax error" if SYNTAX.search(record.rendering.error) else "runtime error", line
     if is_blank(record.rendering.image) and not is_blank(record.sample.image):
         return "blank", "the picture has a single colour"
     return None, ""
 
 
 class RecordWriter:
-    """Appends records to a folder (records.jsonl, targets/, renders/) as they come: a broken run keeps what is done."""
+    """Appends records to a folder (records.jsonl, targets/, renders/) as they come: a broken run keeps what is done.
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        path = self.folder / "records.jsonl"
+    config: what the records depend on. A folder that was begun with the same goes on, and `done` says what it has; with
+    another, or none, it is refused with a ValueError."""
+
+    def __init__(self, folder: str | Path, config: dict | None = None):
+        self.folder, self.done = Path(folder), set()
+        path, about = self.folder / "records.jsonl", self.folder / "config.json"
         if path.exists() and path.stat().st_size:
-            raise ValueError(f"{self.folder} already holds records; choose another folder or remove it first.")
+            before = json.loads(about.read_text()) if about.exists() else None
+            config = config and json.loads(json.dumps(config))  # tuples become lists, as in the file
+            if config is None or before != config:
+                changed = [key for key in config or () if before is not None and before.get(key) != config[key]]
+                why = f" made with another {', '.join(changed)}" if changed else ""
+                raise ValueError(f"{self.folder} already holds records{why}; choose another folder or remove it first.")
+            whole = path.read_bytes()
+            path.write_bytes(whole[: whole.rfind(b"\n") + 1])  # without a last line cut short
+            rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            self.done = {(row["sample"]["id"], row["index"]) for row in rows}
         for name in ("targets", "renders"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self.file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        if config is not None:
+            about.write_text(json.dumps(config, indent=1) + "\n")
+        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self):
         return self

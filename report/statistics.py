@@ -1,14 +1,18 @@
 """From records to numbers: means over targets with bootstrap intervals, comparisons of runs, tables."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from metrics.catalogue import METRICS as METRIC_LIST
+from metrics.catalogue import missing_of
+from metrics.scoring import family_of
 from report.records import Record
 
-METRICS = ("execute", "visual", "ssim")
+METRICS = ("execute", "visual", "ssim")  # those that every target has; the others are in metrics/catalogue.py
 
 
 def per_target(records: Iterable[Record], metric: str, round: int = -1) -> dict[str, float]:
@@ -16,9 +20,22 @@ def per_target(records: Iterable[Record], metric: str, round: int = -1) -> dict[
     values: dict[str, list[float]] = {}
     for record in records:
         answer = [*record.attempts, record][round]
-        value = {"execute": answer.score.executed, "visual": answer.score.visual, "ssim": answer.ssim}[metric]
-        values.setdefault(record.sample.id, []).append(float(value))
+        value = _value(answer, metric)
+        if value is not None:
+            values.setdefault(record.sample.id, []).append(float(value))
     return {id: float(np.mean(v)) for id, v in values.items()}
+
+
+def _value(record: Record, metric: str) -> float | None:
+    if metric in METRICS:
+        return {"execute": record.score.executed, "visual": record.score.visual, "ssim": record.ssim}[metric]
+    return record.metrics.get(metric)
+
+
+def metrics_of(records: Iterable[Record]) -> list[str]:
+    """The benchmarks' metrics that these records have, in the catalogue's order."""
+    there = {name for record in records for name in record.metrics}
+    return [name for name in METRIC_LIST if name in there]
 
 
 def bootstrap(values: Sequence[float], resamples: int = 4000, seed: int = 0) -> tuple[float, float, float]:
@@ -50,12 +67,16 @@ def summarize(records: Sequence[Record]) -> dict[str, dict]:
     summary = {}
     for name, group in groups.items():
         rows = {metric: bootstrap(list(per_target(group, metric).values())) for metric in METRICS}
+        for metric in metrics_of(group) if name != "overall" or len(domains) == 1 else []:
+            if values := list(per_target(group, metric).values()):
+                rows[metric] = bootstrap(values)
         rounds = range(1 + min(len(record.attempts) for record in group))
         summary[name] = {
             "targets": len({record.sample.id for record in group}),
             "samples": len(group),
             **rows,
             "failures": dict(Counter(record.failure for record in group if record.failure).most_common()),
+            "missing": missing_of({family_of(r.sample) for r in group}, set(rows)) if name != "overall" else {},
             "rounds": [bootstrap(list(per_target(group, "visual", k).values())) for k in rounds],
         }
     return summary
@@ -96,6 +117,77 @@ def compare(name_a: str, a: Sequence[Record], name_b: str, b: Sequence[Record], 
     label = "" if metric == "visual" else f"{metric} "
     method = f"95 % paired bootstrap over {len(common)} targets"
     return f"{what}: {label}{mean:+.3f} [{low:+.3f}, {high:+.3f}] ({method}{verdict})"
+
+
+def compare_all(name_a: str, a: Sequence[Record], name_b: str, b: Sequence[Record]) -> list[str]:
+    """`compare` in every metric that both runs have. ValueError where they have no target in common."""
+    common = {r.sample.id for r in a} & {r.sample.id for r in b}
+    if not common:
+        raise ValueError("The two runs have no target in common; compare runs on the same data.")
+    sizes = [len({r.sample.id for r in run}) for run in (a, b)]
+    lines = [f"{len(common)} targets in common, of {sizes[0]} and {sizes[1]}"]
+    both = [metric for metric in metrics_of(a) if metric in metrics_of(b)]
+    return lines + [compare(name_a, a, name_b, b, metric) for metric in [*METRICS, *both]]
+
+
+def metric_table(records: Sequence[Record]) -> str:
+    """The benchmarks' metrics, a line for each domain and metric, with 95 % intervals; what is missing and why."""
+    summary, lines = summarize(records), []
+    for domain in [name for name in summary if name != "overall"]:
+        for metric in [name for name in METRIC_LIST if name in summary[domain] and name not in METRICS]:
+            mean, low, high = summary[domain][metric]
+            lower = " (lower is better)" if METRIC_LIST[metric].lower_is_better else ""
+            lines.append(f"{domain:12} {metric:30} {mean:8.3f} [{low:.3f}, {high:.3f}]{lower}")
+        flags: dict[str, list[str]] = {}
+        for metric, flag in summary[domain]["missing"].items():
+            flags.setdefault(flag, []).append(metric)
+        lines += [f"{domain:12} missing: {', '.join(names)} (needs {flag})" for flag, names in flags.items()]
+    return "\n".join(lines)
+
+
+def print_summary(runs: dict[str, Sequence[Record]], dropped: int = 0) -> None:
+    print(table(runs))
+    for name, records in runs.items():
+        if text := metric_table(records):
+            print(f"\n{name}:\n{text}\n")
+        kinds = Counter(record.failure for record in records if record.failure).most_common()
+        kinds = ", ".join(f"{kind} {n}" for kind, n in kinds) or "none"
+        worst = Counter(r.detail for r in records if r.failure in ("syntax error", "runtime error")).most_common(1)
+        often = f" (most often: {worst[0][0]})" if worst else ""
+        lost = f"; targets dropped: {dropped}" if dropped else ""
+        print(f"{name}, failures of {len(records)} answers: {kinds}{often}{lost}")
+    for line in [*refinement_lines(runs), *best_of_lines(runs), *comparisons(runs), *comparisons(runs, "execute")]:
+        print(line)
+
+
+def best_of(records: Iterable[Record], metric: str = "visual") -> list[tuple[float, float, float]]:
+    """(mean, low, high) of `metric` for the best of 1, 2, .. G answers by reward, G being the least that a target has.
+
+    Of a target's G answers every n are as likely to have been the ones drawn: sorted by reward, the i-th best (from 0)
+    is the best of n with probability C(G - 1 - i, n - 1) / C(G, n), so no answer is wasted on the estimate."""
+    answers: dict[str, list[Record]] = {}
+    for record in records:
+        answers.setdefault(record.sample.id, []).append(record)
+    curve = []
+    for n in range(1, 1 + min(map(len, answers.values()))):
+        values = []
+        for group in answers.values():
+            ranked = sorted(group, key=lambda r: -r.score.total)
+            odds = [math.comb(len(group) - 1 - i, n - 1) / math.comb(len(group), n) for i in range(len(group))]
+            values.append(sum(p * float(_value(r, metric) or 0) for p, r in zip(odds, ranked, strict=True)))
+        curve.append(bootstrap(values))
+    return curve
+
+
+def best_of_lines(runs: dict[str, Sequence[Record]]) -> list[str]:
+    """The visual score of the best of n answers, for the runs with several per target."""
+    show = lambda curve: " -> ".join(f"{m:.3f} [{low:.3f}, {high:.3f}]" for m, low, high in curve)  # noqa: E731
+    curves = {name: best_of(records) for name, records in runs.items()}
+    return [
+        f"{name}, visual score of the best of 1..{len(curve)} by reward: {show(curve)}"
+        for name, curve in curves.items()
+        if len(curve) > 1
+    ]
 
 
 def comparisons(runs: dict[str, Sequence[Record]], metric: str = "visual") -> list[str]:

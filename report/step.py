@@ -7,6 +7,7 @@ import numpy as np
 
 import data
 import eval as evaluation
+from metrics.pixels import ssim
 from model import from_all
 from report.run import Run
 
@@ -71,7 +72,7 @@ def write_samples(run: Run, groups: list) -> None:
     records = [
         evaluation.Record(
             group.sample, completion.index, completion.text, data.extract_code(completion.text, group.sample.language),
-            rendering, score, evaluation.ssim(group.sample.image, rendering.image), tokens=len(completion.ids),
+            rendering, score, ssim(group.sample.image, rendering.image), tokens=len(completion.ids),
             finish=completion.finish, decoding="sampled",
         )
         for group in groups

@@ -13,8 +13,10 @@ from PIL import Image, ImageDraw
 
 import data
 import eval as evaluation
+from answers import rounds
 from data import Sample
 from eval import Record
+from metrics.pixels import ssim
 from render import Rendering
 from report import curves, statistics
 from report import page as html_page
@@ -52,9 +54,7 @@ def record(target: Sample, index=0, visual=0.5, image="same", code="<svg/>", err
     fine = [visual] * 4 if executed else [0.0] * 4
     score = Score(0.9 * visual, visual, visual, fine, 1.0, executed, error, (2, 2))
     text = f"```svg\n{code}\n```" if code else "I cannot."
-    return Record(
-        target, index, text, code, Rendering(image, error, 0.01), score, evaluation.ssim(target.image, image), **more
-    )
+    return Record(target, index, text, code, Rendering(image, error, 0.01), score, ssim(target.image, image), **more)
 
 
 def save_records(records, folder) -> None:
@@ -120,7 +120,7 @@ def test_samples_of_a_target_are_averaged_first_and_failures_count_zero():
     assert overall["targets"] == 2 and overall["samples"] == 6
     assert overall["visual"][0] == pytest.approx(0.7)
     assert overall["execute"][0] == pytest.approx(0.75)
-    assert overall["failures"] == {"render error": 1}
+    assert overall["failures"] == {"runtime error": 1}
 
 
 def test_summary_has_every_domain():
@@ -161,9 +161,9 @@ def test_table_is_aligned_and_comparison_says_what_is_not_significant():
 @pytest.mark.parametrize("size", [(96, 72), (7, 7), (3, 40), (1, 1)])
 def test_ssim(size):
     image = picture(4, size) if min(size) > 10 else Image.new("RGB", size, "navy")
-    assert evaluation.ssim(image, image.copy()) == pytest.approx(1.0)
-    assert evaluation.ssim(image, None) == 0.0
-    assert evaluation.ssim(image, Image.new("RGB", (300, 20), "orange")) < 0.9
+    assert ssim(image, image.copy()) == pytest.approx(1.0)
+    assert ssim(image, None) == 0.0
+    assert ssim(image, Image.new("RGB", (300, 20), "orange")) < 0.9
 
 
 def test_failure_categories():
@@ -176,7 +176,7 @@ def test_failure_categories():
         record(target, image=None, error="timed out after 10 s"),
         record(target, image=blank),
     ]
-    assert [r.failure for r in kinds] == [None, "no code block", "render error", "time-out", "blank"]
+    assert [r.failure for r in kinds] == [None, "no code block", "runtime error", "time-out", "blank"]
     assert kinds[1].detail == "the answer was cut at the token limit"
     assert kinds[2].detail == "NameError: name 'x' is not defined"
     target.image = blank
@@ -227,14 +227,14 @@ def reward():
 def test_evaluate_orders_records_and_scores_failures_zero(monkeypatch, reward):
     calls = []
     texts = ["```svg\nred 96 72\n```", "no code here", "```svg\nbroken\n```"]
-    monkeypatch.setattr(evaluation.rollout, "generate", fake_generate(lambda s, g: texts[g], calls))
+    monkeypatch.setattr(rounds.rollout, "generate", fake_generate(lambda s, g: texts[g], calls))
     targets = [sample(i) for i in range(5)]
     options = {"G": 3, "temperature": 0.7, "chunk": 2}
     records = evaluate(FakePolicy(), targets, FakeRenderer(), reward, **options)
     assert [(r.sample.id, r.index) for r in records] == [(t.id, g) for t in targets for g in range(3)]
     assert [len(call.prompts) for call in calls] == [2, 2, 1]
     assert len({call.seed for call in calls}) == 3, "chunks draw different noise"
-    assert [r.failure for r in records[:3]] == [None, "no code block", "render error"]
+    assert [r.failure for r in records[:3]] == [None, "no code block", "runtime error"]
     assert records[0].score.visual > 0 and records[0].ssim > 0 and records[0].score.alignment == 1
     assert records[1].score.visual == records[1].ssim == records[1].score.alignment == 0
     assert records[2].score.visual == 0 and records[2].score.alignment == 1
@@ -250,7 +250,7 @@ def test_refinement_shows_the_last_code_and_keeps_all_rounds(monkeypatch, reward
             return ["```svg\nred 30 20\n```", "nothing"][g]
         return "```svg\nred 96 72\n```"
 
-    monkeypatch.setattr(evaluation.rollout, "generate", fake_generate(answers, calls))
+    monkeypatch.setattr(rounds.rollout, "generate", fake_generate(answers, calls))
     records = evaluate(FakePolicy(), [sample(0), sample(1)], FakeRenderer(), reward, G=2, refine=2)
     assert [len(r.attempts) for r in records] == [2] * 4
     assert [call.G for call in calls] == [2, 1, 1]
@@ -259,13 +259,13 @@ def test_refinement_shows_the_last_code_and_keeps_all_rounds(monkeypatch, reward
     assert first.sample.draft is None, "records point to the target, not to the refinement prompt"
     assert [a.code for a in [*first.attempts, first]] == ["red 30 20", "red 96 72", "red 96 72"]
     assert nothing.code is None and [a.code for a in nothing.attempts] == [None, None], "no code: the attempt is kept"
-    rounds = statistics.summarize(records)["overall"]["rounds"]
-    assert len(rounds) == 3 and rounds[1][0] > rounds[0][0]
+    curve = statistics.summarize(records)["overall"]["rounds"]
+    assert len(curve) == 3 and curve[1][0] > curve[0][0]
     assert statistics.refinement_lines({"run": records})[0].count("->") == 2
 
 
 def test_bad_input_is_refused(monkeypatch, reward):
-    monkeypatch.setattr(evaluation.rollout, "generate", fake_generate(lambda s, g: "", []))
+    monkeypatch.setattr(rounds.rollout, "generate", fake_generate(lambda s, g: "", []))
     options = (FakeRenderer(), reward)
     with pytest.raises(ValueError, match="two|Two"):
         evaluate(FakePolicy(), [sample(0), sample(0)], *options, chunk=1)
@@ -385,6 +385,8 @@ def many_records(count=60, G=2) -> dict[str, list[Record]]:
                 if i < len(HOSTILE):
                     answer.code = answer.text = answer.detail = HOSTILE[i]
                     answer.rendering.error = HOSTILE[i]
+                if domain == "svg":
+                    answer.metrics = {"unisvg.ssim": round(answer.score.visual / 2, 3)}
                 runs[name].append(answer)
     return runs
 
@@ -565,6 +567,30 @@ def test_keyboard(opened):
     opened.keyboard.press("j")
     opened.keyboard.press("c")
     assert "open" in opened.locator(".card:focus").get_attribute("class")
+
+
+def test_difference_and_diff_against_the_reference(opened):
+    card = opened.locator(".card").nth(4)
+    card.focus()
+    opened.keyboard.press("d")
+    assert card.locator(".map .blend img").count() == 2 and "Difference" in card.locator(".map").text_content()
+    blend = card.locator(".map .blend img").nth(1).evaluate("node => getComputedStyle(node).mixBlendMode")
+    assert blend == "difference"
+    opened.keyboard.press("r")
+    kinds = card.locator("pre span").evaluate_all("nodes => nodes.map(n => n.className)")
+    assert kinds and set(kinds) <= {"same", "add", "del"}
+
+
+def test_sorting_by_a_benchmark_metric(opened):
+    opened.select_option("#pick-run", label="ViRL")
+    opened.select_option("#pick-metric", "unisvg.ssim")
+    opened.select_option("#pick-sort", "low")
+    index = json.loads(opened.locator("#index").text_content())
+    score = lambda target: np.mean([s["metrics"]["unisvg.ssim"] for s in target["runs"][2]])  # noqa: E731
+    worth = {t["id"]: score(t) for t in index["targets"] if t["domain"] == "svg"}
+    shown = ids(opened)
+    assert shown and [worth[id] for id in shown] == sorted(worth[id] for id in shown)
+    assert all(text in opened.text_content("#summary") for text in ("Benchmark metrics", "for want of --clip"))
 
 
 SCREENS = {

@@ -42,10 +42,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # a worker is started as 
 import sandbox  # noqa: E402
 
 LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
+INSPECTIONS = ("figure facts", "page facts")  # not a picture of a program, but what it draws, as JSON
 RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
-MAX_ERROR, MAX_PAGE = 2000, 8 << 20  # characters of an error text, bytes of a page
-# width, height, bytes that follow: RGB pixels, or if width is 0 an error text, or if besides height is PAGE a page
-HEADER, PAGE = struct.Struct("<III"), 2
+MAX_ERROR, MAX_PAGE, MAX_FACTS = 2000, 8 << 20, 1 << 20  # characters of an error text, bytes of a page, of facts
+# width, height, bytes that follow: RGB pixels, or if width is 0 an error text, or what height says: a page, or facts
+HEADER, PAGE, FACTS = struct.Struct("<III"), 2, 3
 
 SAMPLES = {  # the smallest programs that show a language working
     "python": "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1.5))\nplt.bar([1, 2], [2, 3])\nplt.show()\n",
@@ -372,9 +373,10 @@ def warm_up_molecules() -> None:
         renderer.renderToBuffer(molecule)
 
 
-def python_renderer(options: Options, figures: bool = True) -> Callable[[str], bytes]:
+def python_renderer(options: Options, figures: bool = True, facts: bool = False) -> Callable[[str], bytes]:
     """A fork server: everything heavy is imported once, each program runs in its own fork, alone. The less is mapped,
-    the faster is a fork: programs that only draw a molecule get a server without matplotlib's `figures`."""
+    the faster is a fork: programs that only draw a molecule get a server without matplotlib's `figures`. With `facts`
+    the answer is what is in the figure (chart_facts.py) in place of its picture."""
     importlib.import_module("numpy.random")  # numpy loads its parts when first used: 7 ms in each fork
     for name in ("rdkit.Chem.Draw.rdMolDraw2D", "rdkit.Chem.AllChem", "indigo.renderer", "pyvips", "pypdfium2"):
         with contextlib.suppress(ImportError):
@@ -383,6 +385,10 @@ def python_renderer(options: Options, figures: bool = True) -> Callable[[str], b
     captured = capture_pictures()
     if figures:
         capture_figures(captured, options.max_pixels)
+    if facts:
+        from workers import chart_facts
+
+        chart_facts.watch()
     readable = [*sandbox.system_paths(), *RANDOM_DEVICES]
     sys.path.pop(0)  # the project's own folder is nothing for programs
     sandbox.hide_memory()
@@ -399,7 +405,8 @@ def python_renderer(options: Options, figures: bool = True) -> Callable[[str], b
             try:
                 enter_job(options, readable, folders[-1], write_end)
                 with open(3, "wb") as out:
-                    out.write(answer_of(lambda: run_program(code, captured, options), options))
+                    draw = functools.partial(run_program, code, captured, options)
+                    out.write(facts_answer(draw, chart_facts.facts) if facts else answer_of(draw, options))
             finally:
                 os._exit(0)
         os.close(write_end)
@@ -430,7 +437,7 @@ def python_renderer(options: Options, figures: bool = True) -> Callable[[str], b
 def is_sound(width: int, height: int, size: int, max_pixels: int) -> bool:
     """Whether a HEADER may be true: of a picture, neither empty nor too large, of an error's text, or of a page."""
     if not width:
-        return 0 < size <= (MAX_PAGE if height == PAGE else 8 * MAX_ERROR)
+        return 0 < size <= {PAGE: MAX_PAGE, FACTS: MAX_FACTS}.get(height, 8 * MAX_ERROR)
     return 0 < width * height <= max_pixels and size == 3 * width * height
 
 
@@ -783,13 +790,17 @@ class Browser:
         os._exit(1)
 
     def height(self) -> int:
+        return int(self.evaluate(HEIGHT_WHEN_LOADED))
+
+    def evaluate(self, expression: str):
+        """The value of a script that runs in a world of its own in the page. Raises ProgramError if it fails."""
         frame = self.devtools.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
         world = self.devtools.send("Page.createIsolatedWorld", {"frameId": frame})["executionContextId"]
         how = {"contextId": world, "awaitPromise": True, "returnByValue": True}
-        answer = self.devtools.send("Runtime.evaluate", {"expression": HEIGHT_WHEN_LOADED, **how})
+        answer = self.devtools.send("Runtime.evaluate", {"expression": expression, **how})
         if "exceptionDetails" in answer:
             raise ProgramError(f"the page cannot be measured: {answer['exceptionDetails']['text']}")
-        return int(answer["result"]["value"])
+        return answer["result"]["value"]
 
     def screenshot(self, width: int, height: int) -> Image.Image:
         clip = {
@@ -803,8 +814,12 @@ class Browser:
         return Image.open(io.BytesIO(base64.b64decode(self.devtools.send("Page.captureScreenshot", how)["data"])))
 
     def answer(self, draw: Callable[[], Image.Image]) -> bytes:
+        return self.guarded(lambda: answer_of(draw, self.options, (self.error,)))
+
+    def guarded(self, work: Callable[[], bytes]) -> bytes:
+        """The answer of `work`, or the browser's error as one."""
         try:
-            answer = answer_of(draw, self.options, (self.error,))
+            answer = work()
         except self.error as error:
             lost = re.search("crashed|closed|interrupted", error.message)
             if lost and self.used:  # this may be the doing of the page before
@@ -824,6 +839,26 @@ def html_renderer(options: Options) -> Callable[[str], bytes]:
 
     def render(code: str) -> bytes:
         return browser.answer(lambda: draw(code))
+
+    render.tidy = browser.leave
+    return render
+
+
+def page_facts_renderer(options: Options) -> Callable[[str], bytes]:
+    """The text blocks of a web page (page_blocks.py), in place of its picture."""
+    from workers import page_blocks
+
+    browser = Browser(options)
+
+    def render(code: str) -> bytes:
+        def open_page() -> None:
+            browser.open(code)
+            browser.seen = browser.height()
+
+        def blocks() -> list[dict]:
+            return page_blocks.blocks(lambda: browser.screenshot(PAGE_WIDTH, browser.seen), browser.evaluate)
+
+        return browser.guarded(lambda: facts_answer(open_page, blocks, (browser.error,)))
 
     render.tidy = browser.leave
     return render
@@ -864,6 +899,24 @@ def answer_of(draw: Callable[[], Image.Image], options: Options, passing: tuple[
     return HEADER.pack(image.width, image.height, len(pixels)) + pixels
 
 
+def facts_answer(draw: Callable, facts: Callable, passing: tuple[type, ...] = ()) -> bytes:
+    """The bytes that go back for what `facts` returns after `draw`, as JSON, or for what either raises."""
+    try:
+        draw()
+        payload = json.dumps(facts()).encode()
+    except BrowserPage:
+        return error_answer("the figure is drawn by plotly, which has no facts here")
+    except ProgramError as error:
+        return error_answer(str(error))
+    except passing:
+        raise
+    except Exception as error:  # untrusted input meets large libraries here
+        return error_answer(f"{type(error).__name__}: {error}")
+    if len(payload) > MAX_FACTS:
+        return error_answer(f"the facts are longer than {MAX_FACTS} bytes")
+    return HEADER.pack(0, FACTS, len(payload)) + payload
+
+
 def error_answer(text: str, final: bool = False) -> bytes:
     """final: the worker cannot do its kind of job at all, now or later."""
     text = text if len(text) <= MAX_ERROR else text[: MAX_ERROR // 2] + " [...] " + text[-MAX_ERROR // 2 :]
@@ -888,9 +941,11 @@ def work(kind: str, settings: str) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0), os.dup2(nothing, 1)  # what libraries print must not get into the answers
     molecule_renderer = functools.partial(python_renderer, figures=False)
+    figure_facts = functools.partial(python_renderer, facts=True)
     renderers = (python_renderer, svg_renderer, html_renderer, latex_renderer, mermaid_renderer, molecule_renderer)
+    renderers += (figure_facts, page_facts_renderer)
     try:
-        render = dict(zip([*LANGUAGES, "molecule"], renderers, strict=True))[kind](options)
+        render = dict(zip([*LANGUAGES, "molecule", *INSPECTIONS], renderers, strict=True))[kind](options)
     except ImportError as error:
         ready = error_answer(f"the Python package {error.name} is missing: pip install -r requirements.txt", final=True)
     except (ToolMissing, OSError) as error:

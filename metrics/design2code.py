@@ -1,0 +1,161 @@
+"""Design2Code's visual scores of two web pages: block-match, text, position, colour.
+
+Si et al., arXiv 2403.03163, `Design2Code/metrics/visual_score.py`. A page is the list of text blocks that
+`workers/page_blocks.py` found in Chromium: {"text", "box": [x, y, width, height] as fractions of the page, "colour":
+[r, g, b]}. Blocks of both pages are merged with their neighbours where that makes the texts fit better, matched one to
+one (Hungarian), and matches of texts less than half alike are dropped. The fifth part, CLIP, needs weights.
+
+All scores lie in [0, 1]; the same page twice gives 1, a page without blocks 0.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import lru_cache
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from metrics.chartmimic import ciede2000_similarity
+
+NAMES = ("block_match", "text", "position", "colour")
+GAIN, LEAST_ALIKE, BONUS, WINDOW = 0.05, 0.5, 0.1, 1
+MOST_BLOCKS = 150  # beyond that the merging, cubic in the blocks, is left out
+
+
+@dataclass(frozen=True)
+class Block:
+    text: str
+    box: tuple[float, float, float, float]
+    colour: tuple[float, float, float]
+
+    @property
+    def area(self) -> float:
+        return self.box[2] * self.box[3]
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return self.box[0] + self.box[2] / 2, self.box[1] + self.box[3] / 2
+
+
+def scores(reference: Sequence[dict], answer: Sequence[dict]) -> dict[str, float]:
+    """The four scores and their mean, `low_level`. Raises ValueError where a block is not of the shape above."""
+    a, b = (merge_equal_boxes(read(blocks)) for blocks in (answer, reference))
+    parts = dict.fromkeys(NAMES, 0.0)
+    if a and b:
+        a, b = merge_neighbours(a, b)
+        pairs = [(i, j, ratio(a[i].text, b[j].text)) for i, j in match(cost_matrix(a, b), BONUS)]
+        pairs = [(i, j, alike) for i, j, alike in pairs if alike >= LEAST_ALIKE]
+        if pairs:
+            parts = _scores_of_pairs(a, b, pairs)
+    return parts | {"low_level": sum(parts.values()) / len(parts)}
+
+
+def _scores_of_pairs(a: list[Block], b: list[Block], pairs: list[tuple[int, int, float]]) -> dict[str, float]:
+    matched = sum(a[i].area + b[j].area for i, j, _ in pairs)
+    every = sum(block.area for block in [*a, *b])
+    shifts = [max(abs(p - q) for p, q in zip(a[i].centre, b[j].centre, strict=True)) for i, j, _ in pairs]
+    colours = [ciede2000_similarity(a[i].colour, b[j].colour) for i, j, _ in pairs]
+    values = (matched / every, np.mean([alike for *_, alike in pairs]), 1 - np.mean(shifts), np.mean(colours))
+    return {name: float(value) for name, value in zip(NAMES, values, strict=True)}
+
+
+def read(blocks: Sequence[dict]) -> list[Block]:
+    """Blocks as they come from a process that showed an untrusted page."""
+    try:
+        found = [Block(str(b["text"]), tuple(map(float, b["box"])), tuple(map(float, b["colour"]))) for b in blocks]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"A text block of a page is incomplete: {error!r}.") from None
+    if not all(len(b.box) == 4 and len(b.colour) == 3 and min(b.box) >= 0 and b.area > 0 for b in found):
+        raise ValueError("A text block of a page has no box or colour.")
+    return found
+
+
+def merge_equal_boxes(blocks: Sequence[Block]) -> list[Block]:
+    merged: dict[tuple, Block] = {}
+    for block in blocks:
+        if block.box in merged:
+            old = merged[block.box]
+            colour = tuple((p + q) / 2 for p, q in zip(old.colour, block.colour, strict=True))
+            block = Block(f"{old.text} {block.text}", block.box, colour)
+        merged[block.box] = block
+    return list(merged.values())
+
+
+@lru_cache(1 << 16)
+def ratio(a: str, b: str) -> float:
+    """difflib's 2 * matches / (len(a) + len(b)) of a block of the answer and one of the reference."""
+    return SequenceMatcher(None, a, b).ratio()
+
+
+def cost_matrix(a: Sequence[Block], b: Sequence[Block]) -> np.ndarray:
+    """(len(a), len(b)) of minus the similarity of the texts."""
+    return np.array([[-ratio(p.text, q.text) for q in b] for p in a])
+
+
+def match(costs: np.ndarray, bonus: float) -> list[tuple[int, int]]:
+    """One-to-one matching (i, j) of least cost; pairs more than half alike gain by alike neighbours."""
+    costs = with_context(costs, bonus) if bonus else costs
+    return list(zip(*(indices.tolist() for indices in linear_sum_assignment(costs)), strict=True))
+
+
+def with_context(costs: np.ndarray, bonus: float, window: int = WINDOW) -> np.ndarray:
+    """Each cost below -0.5 plus `bonus` times the sum of the 2 * window best others in its neighbourhood."""
+    adjusted = costs.copy()
+    for i, j in zip(*np.nonzero(costs < -0.5), strict=True):
+        near = costs[max(0, i - window) : i + window + 1, max(0, j - window) : j + window + 1].ravel()
+        others = np.sort(np.delete(near, np.flatnonzero(near == costs[i, j])[0]))
+        adjusted[i, j] += bonus * others[: 2 * window].sum()
+    return adjusted
+
+
+def merge_neighbours(a: list[Block], b: list[Block]) -> tuple[list[Block], list[Block]]:
+    """Merges neighbours in either list as long as that lowers the mean cost of the matching by more than 0.05."""
+    if max(len(a), len(b)) > MOST_BLOCKS:
+        return a, b
+    while True:
+        merged_a = _merge_once(a, b, lambda x, y: cost_matrix(x, y))
+        merged_b = _merge_once(b, merged_a, lambda x, y: cost_matrix(y, x))
+        if len(merged_a) == len(a) and len(merged_b) == len(b):
+            return a, b
+        a, b = merged_a, merged_b
+
+
+def _merge_once(blocks: list[Block], others: list[Block], costs_of) -> list[Block]:
+    """One round: every merge of two neighbours that pays by itself, the best first, none touching another."""
+    before = _matched_costs(costs_of(blocks, others))
+    gains = []
+    for i in range(len(blocks) - 1):
+        trial = [*blocks[:i], merged(blocks[i], blocks[i + 1]), *blocks[i + 2 :]]
+        gains.append((difference_of_means(before, _matched_costs(costs_of(trial, others))), i))
+    taken: list[int] = []
+    for gain, i in sorted(gains, key=lambda pair: -pair[0]):
+        if gain > GAIN and not any(abs(i - j) <= 1 for j in taken):
+            taken.append(i)
+    result, i = [], 0
+    while i < len(blocks):
+        result.append(merged(blocks[i], blocks[i + 1]) if i in taken else blocks[i])
+        i += 2 if i in taken else 1
+    return result
+
+
+def _matched_costs(costs: np.ndarray) -> list[float]:
+    return costs[linear_sum_assignment(costs)].tolist()
+
+
+def difference_of_means(before: Sequence[float], after: Sequence[float]) -> float:
+    """How much lower the mean of the costs became that are not in both lists; 0 if it did and the best one did not."""
+    a, b = Counter(before), Counter(after)
+    only_a, only_b = list((a - b).elements()), list((b - a).elements())
+    gain = (sum(only_a) / len(only_a) if only_a else 0.0) - (sum(only_b) / len(only_b) if only_b else 0.0)
+    improves = gain <= 0 or (only_a and only_b and min(only_a) > min(only_b))
+    return gain if improves else 0.0
+
+
+def merged(a: Block, b: Block) -> Block:
+    left, top = min(a.box[0], b.box[0]), min(a.box[1], b.box[1])
+    right = max(a.box[0] + a.box[2], b.box[0] + b.box[2])
+    bottom = max(a.box[1] + a.box[3], b.box[1] + b.box[3])
+    colour = tuple((p + q) // 2 for p, q in zip(a.colour, b.colour, strict=True))
+    return Block(f"{a.text} {b.text}", (left, top, right - left, bottom - top), colour)

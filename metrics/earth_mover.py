@@ -1,0 +1,147 @@
+"""Earth mover's similarity (EMS) of two pictures, the main metric of Image2Struct (Roberts et al. 2024, HELM).
+
+    EMS = 1 - EMD(answer, target) / EMD(constant, target)
+
+constant is all black where the target's most frequent colour is light, all white where it is dark. The EMD moves 8 x 8
+patches: the cost of turning one patch into another is the EMD of their pixels over (grey, row / 8, column / 8) with the
+L1 distance, plus the L1 distance of their places. Pixels and patches of the most frequent colour weigh 1/1000.
+
+HELM solves up to 10,000 small transport problems per picture. Here most are never solved: a bound that is cheap for all
+pairs (the EMD along each axis alone, added up) stands in, and only pairs that the optimal plan uses are made exact,
+until the plan uses no other. Costs are then bounds or exact and the plan pays exact ones, so it is the true optimum.
+
+Axes: N patches, P = 64 pixels of a patch.
+"""
+
+import math
+
+import numpy as np
+import ot
+from PIL import Image
+
+PATCH, MOST_PATCHES, FAINT = 8, 100, 0.001
+GREY = np.array([0.299, 0.587, 0.114])
+
+
+def earth_mover_similarity(target: Image.Image, rendering: Image.Image) -> float:
+    """At most 1 (equal pictures), 0 for the constant picture, below 0 for what is worse. Sizes have to be equal.
+
+    Raises ValueError where they are not; pad first, as Image2Struct does for LaTeX (`pixels.padded`).
+    """
+    if target.size != rendering.size:
+        raise ValueError(f"Pictures of {target.size} and {rendering.size} px cannot be compared: pad or resize first.")
+    target, rendering = target.convert("RGB"), rendering.convert("RGB")
+    colour, _ = most_frequent(np.asarray(target))
+    shade = "black" if (colour @ GREY) >= 127 else "white"
+    worst = earth_mover_distance(Image.new("RGB", target.size, shade), target)
+    distance = earth_mover_distance(rendering, target)
+    return 1 - distance / worst if worst else float(distance == 0)
+
+
+def earth_mover_distance(answer: Image.Image, reference: Image.Image) -> float:
+    """The EMD itself, of two RGB pictures of one size; the reference decides which colour is the background."""
+    size = patched_size(reference.size)
+    a, b = (np.asarray(picture if size == picture.size else picture.resize(size)) for picture in (answer, reference))
+    colour, share = most_frequent(b)
+    faint = float(np.float32(colour @ GREY / 255))
+    patches_a, places = cut(a, colour)
+    patches_b, _ = cut(b, colour)
+    drawn_a, drawn_b = (np.any(patches != faint, axis=1) for patches in (patches_a, patches_b))
+    weights_a, weights_b = (np.where(drawn, 1.0, FAINT) for drawn in (drawn_a, drawn_b))
+    weights_a, weights_b = weights_a / weights_a.sum(), weights_b / weights_b.sum()
+    if share > 0.5:
+        kept = drawn_a | drawn_b
+        if not kept.any():
+            return 0.0
+        patches_a, patches_b, places = patches_a[kept], patches_b[kept], places[kept]
+        weights_a, weights_b = weights_a[kept], weights_b[kept]
+    weights = np.maximum(weights_a, weights_b)
+    weights = weights / weights.sum()
+    multiplier = PATCH / sum(size)
+    distance = np.abs(places[:, None] - places[None]).sum(2) * multiplier  # (N, N)
+    return _transport(weights, patches_a, patches_b, faint, distance)
+
+
+def patched_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size in px at which a picture has at most 100 patches, aspect ratio kept; its own if it has no more."""
+    count = math.prod(math.ceil(side / PATCH) for side in size)
+    if count <= MOST_PATCHES:
+        return size
+    width = math.ceil(size[0] / PATCH / math.sqrt(count / MOST_PATCHES))
+    return min(width, MOST_PATCHES) * PATCH, max(1, MOST_PATCHES // width) * PATCH
+
+
+def most_frequent(pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    """(colour (3,), share of the pixels) of (H, W, 3) uint8; of equally frequent ones the smallest."""
+    flat = pixels.reshape(-1, 3).astype(np.int64)
+    values, counts = np.unique((flat[:, 0] << 16) | (flat[:, 1] << 8) | flat[:, 2], return_counts=True)
+    value = int(values[counts.argmax()])
+    return np.array([value >> 16, value >> 8 & 255, value & 255]), counts.max() / len(flat)
+
+
+def cut(pixels: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) uint8 -> grey patches (N, P) in [0, 1] as float32, places (N, 2) in [0, 1); padded with `colour`."""
+    height, width = (math.ceil(side / PATCH) for side in pixels.shape[:2])
+    canvas = np.empty((height * PATCH, width * PATCH, 3))
+    canvas[:] = colour
+    canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
+    grey = (canvas @ GREY / 255).astype(np.float32)
+    patches = grey.reshape(height, PATCH, width, PATCH).transpose(0, 2, 1, 3).reshape(-1, PATCH * PATCH)
+    places = np.mgrid[:height, :width].reshape(2, -1).T / np.array([height, width])
+    return patches, places
+
+
+def _transport(weights, a, b, faint, distance) -> float:
+    """EMD of patches a and b, both (N, P) with the same weights (N,); `distance` (N, N) is that of their places."""
+    pixel_weights_a, pixel_weights_b = (_pixel_weights(patches, faint) for patches in (a, b))
+    cost = _bounds(a, b, pixel_weights_a, pixel_weights_b)
+    exact = (a[:, None] == b[None]).all(2)
+    cost[exact] = 0
+    cost += distance
+    kinds_a, kinds_b = (np.unique(patches, axis=0, return_inverse=True)[1].ravel() for patches in (a, b))
+    known: dict[tuple[int, int], float] = {}  # equal patches are solved once
+    while True:
+        plan, log = ot.emd(weights, weights, cost, log=True, check_marginals=False)
+        todo = (plan > 0) & ~exact
+        if not todo.any():
+            return float(log["cost"])
+        for i, j in zip(*np.nonzero(todo), strict=True):
+            kind = kinds_a[i], kinds_b[j]
+            if kind not in known:
+                known[kind] = _patch_distance(a[i], b[j], pixel_weights_a[i], pixel_weights_b[j])
+            cost[i, j] = distance[i, j] + known[kind]
+        exact |= todo
+
+
+def _pixel_weights(patches: np.ndarray, faint: float) -> np.ndarray:
+    weights = np.where(patches != faint, 1.0, FAINT)
+    return weights / weights.sum(1, keepdims=True)
+
+
+ROWS, COLUMNS = (axis.ravel() for axis in np.mgrid[:PATCH, :PATCH] / PATCH)
+BETWEEN_PIXELS = np.abs(ROWS[:, None] - ROWS) + np.abs(COLUMNS[:, None] - COLUMNS)  # (P, P)
+
+
+def _patch_distance(a, b, weights_a, weights_b) -> float:
+    cost = np.abs(a[:, None].astype(np.float64) - b) + BETWEEN_PIXELS
+    return float(ot.emd2(weights_a, weights_b, cost, check_marginals=False))
+
+
+def _bounds(a, b, weights_a, weights_b, levels: int = 64) -> np.ndarray:
+    """(N, N) lower bounds of the patches' EMDs: the sum of those of the grey values, the rows, the columns.
+
+    In one dimension the EMD is the area between the distribution functions. Grey values are looked at on a grid of
+    `levels`, where they round to the nearer side: that can move each by 1/2 level, which is taken off."""
+    grid = np.arange(levels)
+    bound = np.zeros((len(a), len(b)))
+    functions = []
+    for patches, weights in ((a, weights_a), (b, weights_b)):
+        level = np.clip(np.rint(patches * (levels - 1)), 0, levels - 1)
+        functions.append(np.stack([(weights * (level <= g)).sum(1) for g in grid[:-1]], axis=1))
+    grey = np.abs(functions[0][:, None] - functions[1][None]).sum(2) / (levels - 1)
+    bound += np.maximum(0, grey - 1 / (levels - 1))
+    for coordinate in (ROWS, COLUMNS):
+        steps = np.arange(PATCH - 1) / PATCH
+        f, g = (np.stack([w[:, coordinate <= s].sum(1) for s in steps], axis=1) for w in (weights_a, weights_b))
+        bound += np.abs(f[:, None] - g[None]).sum(2) / PATCH
+    return bound
