@@ -7,8 +7,8 @@
 Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is one again. Two
 things are our own. M-RoPE positions are computed here and always passed explicitly: Hugging Face's defaults need an
 extra input that Qwen2.5-VL silently does without, and keep state between calls. And training rows are packed,
-`[prompt | response 1 | .. | response G]`: the prompt and its picture are paid for once per group, attention sees no
-padding and leaks nothing from one sequence to another (kernels.packed_attention).
+`[prompt | response 1 | .. | response G]`: the prompt and its picture are paid for once per group, rows hold no padding
+and attention leaks nothing from one sequence to another (kernels.packed_attention).
 
 Axes: T tokens of a packed row, P prompt tokens, R response tokens, G responses of a prompt, V vocabulary.
 """
@@ -22,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -156,6 +157,16 @@ def _block(queries: list[torch.Tensor], keys: list[torch.Tensor] | None) -> Atte
     return AttentionBlock(padded, all_keys, mask[:, None], real, rows)
 
 
+def _blocks(queries: list[torch.Tensor], keys: list[torch.Tensor] | None) -> list[AttentionBlock]:
+    """Only sequences of similar length share a block: in each, the longest is at most twice as long as the shortest."""
+    parts: list[list[int]] = []
+    for i in sorted(range(len(queries)), key=lambda i: len(queries[i])):
+        if not parts or len(queries[i]) > 2 * len(queries[parts[-1][0]]):
+            parts.append([])
+        parts[-1].append(i)
+    return [_block([queries[i] for i in part], keys and [keys[i] for i in part]) for part in parts]
+
+
 def pack(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> PackedRow:
     """Lay groups of one prompt and its responses (token ids, each at least one) into one row, on the CPU."""
     ids, positions, source, targets, owner = [], [], [], [], []
@@ -183,7 +194,7 @@ def pack(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> PackedRow:
         whole.append(prefix if len(responses) > 1 else torch.arange(at, end))
         at = end
     empty = torch.empty(0, dtype=torch.int64)
-    blocks = [_block(whole, None)] + ([_block(shared, shared_prefix)] if shared else [])
+    blocks = _blocks(whole, None) + (_blocks(shared, shared_prefix) if shared else [])
     return PackedRow(
         ids=torch.cat(ids),
         positions=torch.cat(positions, 1),
@@ -216,7 +227,8 @@ AttentionInterface.register("packed_rows", _packed_rows_attention)
 def join_processes(device: str) -> None:
     """Join the group that torchrun started, if it did; "cuda" then means this process's own GPU."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        patience = timedelta(hours=2)  # one process saves, or waits for slow programs, while the others wait for it
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=patience)
         atexit.register(_leave_processes)
         if device.startswith("cuda"):
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -347,7 +359,7 @@ class Policy(nn.Module):
         options |= {"offload_policy": CPUOffloadPolicy()} if gpu and offload else {}
         for block in [*self.hf.model.visual.blocks, *self.hf.model.language_model.layers]:
             fully_shard(block, **options)
-        return fully_shard(self, **options)
+        return fully_shard(self, **options, reshard_after_forward=offload or None)
 
     @torch.no_grad()
     def copy_weights(self, sharded: "Policy") -> None:
@@ -453,13 +465,13 @@ def latest_checkpoint(run: Path) -> Path | None:
 
 def load_trainer_state(checkpoint: Path, policy: Policy, optimizers: list) -> dict:
     """Restore optimizers and random state; returns what `save_checkpoint` was given as `state`, with the step."""
-    state = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True)
+    state = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True, mmap=True)
     for optimizer, saved in zip(optimizers, state.pop("optimizers"), strict=True):
         set_optimizer_state_dict(policy, optimizer, saved, options=WHOLE)
     rng = state.pop("rng")
     torch.set_rng_state(rng["torch"])
     if torch.cuda.is_available() and rng["cuda"]:
-        torch.cuda.set_rng_state_all(rng["cuda"])
+        torch.cuda.set_rng_state_all(rng["cuda"][: torch.cuda.device_count()])
     return state
 
 

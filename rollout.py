@@ -45,18 +45,18 @@ class Completion:
 
 def generate(
     policy: Policy, prompts: Sequence[Prompt], G: int, max_new_tokens: int = 1024, temperature: float = 1.0,
-    seed: int = 0, slots: int = 256, first: int = 0,
+    seed: int = 0, slots: int = 256, numbers: Sequence[int] | None = None,
 ) -> Iterator[Completion]:  # fmt: skip
     """Sample G completions of every prompt; yield each as soon as it ends. temperature 0 is greedy.
 
-    At most `slots` samples decode together. The same arguments give the same completions, whatever `slots` is. `first`
-    is the number of the first prompt: a share of a batch draws the noise it would have drawn as part of it.
+    At most `slots` samples decode together. The same arguments give the same completions, whatever `slots` is. A share
+    of a batch draws what it would have drawn as part of it, given `numbers`: its prompts' places there (0, 1 ..).
     """
     if min(G, max_new_tokens, slots) < 1:
         raise ValueError(f"G is {G}, max_new_tokens {max_new_tokens}, slots {slots}: each must be at least 1.")
     if not hasattr(policy, "engine"):
         policy.engine = Engine(policy)
-    return policy.engine.generate(prompts, G, max_new_tokens, temperature, seed, slots, first)
+    return policy.engine.generate(prompts, G, max_new_tokens, temperature, seed, slots, numbers)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ class Engine:
             size, tokens = self.pool.count - 1, longest + max_new_tokens
             raise ValueError(f"One answer of {tokens} tokens needs {least} pages, memory holds {size}: shorten it.")
 
-    def generate(self, prompts, G, max_new_tokens, temperature, seed, slots, first) -> Iterator[Completion]:
+    def generate(self, prompts, G, max_new_tokens, temperature, seed, slots, numbers) -> Iterator[Completion]:
         """What the function `generate` does, which is the way to call it."""
         if not prompts:
             return
@@ -296,7 +296,7 @@ class Engine:
             self.weights.refill()
             self.reserve(prompts, G, max_new_tokens, slots)
             self.banned.zero_()[self.policy.banned_ids] = True
-            batch = Batch(self, prompts, G, max_new_tokens, seed, slots, first)
+            batch = Batch(self, prompts, G, max_new_tokens, seed, slots, numbers)
             while batch.todo or batch.waiting or batch.live:
                 if groups := batch.begin():
                     logits = self.prefill([(group, []) for group in groups])
@@ -464,10 +464,10 @@ class Batch:
     """The host's side of a rollout: which samples hold which slots and pages. Rows 0 .. len(live) - 1 are occupied, in
     the order in which their samples came."""
 
-    def __init__(self, engine: Engine, prompts, G: int, max_new_tokens: int, seed: int, slots: int, first: int):
+    def __init__(self, engine: Engine, prompts, G: int, max_new_tokens: int, seed: int, slots: int, numbers):
         self.engine, self.policy, self.pool, self.slots = engine, engine.policy, engine.pool, engine.slots
         self.G, self.most, self.seed, self.size = G, max_new_tokens, seed, slots
-        self.todo = deque(Group(prompt, first + i) for i, prompt in enumerate(prompts))
+        self.todo = deque(map(Group, prompts, numbers or range(len(prompts))))
         self.waiting: deque[Answer] = deque()  # begun, without a slot
         self.live: list[Answer] = []
         self.slots.keep(np.arange(0))
@@ -563,7 +563,7 @@ class Batch:
 
     def release(self, group: Group) -> None:
         self.pool.give(group.pages)
-        group.pages = []
+        group.pages, self.slots.arranged = [], ([], (0, 0))  # the tables name pages that others may get
 
     def harvest(self) -> Iterator[Completion]:
         """Take over what the block drew, hand out the samples that ended, move the others together."""

@@ -31,7 +31,6 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
-from tqdm import tqdm
 
 import data
 from corpus import loading
@@ -48,7 +47,7 @@ from model import (
     save_checkpoint,
     whole,
 )
-from report.run import Run
+from report.run import Run, progress_bar
 
 
 @dataclass
@@ -128,7 +127,7 @@ def parse_config(presets: dict, argv: Sequence[str] | None = None):
     if config.resume:
         if not saved.exists():
             raise FileNotFoundError(f"There is no run to resume in {config.out}; leave out --resume to start one.")
-        config = type(config)(**json.loads(saved.read_text()) | {"resume": True})
+        config = type(config)(**json.loads(saved.read_text()) | {"resume": True, "out": config.out})
     elif latest_checkpoint(Path(config.out)):
         raise ValueError(f"{config.out} already holds a run; use --resume to go on, or another --out.")
     for name in ("model", "data"):
@@ -177,11 +176,6 @@ def load_trainer(checkpoint: Path | None, config) -> tuple[Policy, list[torch.op
     optimizers = make_optimizers(policy, config)
     start = load_trainer_state(checkpoint, policy, optimizers)["step"] if checkpoint else 0
     return policy, optimizers, start
-
-
-def progress_bar(name: str, start: int, steps: int) -> tqdm:
-    hidden = process_number()[0] > 0
-    return tqdm(range(start, steps), name, initial=start, total=steps, unit="step", smoothing=0.05, disable=hidden)
 
 
 def optimizer_step(policy: Policy, optimizers: list, lr: float, grad_clip: float) -> float:
@@ -287,6 +281,10 @@ def train_step(policy: Policy, pairs: list[tuple[Prompt, list]], row_tokens: int
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
     join_processes(config.device)
+    if config.batch_size < process_number()[1]:
+        raise ValueError(
+            f"--batch-size {config.batch_size} leaves some of {process_number()[1]} processes without work."
+        )
     run = Run(config)
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)

@@ -34,21 +34,11 @@ import data
 from data import Sample
 from model import Policy, from_all, join_processes, latest_checkpoint, lent, pack, process_number, save_checkpoint
 from render import Renderer, Rendering
-from report.run import Run
+from report.run import Run, progress_bar
 from report.step import rollout_metrics, status_line, training_metrics, write_samples
 from reward import Reward, Score, alignment
 from rollout import Completion, generate
-from train_sft import (
-    Training,
-    autocast,
-    load_trainer,
-    narrow,
-    optimizer_step,
-    parse_config,
-    progress_bar,
-    split_rows,
-    timer,
-)
+from train_sft import Training, autocast, load_trainer, narrow, optimizer_step, parse_config, split_rows, timer
 
 
 @dataclass
@@ -87,7 +77,8 @@ class Config(Training):
     dual_clip: float = 3.0
     """Bound on the loss of a program that was bad and became likelier; 0 for none."""
     importance_cap: float = 0.0
-    """Weigh tokens by how much likelier the trainer finds them than the sampler did, at most by this; 0 does not."""
+    """Weigh tokens by how much likelier the trainer finds them than the sampler did, at most by this; 0 does not. With
+    several minibatches the ratio says that already."""
     skip_cut: bool = False
     """Learn nothing from answers that were cut off at max_new_tokens (DAPO's filter)."""
     kl: float = 0.0
@@ -229,15 +220,19 @@ def rollout(policy: Policy, samples: Sequence[Sample], first: int, renderer, con
     """N samples, of which the first has number `first` in the batch -> N Groups, the one that was sampled first in
     front. Programs are sent to the renderer while others are still being sampled."""
     by_id = {sample.id: sample for sample in samples}
+    places = {sample.id: first + place for place, sample in enumerate(samples)}
     prompts = [policy.encode(sample) for sample in by_id.values()]
     prompts = {prompt.sample_id: prompt for prompt in prompts if len(prompt.ids) <= config.max_prompt_tokens}
+    if not samples:
+        raise ValueError(f"Step {step}: --prompts {config.prompts} leaves a process without a picture; raise it.")
     if not prompts:
         longest = f"every one of the {len(samples)} prompts is longer than {config.max_prompt_tokens} tokens"
         raise ValueError(f"Step {step}: {longest}; raise --max-prompt-tokens or make the pictures smaller.")
     groups, answers = [], defaultdict(dict)
     with autocast(policy.device.type):
-        options = (config.max_new_tokens, config.temperature, config.seed + step, config.slots, first)
-        for completion in generate(policy, list(prompts.values()), config.group, *options):
+        numbers = [places[id] for id in prompts]
+        options = (config.max_new_tokens, config.temperature, config.seed + step, config.slots)
+        for completion in generate(policy, list(prompts.values()), config.group, *options, numbers):
             sample, members = by_id[completion.sample_id], answers[completion.sample_id]
             code = data.extract_code(completion.text, sample.language)
             members[completion.index] = completion, renderer.submit(code, sample.language) if code else None
@@ -332,7 +327,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         reference.requires_grad_(False)
     reward = Reward(config.reward_mode, config.encoder, config.alignment_weight, device=config.device)
     renderer = Renderer(
-        config.render_workers or max(1, os.cpu_count() // processes),
+        config.render_workers or max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
         config.render_timeout,
         svg_side=config.svg_side,
         allow_unsafe=config.allow_unsafe_rendering,

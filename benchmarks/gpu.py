@@ -30,7 +30,7 @@ PARTS = {  # name: (script and arguments, seconds it may take); the most telling
     "rollout 8b, 8 x 8": (f"rollout.py --shape 8b --prompts 8 {LONG} --no-baselines", 70),
     "rollout 8b, 1 x 8": (f"rollout.py --shape 8b --prompts 1 {LONG} --no-baselines", 50),
     "rollout 2b, 8 x 8, lognormal": (
-        "rollout.py --shape 2b --prompts 8 --prompt 2048 --new 512 --lengths lognormal --repeats 1 --device cuda",
+        "rollout.py --shape 2b --prompts 8 --prompt 2048 --new 128 --lengths lognormal --repeats 1 --device cuda",
         150,
     ),
     "train 2b": ("train.py --shape 2b --prompt 2048 --response 512 --groups 1 --repeats 1 --device cuda", 60),

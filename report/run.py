@@ -1,11 +1,20 @@
 """The folder of a training run: what it was told to do, what it measured, and where a person looks first."""
 
+import contextlib
 import dataclasses
 import json
+import os
 from pathlib import Path
+
+from tqdm import tqdm
 
 from model import process_number
 from report.curves import plot_curves
+
+
+def progress_bar(name: str, start: int, steps: int) -> tqdm:
+    hidden = process_number()[0] > 0
+    return tqdm(range(start, steps), name, initial=start, total=steps, unit="step", smoothing=0.05, disable=hidden)
 
 
 class Run:
@@ -33,8 +42,12 @@ class Run:
         if not self.writes:
             return
         rows = self.metrics_path.read_text().splitlines() if self.metrics_path.exists() and step else []
-        kept = [row for row in rows if json.loads(row)["step"] < step]
-        self.metrics_path.write_text("".join(row + "\n" for row in kept))
+        kept, unfinished = [], self.metrics_path.with_suffix(".tmp")
+        for row in rows:
+            with contextlib.suppress(ValueError):  # a line that a kill or a full disk cut off
+                kept += [row] if json.loads(row)["step"] < step else []
+        unfinished.write_text("".join(row + "\n" for row in kept))
+        os.replace(unfinished, self.metrics_path)
 
     def log(self, metrics: dict) -> None:
         if not self.writes:

@@ -88,7 +88,7 @@ def test_completions_do_not_depend_on_slots_or_compaction(reference):
 
 def test_a_share_of_the_batch_draws_what_the_batch_draws(reference):
     policy, prompts, expected = reference
-    assert same(generate(policy, prompts[1:], first=1, **OPTIONS), expected)
+    assert same(generate(policy, prompts[1:], numbers=range(1, len(prompts)), **OPTIONS), expected)
     assert same(generate(policy, prompts[:1], **OPTIONS), expected)
 
 
@@ -110,6 +110,19 @@ def test_preemption_changes_nothing(reference):
         assert same(generate(policy, prompts, **OPTIONS), expected)
         assert policy.engine.counters["preempted"] > 0
         assert len(policy.engine.pool.free) == policy.engine.pool.count - 1
+
+
+def test_a_prompt_that_comes_back_to_other_pages_is_read_there(qwen3_folder, samples):
+    """The only sample preempts itself; meanwhile the prompts give their pages back."""
+    policy = sharpened(qwen3_folder)
+    policy.eos_ids = [2, *range(100, 108)]
+    prompts = [policy.encode(sample) for sample in samples]
+    for G in (1, 2):
+        options = dict(G=G, slots=3, max_new_tokens=60, seed=4)
+        policy.engine = Engine(policy, page=4, block=2)
+        expected = by_key(generate(policy, prompts, **options))
+        policy.engine = Engine(policy, page=4, block=2, pages=35)
+        assert same(generate(policy, prompts, **options), expected)
 
 
 def test_a_prompt_is_computed_once_for_its_group(reference):

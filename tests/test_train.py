@@ -225,7 +225,7 @@ def started(script, *arguments, machines=1, processes=1) -> list[subprocess.Pope
     launcher = ["-m", "torch.distributed.run", *meeting, "--nproc-per-node", processes]
     several = machines * processes > 1
     command = [sys.executable, *(launcher if several else []), ROOT / script, *arguments]
-    environment = os.environ | ({"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} if several else {})
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | ({"OMP_NUM_THREADS": "1"} if several else {})
     options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
     return [subprocess.Popen(list(map(str, command)), **options) for _ in range(machines)]
 
@@ -256,9 +256,10 @@ def metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+VIRL = "tests/virl_made_rewards.py"
 STAGE_ARGUMENTS = {
     "train_sft.py": ["--batch-size", 3, "--refine", 0.5],
-    "train_virl.py": ["--prompts", 3, "--group", 4, "--max-new-tokens", 24, "--minibatches", 2],
+    VIRL: ["--prompts", 3, "--group", 4, "--max-new-tokens", 24, "--minibatches", 2],
 }
 
 
@@ -278,7 +279,7 @@ def test_a_run_killed_and_resumed_equals_an_unbroken_one_bit_for_bit(script, qwe
     succeed(script, "tiny", "--out", broken, "--resume")
     timed = lambda name: name.startswith(("time/", "tokens_per_second", "held_up"))  # noqa: E731
     rows = [[{k: v for k, v in row.items() if not timed(k)} for row in metrics(out)] for out in (straight, broken)]
-    assert len(rows[0]) == 6 and rows[0] == rows[1]
+    assert len(rows[0]) == 6 and rows[0] == rows[1] and any(row["grad_norm"] > 0 for row in rows[0])
     last = [out / "checkpoints/step-000006" for out in (straight, broken)]
     assert (last[0] / "model.safetensors").read_bytes() == (last[1] / "model.safetensors").read_bytes()
     states = [tree_leaves(torch.load(folder / "trainer.pt")) for folder in last]
@@ -290,11 +291,11 @@ def test_a_run_killed_and_resumed_equals_an_unbroken_one_bit_for_bit(script, qwe
 def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
     out = tmp_path / "virl"
     arguments = ["--prompts", 3, "--group", 4, "--max-new-tokens", 12, "--steps", 2, "--save-every", 1]
-    done = run("train_virl.py", "tiny", "--model", qwen3_folder, "--data", corpus, "--out", out, *arguments)
+    done = run(VIRL, "tiny", "--model", qwen3_folder, "--data", corpus, "--out", out, *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = metrics(out)
     assert [row["step"] for row in rows] == [0, 1]
-    assert all(row["mismatch"] < 1e-3 and row["zero_variance_groups"] <= 3 for row in rows)
+    assert all(row["mismatch"] < 1e-3 and row["grad_norm"] > 0 for row in rows)
     for row in rows:  # whose numbers are rounded
         waited = row["time/render_wait"] + row["time/reward"]
         assert row["held_up"] == pytest.approx(waited / row["time/rollout"], rel=0.05, abs=1e-3)
@@ -302,7 +303,7 @@ def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
         assert (out / name).stat().st_size > 500, name
     saved = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(saved | {"steps": 3}))
-    resumed = run("train_virl.py", "tiny", "--out", out, "--resume")
+    resumed = run(VIRL, "tiny", "--out", out, "--resume")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     assert [row["step"] for row in metrics(out)] == [0, 1, 2]
 
@@ -334,17 +335,18 @@ def test_several_processes_and_machines_take_the_same_steps_and_resume(qwen3_fol
     virl = ["tiny", "--model", qwen3_folder, "--data", corpus, "--prompts", 4, "--group", 2, "--max-new-tokens", 8]
     for name, launch in LAUNCHES.items():
         succeed("train_sft.py", *sft, 2, "--out", tmp_path / name / "sft", **launch)
-        succeed("train_virl.py", *virl, "--steps", 1, "--out", tmp_path / name / "virl", **launch)
+        succeed(VIRL, *virl, "--steps", 1, "--out", tmp_path / name / "virl", **launch)
         if launch:
             config = tmp_path / name / "sft/config.json"
             config.write_text(config.read_text().replace('"steps": 2', '"steps": 3'))
             succeed("train_sft.py", "tiny", "--out", tmp_path / name / "sft", "--resume", **launch)
             assert [row["step"] for row in metrics(tmp_path / name / "sft")] == [0, 1, 2]
-        for a, b in zip(metrics(tmp_path / "one/sft"), metrics(tmp_path / name / "sft"), strict=False):
-            close = pytest.approx((b["loss"], b["grad_norm"], b["tokens"]), 1e-4)
-            assert (a["loss"], a["grad_norm"], a["tokens"]) == close
+        for stage in ("sft", "virl"):
+            for a, b in zip(metrics(tmp_path / "one" / stage), metrics(tmp_path / name / stage), strict=False):
+                close = pytest.approx((b["loss"], b["grad_norm"], b["tokens"]), rel=1e-4, abs=1e-5)
+                assert (a["loss"], a["grad_norm"], a["tokens"]) == close and a["grad_norm"] > 0
         (one,), (several,) = metrics(tmp_path / "one/virl"), metrics(tmp_path / name / "virl")
-        assert set(one) == set(several) and one["tokens"] == several["tokens"]
+        assert set(one) == set(several)
         assert one["entropy"] == pytest.approx(several["entropy"], 1e-4) and several["mismatch"] < 1e-3
 
 
