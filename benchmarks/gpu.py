@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py
 
-First the Triton kernels against their torch twins on the GPU, then attention alone against the measured bandwidth, then
+First decode attention against its torch twin and the measured bandwidth, then
 benchmarks/rollout.py and benchmarks/train.py at the sizes below, each in a process of its own. A part that fails or
 runs out of time leaves its error in the file; the others go on.
 """
