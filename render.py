@@ -62,10 +62,9 @@ class Worker:
 
     def __init__(self, kind: str, options: Options):
         """Start it and wait until it is ready. Raises ToolMissing where that is hopeless, OSError where it is not."""
-        self.options, self.jobs = options, 0
-        self.grace = (
-            1.0 if kind in ("python", "molecule", "latex", "figure facts") else 0.0
-        )  # seconds: these time out by themselves
+        self.options, self.kind, self.jobs = options, kind, 0
+        time_out_by_themselves = ("python", "molecule", "latex", "figure facts")
+        self.grace = 1.0 if kind in time_out_by_themselves else 0.0  # seconds
         self.scratch = None
         if not options.layers.bwrap:
             self.scratch = tempfile.TemporaryDirectory(prefix="nanovinci-", ignore_cleanup_errors=True)
@@ -128,6 +127,8 @@ class Worker:
         if not width and height == draw.PAGE:
             raise draw.BrowserPage.of(payload)
         if not width and height == draw.FACTS:
+            if self.kind not in INSPECTIONS:
+                raise OSError("the renderer's process answered nonsense")
             return Rendering(None, None, seconds, payload)
         if not width:
             return Rendering(None, draw.printable(payload), seconds)

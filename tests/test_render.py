@@ -376,6 +376,14 @@ def test_html_height_is_capped(renderer):
     assert image.width * image.height <= 4_000_000 and image.height > 2 * image.width
 
 
+def test_facts_that_nobody_asked_for_are_nonsense(renderer):
+    need("python")
+    forged = f"import os, struct\nos.write(3, struct.pack('<III', 0, {draw.FACTS}, 2) + b'{{}}')\nos._exit(0)\n"
+    result = renderer.render(forged, "python")
+    assert result.image is None and result.facts is None and "nonsense" in result.error
+    draws(renderer, draw.SAMPLES["python"], "python")
+
+
 @pytest.mark.parametrize("forbidden", [False, True])
 def test_a_childs_end_is_seen_with_and_without_pidfd(monkeypatch, forbidden):
     if forbidden:
