@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
+from corpus.files import parquet_footers, png_bytes
 from corpus.flaws import mutate as mutate  # part of this file's interface
 from prompts import (
     ALIASES,
@@ -215,21 +216,10 @@ class Parquet(Sequence):
 
     def __init__(self, paths: list[Path]):
         import datasets  # here, for it takes a second to import
-        import pyarrow.parquet
 
-        self.paths, self.ends, self.columns = paths, [0], None
-        for path in paths:
-            try:
-                footer = pyarrow.parquet.read_metadata(path)
-            except (OSError, pyarrow.ArrowException) as error:
-                raise ValueError(f"{path} is no readable parquet file ({error}); write or download it again") from None
-            columns = set(footer.schema.to_arrow_schema().names)
-            if self.columns not in (None, columns):
-                raise ValueError(f"{path} has other columns than {paths[0].name}; load the two kinds separately")
-            self.columns = columns
-            self.ends.append(footer.num_rows + self.ends[-1])
-        if not self.ends[-1]:
-            raise ValueError(f"{paths[0]} has no rows; write it again")
+        self.paths = paths
+        self.columns, footers = parquet_footers(paths[0], paths)
+        self.ends = list(accumulate((footer.num_rows for footer in footers), initial=0))
         if sum(path.stat().st_size for path in paths) < 1 << 30:  # a long conversion keeps its bar
             datasets.disable_progress_bars()
         files = [glob.escape(str(path)) for path in paths]
@@ -366,10 +356,8 @@ def batch_indices(n: int, batch_size: int, seed: int, step: int) -> list[int]:
 def _sft_row(sample: Sample) -> dict:
     if sample.image is None:
         raise ValueError(f"{sample.id}: has no picture; render its program first")
-    png = io.BytesIO()
-    sample.image.save(png, "PNG")
     user = "<image>\n" + sample.prompt
-    return {"user_content": user, "assistant_content": answer_text(sample), "image": png.getvalue()}
+    return {"user_content": user, "assistant_content": answer_text(sample), "image": png_bytes(sample.image)}
 
 
 def write_parquet(samples: Iterable[Sample], path: str | Path) -> int:

@@ -6,7 +6,6 @@ last one, asks only for what is not there.
 
 import base64
 import hashlib
-import io
 import json
 import os
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from corpus.files import png_bytes
 from data import Sample
 
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # HTTP statuses that may be better next time
@@ -167,6 +167,4 @@ def reply_of(response: dict) -> dict:
 
 
 def picture_uri(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"

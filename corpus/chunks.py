@@ -23,6 +23,7 @@ from PIL import Image
 from corpus.checks import normalise, problems
 from corpus.drafts import Draft
 from corpus.duplicates import fingerprint
+from corpus.files import png_bytes
 from corpus.readers import ANSWERS, Row, Source
 from data import Sample, is_blank
 from prompts import refine_prompt
@@ -40,12 +41,6 @@ SCHEMA = pyarrow.schema(
 )
 MIN_SIDE, MAX_ASPECT = 16, 16.0  # px; longer side over shorter
 AHEAD = 6  # drawings a worker may be ahead of what is done with them: bounds the pictures in memory
-
-
-def png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 def unfit(rendering: Rendering) -> str:
@@ -164,7 +159,7 @@ class Chunks:
             with self._timed("fingerprint"):
                 print = fingerprint(target, sample.code, sample.language)
             with self._timed("encode"):
-                image = png(target)
+                image = png_bytes(target)
             entry = {"id": sample.id, "place": row.place, "domain": sample.domain, "language": sample.language}
             entry |= {"prompt": sample.prompt, "code": sample.code, "image": image, "key": print.key}
             entry |= {"hash": print.hash, "aspect": print.aspect, "small": print.small}
@@ -213,7 +208,7 @@ class Chunks:
 
     def _set_draft(self, entry: dict, draft: str, prompt: str, kinds: str, image: Image.Image) -> None:
         key = fingerprint(image, draft, entry["language"]).key
-        shown = png(image) if self.config.draft_pictures else None
+        shown = png_bytes(image) if self.config.draft_pictures else None
         entry |= {"draft": draft, "draft_prompt": prompt, "draft_kinds": kinds, "draft_key": key, "draft_image": shown}
 
 

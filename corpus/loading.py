@@ -18,6 +18,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 import data
+from corpus.files import parquet_footers
 from corpus.readers import SCHEMAS, _arrow_row, schema_of
 from data import Sample
 
@@ -49,23 +50,10 @@ class Stream(Sequence):
     def __init__(self, path: str | Path):
         path = Path(path)
         files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-        self.groups: list[tuple[Path, int]] = []
-        self.footers: dict[Path, pyarrow.parquet.FileMetaData] = {}
-        sizes, columns = [], None
-        for file in files:
-            try:
-                footer = pyarrow.parquet.read_metadata(file)
-            except (OSError, pyarrow.ArrowException) as error:
-                raise ValueError(f"{file} is no readable parquet file ({error})") from None
-            names = set(footer.schema.to_arrow_schema().names)
-            if columns not in (None, names):
-                raise ValueError(f"{file} has other columns than {files[0].name}; load the two kinds separately")
-            columns = names
-            self.footers[file] = footer
-            self.groups += [(file, group) for group in range(footer.num_row_groups)]
-            sizes += [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
-        if not sum(sizes):
-            raise ValueError(f"{path} has no rows in .parquet files")
+        columns, footers = parquet_footers(path, files)
+        self.footers = dict(zip(files, footers, strict=True))
+        self.groups = [(file, g) for file, footer in self.footers.items() for g in range(footer.num_row_groups)]
+        sizes = [self.footers[file].row_group(group).num_rows for file, group in self.groups]
         schema, self.convert = schema_of(columns, path)
         self.columns = sorted(columns & {*SCHEMAS[schema][0], "answer"})
         self.texts = [name for name in ("user_content", "assistant_content", "problem", "answer") if name in columns]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import data
+from corpus.files import parquet_footers
 from data import Lines, Sample
 from prompts import ALIASES, LANGUAGES, blocks, direct_prompt, domain_of, fenced
 
@@ -199,22 +200,8 @@ def _lines(path, file: Path, schema: str, convert: Callable) -> Source:
 
 def _parquet(path, files: list[Path]) -> Source:
     """Straight from the row groups, so that starting in the middle costs nothing and no copy is made on disk."""
-    import pyarrow
-    import pyarrow.parquet
-
-    counts, columns = [], None
-    for file in files:
-        try:
-            footer = pyarrow.parquet.read_metadata(file)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise ValueError(f"{file} is no readable parquet file ({error}); write or download it again") from None
-        names = set(footer.schema.to_arrow_schema().names)
-        if columns not in (None, names):
-            raise ValueError(f"{file} has other columns than {files[0].name}; build from the two kinds separately")
-        columns = names
-        counts.append(footer.num_rows)
-    if not sum(counts):
-        raise ValueError(f"{path} has no rows; write it again")
+    columns, footers = parquet_footers(path, files)
+    counts = [footer.num_rows for footer in footers]
     schema, convert = schema_of(columns, path)
     needed = sorted(columns & {*SCHEMAS[schema][0], "answer", "id", "domain", "language", "hash", "uri"})
 

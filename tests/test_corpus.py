@@ -19,6 +19,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from PIL import Image, ImageDraw
+from test_data import picture, png
 
 import data
 import synth
@@ -34,17 +35,6 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"><circle cx
 PAGE = "<html><body><h1>Welcome back</h1><p>Some words here</p></body></html>"
 TIKZ = "\\begin{tikzpicture}\n\\draw[red] (0,0) -- (3,2);\n\\node at (1,4) {Hello};\n\\end{tikzpicture}"
 CHART = "import matplotlib.pyplot as plt\n\nplt.bar(['a', 'b'], [3, 5])\nplt.show()"
-
-
-def picture(seed=0, size=(20, 12)) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def png(image=None) -> bytes:
-    file = io.BytesIO()
-    (image or picture()).save(file, "PNG")
-    return file.getvalue()
 
 
 def drawing() -> Image.Image:
