@@ -306,7 +306,7 @@ def doctor(renderer: Renderer) -> bool:
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):
             print(f"package   {package} {version(package)}")
-    print(f"browser   {draw.chromium_path() or draw.browsers_folder()}")
+    print(f"browser   {draw.chromium_path() or 'no Chromium is here: apt install chromium-headless-shell'}")
     print(f"mermaid   {draw.mermaid_script() or 'mermaid.min.js is not here: run `make setup`'}")
     every = True
     for language in LANGUAGES:

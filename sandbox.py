@@ -283,7 +283,6 @@ def clean_environment(scratch: str) -> dict[str, str]:
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     fixed = {"LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     fixed["MPLBACKEND"] = "Agg"
-    fixed["OPENSSL_CONF"] = os.devnull  # node gives up if there is one that it may not read
     return {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": scratch, "TMPDIR": scratch, **fixed, **threads}
 
 

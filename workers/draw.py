@@ -9,7 +9,6 @@ the worker is ready for a request, the first one too, it says so by a `HEADER` o
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
 import gc
@@ -40,6 +39,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # a worker is started as this file, in its own folder
 import sandbox  # noqa: E402
+from workers.browser import PAGE_WIDTH, Browser, BrowserError, BrowserLost, browsers_folder, chromium_path  # noqa: E402
 
 LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
 INSPECTIONS = ("figure facts", "page facts")  # not a picture of a program, but what it draws, as JSON
@@ -644,50 +644,9 @@ def latex_errors(log: str, status: int) -> str:
 
 # ---- html, mermaid ---------------------------------------------------------------------------------------------------
 
-PAGE_WIDTH, MAX_SIDE = 1280, 8192  # px
-CHROMIUM_FLAGS = ["--disable-gpu", "--disable-quic", "--disable-sync", "--disable-background-networking"]
-CHROMIUM_FLAGS += ["--disable-component-update", "--no-first-run", "--hide-scrollbars", "--force-color-profile=srgb"]
-CHROMIUM_FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND", "--block-new-web-contents"]
 MERMAID_OPTIONS = dict(startOnLoad=False, securityLevel="strict", deterministicIds=True, suppressErrorRendering=True)
-# A clock that starts at a fixed date and seeded randomness: the same page gives the same picture.
-SAME_EVERY_TIME = """(() => {
-    const RealDate = Date, start = 1735732800000;
-    const now = () => start + Math.floor(performance.now());
-    Date = class extends RealDate {
-        constructor(...a) { a.length ? super(...a) : super(now()); }
-        static now() { return now(); }
-    };
-    let state = 1;
-    Math.random = () => {
-        state = (state + 0x6D2B79F5) | 0;
-        let t = Math.imul(state ^ (state >>> 15), 1 | state);
-        t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-        return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-    };
-    window.reseed = () => { state = 1; };
-    if (self === top) {  // what the page before may have left behind
-        name = "";
-        sessionStorage.clear();
-        [outerWidth, outerHeight] = [innerWidth, innerHeight];  // a young browser does not know them yet
-    }
-})()"""
-# Loaded, fonts there, animations at their end (endless ones at their start, as Playwright has it), no blinking caret.
-# Runs in a world of its own, where what the page redefined is not seen; elements may be named like properties, though.
-HEIGHT_WHEN_LOADED = """(async () => {
-    const get = name => Reflect.get(Document.prototype, name, document);
-    const loaded = done => EventTarget.prototype.addEventListener.call(window, "load", done);
-    if (get("readyState") != "complete") await new Promise(loaded);
-    await get("fonts").ready;
-    while (get("documentElement")?.hasAttribute("data-drawing")) await new Promise(requestAnimationFrame);
-    for (const animation of Document.prototype.getAnimations.call(document)) {
-        if (animation.effect?.getComputedTiming().endTime === Infinity) animation.cancel();
-        else try { animation.finish(); } catch {}
-    }
-    try { get("activeElement").blur(); } catch {}
-    return Math.max(innerHeight, get("documentElement")?.scrollHeight ?? 0);
-})()"""
 DRAW_MERMAID = """async code => {
-    reseed();
+    beginAnew();
     const { svg } = await mermaid.render("diagram", code);
     document.body.innerHTML = svg;
     const drawing = document.querySelector("svg"), box = drawing.viewBox.baseVal;
@@ -699,16 +658,6 @@ DRAW_MERMAID = """async code => {
 }"""
 
 
-def chromium_path() -> str | None:
-    """The browser to start: the system's, else None for Playwright's own."""
-    return shutil.which("chromium-headless-shell") or shutil.which("chromium") or shutil.which("google-chrome")
-
-
-def browsers_folder() -> str:
-    """Where Playwright keeps the browsers it downloaded."""
-    return os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or str(Path.home() / ".cache/ms-playwright")
-
-
 def mermaid_script() -> Path | None:
     """mermaid.min.js: $NANOVINCI_MERMAID, else where `make setup` puts it, else .cache/ beside this file."""
     named = os.environ.get("NANOVINCI_MERMAID")
@@ -716,141 +665,63 @@ def mermaid_script() -> Path | None:
     return next((path for path in ([Path(named)] if named else []) + places if path.is_file()), None)
 
 
-def memory_below() -> int:
-    """Bytes that the processes below this one hold for themselves alone."""
-    pages = 0
-    for pid in sandbox.descendants(os.getpid()):
-        with contextlib.suppress(OSError, ValueError):  # ended meanwhile
-            _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
-            pages += int(resident) - int(shared)
-    return pages * resource.getpagesize()
+def start_browser(options: Options) -> Browser:
+    confine_worker(options, children=True, sockets=(socket.AF_UNIX, socket.AF_NETLINK))
+    if (program := chromium_path()) is None:
+        hint = "apt install chromium-headless-shell, or: playwright install --only-shell chromium"
+        raise ToolMissing(f"html and mermaid need Chromium: {hint}")
+    try:
+        return Browser(program, options.memory_mb << 18)
+    except (BrowserError, BrowserLost) as error:
+        raise OSError(f"Chromium does not start: {error}") from None
 
 
-class Browser:
-    """One Chromium, and in it one page that goes from document to document; a fresh browser context for each would take
-    longer than most pages. The page is left, and its origin's storage emptied, as soon as the picture is taken."""
+def browser_renderer(browser: Browser, answer: Callable[[str], bytes], leaves: bool) -> Callable[[str], bytes]:
+    """`answer`, or in its place the browser's error as one. leaves: whether the page is left after each program."""
+    state = types.SimpleNamespace(used=False, lost=False)
 
-    ADDRESS = "http://page.test/"  # served by us; no such host exists
-
-    def __init__(self, options: Options):
-        from playwright.sync_api import Error, sync_playwright
-
-        self.options, self.error, self.documents, self.used = options, Error, [], False
-        confine_worker(options, children=True, sockets=(socket.AF_UNIX, socket.AF_NETLINK))
-        chromium = sync_playwright().start().chromium
-        program = chromium_path() or chromium.executable_path
-        if not os.path.exists(program):
-            hint = "apt install chromium-headless-shell, or: playwright install --only-shell chromium"
-            raise ToolMissing(f"html and mermaid need Chromium: {hint}")
+    def render(code: str) -> bytes:
         try:
-            browser = chromium.launch(executable_path=program, args=CHROMIUM_FLAGS, timeout=30_000)
-        except Error as error:
-            raise OSError(f"Chromium does not start: {error.message.splitlines()[0]}") from None
-        viewport = {"width": PAGE_WIDTH, "height": 720}
-        context = browser.new_context(viewport=viewport, service_workers="block", accept_downloads=False)
-        context.set_default_timeout(1000 * options.timeout)
-        context.add_init_script(SAME_EVERY_TIME)
-        context.route("**/*", self.serve)
-        self.page = context.new_page()
-        self.memory = memory_below()
-        self.devtools = context.new_cdp_session(self.page)
-        context.on("page", lambda popup: popup.close())
-        self.page.on("dialog", lambda d: d.accept() if d.type == "beforeunload" else d.dismiss())
+            return answer(code)
+        except BrowserError as error:
+            return error_answer(f"browser: {error}")
+        except BrowserLost as error:
+            if state.used:  # this may be the doing of the page before
+                browser.end()
+            state.lost = True
+            return error_answer(f"browser: {error}")
+        finally:
+            state.used = True
 
-    def serve(self, route) -> None:
-        """The page itself gets its document; no other request is answered."""
-        with contextlib.suppress(self.error):  # a pop-up or frame that is gone
-            if not route.request.is_navigation_request():
-                route.abort()
-            elif self.documents and route.request.frame == self.page.main_frame:
-                route.fulfill(body=self.documents.pop(), content_type="text/html; charset=utf-8")
-            else:
-                route.fulfill(status=204)  # "no content": the page stays where it is
+    def tidy() -> None:
+        if state.lost or browser.is_bloated():
+            browser.end()
+        if leaves:
+            browser.leave()
 
-    def open(self, html: str) -> None:
-        self.documents[:] = [html]
-        self.page.goto(self.ADDRESS, wait_until="commit")
-
-    def leave(self) -> None:
-        """Make room for the next document. Where a script still runs and will not stop, end this worker."""
-        self.documents.clear()
-        try:
-            self.page.goto("about:blank", timeout=1000)
-            self.devtools.send("Page.resetNavigationHistory")
-            self.devtools.send("Network.clearBrowserCookies")  # those for the whole domain are not the origin's
-            self.devtools.send("Storage.clearDataForOrigin", {"origin": self.ADDRESS[:-1], "storageTypes": "all"})
-        except self.error:
-            self.end()
-        if memory_below() > self.memory + (self.options.memory_mb << 18):  # garbage that would slow the next page down
-            self.end()
-
-    def end(self) -> None:
-        """End this worker; a job that was not answered gets another."""
-        sandbox.kill_below(os.getpid())
-        os._exit(1)
-
-    def height(self) -> int:
-        return int(self.evaluate(HEIGHT_WHEN_LOADED))
-
-    def evaluate(self, expression: str):
-        """The value of a script that runs in a world of its own in the page. Raises ProgramError if it fails."""
-        frame = self.devtools.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
-        world = self.devtools.send("Page.createIsolatedWorld", {"frameId": frame})["executionContextId"]
-        how = {"contextId": world, "awaitPromise": True, "returnByValue": True}
-        answer = self.devtools.send("Runtime.evaluate", {"expression": expression, **how})
-        if "exceptionDetails" in answer:
-            raise ProgramError(f"the page cannot be measured: {answer['exceptionDetails']['text']}")
-        return answer["result"]["value"]
-
-    def screenshot(self, width: int, height: int) -> Image.Image:
-        clip = {
-            "x": 0,
-            "y": 0,
-            "width": min(max(1, width), MAX_SIDE),
-            "height": min(max(1, height), MAX_SIDE),
-            "scale": 1,
-        }
-        how = {"format": "png", "optimizeForSpeed": True, "captureBeyondViewport": True, "clip": clip}
-        return Image.open(io.BytesIO(base64.b64decode(self.devtools.send("Page.captureScreenshot", how)["data"])))
-
-    def answer(self, draw: Callable[[], Image.Image]) -> bytes:
-        return self.guarded(lambda: answer_of(draw, self.options, (self.error,)))
-
-    def guarded(self, work: Callable[[], bytes]) -> bytes:
-        """The answer of `work`, or the browser's error as one."""
-        try:
-            answer = work()
-        except self.error as error:
-            lost = re.search("crashed|closed|interrupted", error.message)
-            if lost and self.used:  # this may be the doing of the page before
-                self.end()
-            answer = error_answer(f"browser: {error.message.split('Call log')[0].strip()}")
-        self.used = True
-        return answer
+    render.tidy = tidy
+    return render
 
 
 def html_renderer(options: Options) -> Callable[[str], bytes]:
     """Web pages, 1280 px wide and as high as they are."""
-    browser = Browser(options)
+    browser = start_browser(options)
 
     def draw(code: str) -> Image.Image:
         browser.open(code)
         return browser.screenshot(PAGE_WIDTH, browser.height())
 
-    def render(code: str) -> bytes:
-        return browser.answer(lambda: draw(code))
-
-    render.tidy = browser.leave
-    return render
+    passing = (BrowserError, BrowserLost)
+    return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, passing), leaves=True)
 
 
 def page_facts_renderer(options: Options) -> Callable[[str], bytes]:
     """The text blocks of a web page (page_blocks.py), in place of its picture."""
     from workers import page_blocks
 
-    browser = Browser(options)
+    browser = start_browser(options)
 
-    def render(code: str) -> bytes:
+    def answer(code: str) -> bytes:
         def open_page() -> None:
             browser.open(code)
             browser.seen = browser.height()
@@ -858,10 +729,9 @@ def page_facts_renderer(options: Options) -> Callable[[str], bytes]:
         def blocks() -> list[dict]:
             return page_blocks.blocks(lambda: browser.screenshot(PAGE_WIDTH, browser.seen), browser.evaluate)
 
-        return browser.guarded(lambda: facts_answer(open_page, blocks, (browser.error,)))
+        return facts_answer(open_page, blocks, (BrowserError, BrowserLost))
 
-    render.tidy = browser.leave
-    return render
+    return browser_renderer(browser, answer, leaves=True)
 
 
 def mermaid_renderer(options: Options) -> Callable[[str], bytes]:
@@ -869,11 +739,16 @@ def mermaid_renderer(options: Options) -> Callable[[str], bytes]:
     if mermaid_script() is None:
         raise ToolMissing("mermaid needs mermaid.min.js: run `make setup`, or name the file in NANOVINCI_MERMAID")
     script = mermaid_script().read_text()
-    browser = Browser(options)
+    browser = start_browser(options)
     browser.open("<!DOCTYPE html><style>body { margin: 0 }</style><body></body>")
-    browser.page.add_script_tag(content=script)
-    browser.page.evaluate("options => mermaid.initialize(options)", MERMAID_OPTIONS)
-    return lambda code: browser.answer(lambda: browser.screenshot(*browser.page.evaluate(DRAW_MERMAID, code)))
+    browser.run(script + ";0")
+    browser.run(f"mermaid.initialize({json.dumps(MERMAID_OPTIONS)})")
+
+    def draw(code: str) -> Image.Image:
+        return browser.screenshot(*browser.run(f"({DRAW_MERMAID})({json.dumps(code)})"))
+
+    passing = (BrowserError, BrowserLost)
+    return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, passing), leaves=False)
 
 
 # ---- the loop --------------------------------------------------------------------------------------------------------

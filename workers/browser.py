@@ -1,0 +1,315 @@
+"""One Chromium inside a browser worker (`draw.py`), driven over its DevTools pipe.
+
+One page goes from document to document, as a fresh browser context for each would take longer than most pages. It waits
+in an empty document of the address that all share; a job writes its html there. After the picture a new empty document
+takes its place, which ends every script of the old one, and the address's storage is emptied.
+
+The pipe carries JSON that ends with a zero byte: commands out, answers and events in
+(https://chromedevtools.github.io/devtools-protocol).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import io
+import json
+import os
+import re
+import resource
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+import sandbox
+
+NO_SUCH_SESSION = -32001  # a code of DevTools
+PAGE_WIDTH, PAGE_HEIGHT, MAX_SIDE = 1280, 720, 8192  # px
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--mute-audio", "--hide-scrollbars"]  # the sandbox is ours
+FLAGS += ["--force-color-profile=srgb", "--disable-dev-shm-usage", "--block-new-web-contents"]
+FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-quic", "--disable-background-networking"]
+FLAGS += [
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--disable-sync",
+    "--disable-extensions",
+    "--disable-breakpad",
+]
+FLAGS += [
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-extensions",
+    "--disable-field-trial-config",
+]
+FLAGS += ["--disable-back-forward-cache", "--disable-hang-monitor", "--disable-ipc-flooding-protection"]
+FLAGS += ["--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--password-store=basic"]
+FLAGS += ["--disable-backgrounding-occluded-windows", "--disable-prompt-on-repost", "--allow-pre-commit-input"]
+FLAGS += ["--disable-client-side-phishing-detection", "--metrics-recording-only", "--enable-automation"]
+# Translate and the like look at pages; frames stay in their page's process, where SAME_EVERY_TIME reaches them
+FLAGS += [
+    "--disable-features=Translate,MediaRouter,OptimizationHints,PaintHolding,HttpsUpgrades,IsolateSandboxedIframes"
+]
+# A mouse: what (hover: hover) in a style sheet asks for
+FLAGS += ["--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4"]
+
+# A clock that starts at a fixed date with the page, and seeded randomness: the same page gives the same picture.
+SAME_EVERY_TIME = """(() => {
+    const RealDate = Date, start = 1735732800000, frame = self.requestAnimationFrame;
+    const passed = Performance.prototype.now.bind(performance);
+    let zero = 0, state = 1;
+    const now = () => start + Math.floor(passed() - zero);
+    Date = class extends RealDate {
+        constructor(...a) { a.length ? super(...a) : super(now()); }
+        static now() { return now(); }
+    };
+    Performance.prototype.now = () => passed() - zero;
+    self.requestAnimationFrame = callback => frame(time => callback(time - zero));
+    Math.random = () => {
+        state = (state + 0x6D2B79F5) | 0;
+        let t = Math.imul(state ^ (state >>> 15), 1 | state);
+        t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+        return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+    };
+    self.close = () => {};  // nor would it close a page that a person opened
+    self.beginAnew = () => { [zero, state] = [passed(), 1]; };
+    if (self === top) {  // what the page before may have left behind
+        name = "";
+        sessionStorage.clear();
+        if (history.state !== null) history.replaceState(null, "");
+        [outerWidth, outerHeight] = [innerWidth, innerHeight];  // a young browser does not know them yet
+    }
+})()"""
+# Loaded, fonts there, focus where it belongs, animations at their end (endless ones at their start, as Playwright has
+# it), no blinking caret.
+# Runs in a world of its own, where what the page redefined is not seen; elements may be named like properties, though.
+HEIGHT_WHEN_LOADED = """(async () => {
+    const get = name => Reflect.get(Document.prototype, name, document);
+    const loaded = done => EventTarget.prototype.addEventListener.call(window, "load", done);
+    if (get("readyState") != "complete") await new Promise(loaded);
+    await get("fonts").ready;
+    const root = get("documentElement"), frame = () => new Promise(requestAnimationFrame);
+    while (root?.hasAttribute("data-drawing")) await frame();
+    if (root?.querySelector("[autofocus]")) await frame();
+    for (const animation of Document.prototype.getAnimations.call(document)) {
+        if (animation.effect?.getComputedTiming().endTime === Infinity) animation.cancel();
+        else try { animation.finish(); } catch {}
+    }
+    const hidden = new CSSStyleSheet();
+    hidden.replaceSync("* { caret-color: transparent !important }");
+    Reflect.set(Document.prototype, "adoptedStyleSheets", [...get("adoptedStyleSheets"), hidden], document);
+    return Math.max(innerHeight, root?.scrollHeight ?? 0);
+})()"""
+
+
+class BrowserError(Exception):
+    """A command failed, a script threw: the page is at fault, and the text says how."""
+
+
+class BrowserLost(Exception):
+    """The browser ended, the page crashed, or it does not answer."""
+
+
+def chromium_path() -> str | None:
+    """The browser to start: the system's, else the newest that Playwright downloaded."""
+    named = ("chromium-headless-shell", "chromium", "google-chrome")
+    if found := next(filter(None, map(shutil.which, named)), None):
+        return found
+    programs = "headless_shell", "chrome-headless-shell", "chrome"
+    downloads = (path for name in programs for path in Path(browsers_folder()).glob(f"chromium*-*/*/{name}"))
+    return str(max(downloads, key=lambda path: int(re.search(r"-(\d+)/", str(path))[1]), default="")) or None
+
+
+def browsers_folder() -> str:
+    """Where Playwright keeps the browsers it downloaded."""
+    return os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or str(Path.home() / ".cache/ms-playwright")
+
+
+def memory_below() -> int:
+    """Bytes that the processes below this one hold for themselves alone."""
+    pages = 0
+    for pid in sandbox.descendants(os.getpid()):
+        with contextlib.suppress(OSError, ValueError):  # ended meanwhile
+            _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+            pages += int(resident) - int(shared)
+    return pages * resource.getpagesize()
+
+
+class DevTools:
+    """Commands to a Chromium that is started here, and its answers. `on` maps an event's name to what is done then."""
+
+    def __init__(self, program: str):
+        self.on: dict[str, Callable[[dict], None]] = {}
+        self.session, self.count, self.received, self.answers = None, 0, bytearray(), {}
+        commands, self.commands = os.pipe()
+        self.events, events = os.pipe()
+        sandbox.widen_pipe(self.events)
+        inherited = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (commands, events)]
+        command = [program, "--remote-debugging-pipe", f"--user-data-dir={tempfile.mkdtemp()}", *FLAGS]
+        subprocess.Popen(  # it takes commands on descriptor 3 and answers on 4
+            command, preexec_fn=lambda: [os.dup2(fd, 3 + i) for i, fd in enumerate(inherited)], pass_fds=(3, 4)
+        )
+        for fd in (commands, events, *inherited):
+            os.close(fd)
+        self.poll = select.poll()
+        self.poll.register(self.events, select.POLLIN | select.POLLHUP)
+
+    def post(self, method: str, **parameters) -> int:
+        """Send a command without waiting; returns its number. It goes to the page's session, once there is one."""
+        self.count += 1
+        message = {"id": self.count, "method": method, "params": parameters}
+        if self.session:
+            message["sessionId"] = self.session
+        rest = memoryview(json.dumps(message).encode() + b"\0")
+        try:
+            while rest:
+                rest = rest[os.write(self.commands, rest) :]
+        except BrokenPipeError:
+            raise BrowserLost("the browser ended") from None
+        return self.count
+
+    def send(self, method: str, deadline: float | None = None, **parameters) -> dict:
+        """The answer to a command, by the deadline (time.monotonic). Raises BrowserError, BrowserLost."""
+        number = self.post(method, **parameters)
+        while number not in self.answers:
+            self.receive(deadline)
+        answer = self.answers.pop(number)
+        self.answers.clear()  # those that nobody waits for
+        if answer.get("error", {}).get("code") == NO_SUCH_SESSION:
+            raise BrowserLost("the page is closed")
+        if "error" in answer:
+            raise BrowserError(answer["error"]["message"])
+        return answer["result"]
+
+    def receive(self, deadline: float | None) -> None:
+        """Wait for what comes next; keep answers, act on events."""
+        if not self.poll.poll(None if deadline is None else max(0, 1000 * (deadline - time.monotonic()))):
+            raise BrowserLost("the browser does not answer")
+        part = os.read(self.events, 1 << 20)
+        if not part:
+            raise BrowserLost("the browser ended")
+        *messages, rest = part.split(b"\0")
+        for message in messages:
+            message = json.loads(bytes(self.received) + message)
+            self.received.clear()
+            if "id" in message:
+                self.answers[message["id"]] = message
+            elif act := self.on.get(message["method"]):
+                act(message["params"])
+        self.received += rest
+
+
+class Browser:
+    """A Chromium with one page. memory_bytes: how much more it may hold after a job than at the start."""
+
+    ADDRESS = "http://page.test/"  # served by us; no such host exists
+
+    def __init__(self, program: str, memory_bytes: int):
+        """Raises BrowserLost if it does not start."""
+        self.devtools = devtools = DevTools(program)
+        context = devtools.send("Target.createBrowserContext", time.monotonic() + 30)  # keeps nothing on the disk
+        devtools.send("Browser.setDownloadBehavior", behavior="deny", **context)
+        target = devtools.send("Target.createTarget", url="about:blank", **context)["targetId"]
+        devtools.session = devtools.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        devtools.on = {
+            "Fetch.requestPaused": self._serve,
+            "Page.frameNavigated": self._navigated,
+            "Page.loadEventFired": self._loaded,
+            "Page.javascriptDialogOpening": self._close_dialog,
+            "Inspector.targetCrashed": self._crashed,
+        }
+        self.frame = devtools.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
+        screen = {"screenWidth": PAGE_WIDTH, "screenHeight": PAGE_HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+        devtools.send("Emulation.setDeviceMetricsOverride", width=PAGE_WIDTH, height=PAGE_HEIGHT, **screen)
+        devtools.send("Emulation.setFocusEmulationEnabled", enabled=True)
+        devtools.send("Page.addScriptToEvaluateOnNewDocument", source=SAME_EVERY_TIME)
+        devtools.send("Fetch.enable", patterns=[{"urlPattern": "*"}])
+        for domain in ("Page", "Inspector"):
+            devtools.send(f"{domain}.enable")
+        self.empties, self.arrived, self.shown = 0, None, None
+        self.leave(patience=30)
+        devtools.send("Input.dispatchMouseEvent", type="mouseMoved", x=-9, y=-9)  # the mouse hovers over nothing
+        self.most_memory = memory_below() + memory_bytes
+
+    def _serve(self, request: dict) -> None:
+        """The page itself gets an empty document when we ask for one; nothing else is answered."""
+        number, kind = request["requestId"], request["resourceType"]
+        if kind != "Document":
+            self.devtools.post("Fetch.failRequest", requestId=number, errorReason="BlockedByClient")
+        elif self.empties and request["frameId"] == self.frame:
+            self.empties = 0
+            html = [{"name": "content-type", "value": "text/html; charset=utf-8"}]
+            self.devtools.post("Fetch.fulfillRequest", requestId=number, responseCode=200, responseHeaders=html)
+        else:  # "no content": the page stays where it is
+            self.devtools.post("Fetch.fulfillRequest", requestId=number, responseCode=204)
+
+    def _navigated(self, event: dict) -> None:
+        if event["frame"]["id"] == self.frame:
+            self.arrived = event["frame"]["loaderId"]
+
+    def _loaded(self, _: dict) -> None:
+        self.shown = self.arrived
+
+    def _close_dialog(self, dialog: dict) -> None:
+        self.devtools.post("Page.handleJavaScriptDialog", accept=dialog["type"] == "beforeunload")
+
+    def _crashed(self, _: dict) -> None:
+        raise BrowserLost("the page crashed (out of memory?)")
+
+    def open(self, html: str) -> None:
+        """Write a page into the empty document that waits for it."""
+        self.run("beginAnew()")
+        self.devtools.send("Page.setDocumentContent", frameId=self.frame, html=html)
+
+    def leave(self, patience: float = 2.0) -> None:
+        """Make room for the next page. Where a script still runs and will not stop for so many seconds, end this
+        worker."""
+        deadline, send = time.monotonic() + patience, self.devtools.send
+        try:
+            self.empties = 1
+            loader = send("Page.navigate", deadline, url=self.ADDRESS).get("loaderId", "none: it failed")
+            while self.shown != loader:
+                self.devtools.receive(deadline)
+            send("Page.resetNavigationHistory", deadline)
+            send("Network.clearBrowserCookies", deadline)  # those for the whole domain are not the origin's
+            send("Storage.clearDataForOrigin", deadline, origin=self.ADDRESS[:-1], storageTypes="all")
+        except (BrowserError, BrowserLost):
+            self.end()
+
+    def is_bloated(self) -> bool:
+        """Whether it holds garbage that would slow the next page down."""
+        return memory_below() > self.most_memory
+
+    def end(self) -> None:
+        """End this worker; a job that was not answered gets another."""
+        sandbox.kill_below(os.getpid())
+        os._exit(1)
+
+    def height(self) -> int:
+        """px of the page, when it has loaded."""
+        return int(self.evaluate(HEIGHT_WHEN_LOADED))
+
+    def evaluate(self, expression: str):
+        """The value of a script that runs in a world of its own in the page. Raises BrowserError if it throws."""
+        world = self.devtools.send("Page.createIsolatedWorld", frameId=self.frame)["executionContextId"]
+        return self.run(expression, contextId=world)
+
+    def run(self, expression: str, **where):
+        """The value of a script among the page's own. Raises BrowserError if it throws."""
+        how = {"awaitPromise": True, "returnByValue": True, **where}
+        answer = self.devtools.send("Runtime.evaluate", expression=expression, **how)
+        if wrong := answer.get("exceptionDetails"):
+            raise BrowserError(wrong.get("exception", {}).get("description") or wrong["text"])
+        return answer["result"].get("value")
+
+    def screenshot(self, width: int, height: int) -> Image.Image:
+        size = {"width": min(max(1, width), MAX_SIDE), "height": min(max(1, height), MAX_SIDE)}
+        how = {"format": "png", "optimizeForSpeed": True, "captureBeyondViewport": True}
+        answer = self.devtools.send("Page.captureScreenshot", clip={"x": 0, "y": 0, "scale": 1, **size}, **how)
+        return Image.open(io.BytesIO(base64.b64decode(answer["data"])))
