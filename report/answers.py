@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from metrics.catalogue import METRICS
+from metrics.judge import judged_line
 from report.page import data_uri, thumbnail, write_page
 from report.records import Record
 from report.statistics import best_of_lines, comparisons, refinement_lines, shown_domains, summarize
@@ -32,7 +33,8 @@ def write_report(path, runs: dict[str, Iterable[Record]], curves: Sequence = (),
             targets[s.id]["runs"][r].append(score | {"failure": record.failure, "detail": record.detail})
             details[key]["runs"][r].append([_round(answer) for answer in [*record.attempts, record]])
             slim[name].append(without_pictures(record))
-    lines = comparisons(slim)
+    judged = [line for name in names if (line := judged_line(name, slim[name]))]
+    lines = judged + comparisons(slim)
     index = {
         "runs": names,
         "labels": {name: f"{metric.source}: {metric.label}" for name, metric in METRICS.items()},
@@ -76,7 +78,8 @@ def _round(record: Record) -> dict:
     texts["metrics"] = {name: value for name, value in record.metrics.items() if value is not None}
     rest = {"ssim": record.ssim, "tokens": record.tokens, "finish": record.finish, "seconds": shown.seconds}
     image = shown.image and thumbnail(shown.image)
-    return scores | texts | rest | {"mean": mean, "detail": record.detail, "image": image}
+    said = record.judgement and "\n\n".join(f"{rubric}:\n{text}" for rubric, text in record.judgement.replies.items())
+    return scores | texts | rest | {"mean": mean, "detail": record.detail, "image": image, "judge": said}
 
 
 def without_pictures(record: Record) -> Record:

@@ -9,6 +9,7 @@ import numpy as np
 
 from metrics.catalogue import METRICS as METRIC_LIST
 from metrics.catalogue import missing_of
+from metrics.judge import judged_line
 from metrics.scoring import family_of
 from report.records import Record
 
@@ -156,6 +157,8 @@ def print_summary(runs: dict[str, Sequence[Record]], dropped: int = 0) -> None:
         often = f" (most often: {worst[0][0]})" if worst else ""
         lost = f"; targets dropped: {dropped}" if dropped else ""
         print(f"{name}, failures of {len(records)} answers: {kinds}{often}{lost}")
+        if judged := judged_line(name, records):
+            print(judged)
     for line in [*refinement_lines(runs), *best_of_lines(runs), *comparisons(runs), *comparisons(runs, "execute")]:
         print(line)
 
