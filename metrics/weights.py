@@ -26,9 +26,10 @@ class Weights:
                 setattr(self, name, loaded)
 
     @staticmethod
-    def of(clip=None, dino=None, lpips=None, as_published: bool = False) -> Weights | None:
-        """None where none is given."""
-        return Weights(clip, dino, lpips, as_published) if clip or dino or lpips else None
+    def of(flags) -> Weights | None:
+        """flags: of the command line, with clip, dino, lpips, as_published. None where no weights are given."""
+        given = flags.clip, flags.dino, flags.lpips
+        return Weights(*given, flags.as_published) if any(given) else None
 
     @torch.inference_mode()
     def clip_similarity(self, a: Image.Image, b: Image.Image) -> float:
