@@ -166,27 +166,24 @@ class Run:
         if self.best_of > 1 and self.temperature == 0:
             raise ValueError("--best-of samples several answers: give a --temperature above 0.")
         self.G = max(self.G, self.best_of)
-        about = (self.judge_url, self.judge_model, self.out, self.judge_rubrics, self.concurrency)
-        judge = Judge(*about) if self.judge_url else None
+        judge = Judge.of(self)
         where = {"svg_side": self.svg_side, "allow_unsafe": self.allow_unsafe_rendering}
         with Renderer(self.workers, self.timeout, **where) as renderer:
             samples, total, dropped = self.targets(renderer)
-            with RecordWriter(
-                self.out, {k: v for k, v in vars(self).items() if not k.startswith(MAY_CHANGE)}
-            ) as writer:
+            same = {k: v for k, v in vars(self).items() if not k.startswith(MAY_CHANGE)}
+            with RecordWriter(self.out, same) as writer:
                 reward = Reward(self.reward_mode, self.encoder, device=self.device)
                 options = {name: getattr(self, name) for name in DECODING} | {"total": total, "done": writer.done}
-                weights = Weights.of(self.clip, self.dino, self.lpips, self.as_published)
-                options["scorer"] = Scorer(renderer, self.as_published, weights)
-                for record in evaluate(self.source(), samples, renderer, reward, **options):
+                scorer = Scorer(renderer, self.as_published, Weights.of(self))
+                for record in evaluate(self.source(), samples, renderer, reward, scorer=scorer, **options):
                     writer.append(record)
         if judge:
             judge.judge(read_records(self.out))
         name = Path(self.out).name
         records = [without_pictures(record) for record in read_records(self.out)]
         print_summary({name: records}, sum(dropped.values()))
-        result = json.dumps({"config": vars(self), "dropped": dropped, "summary": summarize(records)}, indent=1)
-        (Path(self.out) / "summary.json").write_text(result + "\n")
+        result = {"config": vars(self), "dropped": dropped, "summary": summarize(records)}
+        (Path(self.out) / "summary.json").write_text(json.dumps(result, indent=1) + "\n")
         write_report(Path(self.out) / "report.html", {name: read_records(self.out)}, title=name)
 
     def targets(self, renderer) -> tuple[Iterable[Sample], int, dict]:  # how many, why how many were dropped

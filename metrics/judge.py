@@ -147,6 +147,13 @@ class Judge:
         self.rubrics, self.concurrency, self.patience = rubrics, concurrency, patience
         self.unanswered, self.problem = 0, ""
 
+    @classmethod
+    def of(cls, flags) -> "Judge | None":
+        """flags: of the command line, with judge_url and so on, out, concurrency. None where no judge is given."""
+        if not flags.judge_url:
+            return None
+        return cls(flags.judge_url, flags.judge_model, flags.out, flags.judge_rubrics, flags.concurrency)
+
     def judge(self, records: Iterable, total: int | None = None) -> Counter:
         """Ask about every record that draws something, a window at a time -> {what became of it: questions}. Questions
         left without points are told in a line on stderr."""
