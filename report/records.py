@@ -16,6 +16,7 @@ from render import Rendering
 from reward import Score
 
 NO_CODE = "no code block"
+FAILURES = (NO_CODE, "wrong language", "syntax error", "runtime error", "time-out", "blank")
 SYNTAX = re.compile(
     r"(?m)^(?:\w*SyntaxError|IndentationError|TabError)|^svg: |Parse error|Lexical error|^! (?:Missing|Extra|Undefined"
     r"|Runaway|Paragraph ended|File ended|Emergency|Misplaced|Too many|LaTeX Error: (?:Environment|Missing))"
@@ -41,7 +42,7 @@ class Record:
     finish: str = "eos"
     decoding: str = "greedy"
     failure: str | None = "unknown"
-    """no code block, wrong language, syntax error, runtime error, time-out, blank; None: found out if not given."""
+    """One of FAILURES, or None; found out if not given."""
     detail: str = ""
     metrics: dict[str, float | None] = field(default_factory=dict)
     """The benchmarks' metrics that apply (metrics/catalogue.py); None: not counted in the mean."""
