@@ -17,7 +17,7 @@ class Metric:
     lower_is_better: bool = False
 
 
-JUDGE = "--judge-url"
+JUDGE, PROGRAM = "--judge-url", "the target's program"
 ALEXNET, VGG16 = "--lpips with AlexNet", "--lpips with VGG16"
 HERE = ("nothing", "reference", "picture")
 METRICS = {
@@ -30,7 +30,7 @@ METRICS = {
     "chartmimic.colour_f1": Metric("colour F1", "chart", "reference", "ChartMimic"),
     "chartmimic.low_level": Metric("low level", "chart", "reference", "ChartMimic"),
     "chartmimic.high_level": Metric("high level", "chart", JUDGE, "ChartMimic"),
-    "chartmimic.overall": Metric("overall", "chart", JUDGE, "ChartMimic"),
+    "chartmimic.overall": Metric("overall", "chart", f"{JUDGE} and {PROGRAM}", "ChartMimic"),
     "plot2code.text_match": Metric("text match", "chart", "reference", "Plot2Code"),
     "plot2code.rating": Metric("rating (1 to 10)", "chart", JUDGE, "Plot2Code"),
     "design2code.block_match": Metric("block match", "html", "reference", "Design2Code"),
@@ -39,7 +39,7 @@ METRICS = {
     "design2code.colour": Metric("colour", "html", "reference", "Design2Code"),
     "design2code.low_level": Metric("low level", "html", "reference", "Design2Code"),
     "design2code.clip": Metric("CLIP", "html", "--clip", "Design2Code"),
-    "design2code.final": Metric("final", "html", "--clip", "Design2Code"),
+    "design2code.final": Metric("final", "html", f"--clip and {PROGRAM}", "Design2Code"),
     "webcode2m.tree_bleu": Metric("TreeBLEU", "html", "reference", "WebCode2M", None),
     "webcode2m.word_recall": Metric("word recall", "html", "reference", "WebCode2M", None),
     "web2code.visual_structure": Metric("visual structure", "html", JUDGE, "Web2Code"),
@@ -80,7 +80,7 @@ def table() -> str:
     rows: dict[tuple, list[str]] = {}
     for metric in METRICS.values():
         rows.setdefault((metric.source, metric.family, metric.needs), []).append(metric.label)
-    says = {"reference": "the target's program", "picture": "the target's picture"}
+    says = {"reference": PROGRAM, "picture": "the target's picture"}
     for (source, family, needs), labels in rows.items():
         needs = says.get(needs, re.sub(r"--[a-z-]+", r"`\g<0>`", needs))
         lines.append(f"| {source} | {', '.join(labels)} | {family} | {needs} |")

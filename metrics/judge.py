@@ -229,7 +229,7 @@ class Judgements:
             self.rows.setdefault((row["id"], row["index"], row["rubric"], row["code"]), []).append(row)
         every = [row for rows in self.rows.values() for row in rows]
         self.judge = every[0]["judge"] if every else ""
-        self.asked = {row["rubric"] for row in every}
+        self.asked = sorted({row["rubric"] for row in every})
         self.published = about.exists() and json.loads(about.read_text()).get("as_published", False)
 
     def add_to(self, record) -> None:

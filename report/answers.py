@@ -47,7 +47,7 @@ def write_report(path, runs: dict[str, Iterable[Record]], curves: Sequence = (),
         "summary": [row for name in names for row in _summary_rows(name, summaries[name])],
         "lines": [{"text": line, "sign": _sign(line)} for line in lines + refinement_lines(slim) + best_of_lines(slim)],
         "targets": list(targets.values()),
-        "effort": [data_uri("png", picture) for picture in write_effort(slim, effort)],
+        "effort": [[data_uri("png", picture) for picture in pair] for pair in write_effort(slim, effort)],
         "curves": [(Path(c).parent.name, data_uri("png", Path(c).read_bytes())) for c in curves],
     }
     write_page(path, title, index, details)

@@ -52,13 +52,17 @@ def draw_effort(curves: dict[str, dict[str, Curve]], names: Sequence[str], dark:
     return figure
 
 
-def write_effort(runs: dict[str, Sequence[Record]], path: Path) -> list[bytes]:
-    """Writes PATH.png and PATH.svg, and -> [light PNG, dark PNG] for the page; nothing where every target has one
-    answer and no rounds."""
-    if not (curves := effort_curves(runs)):
-        return []
-    light, dark = (draw_effort(curves, list(runs), dark) for dark in (False, True))
-    save(light, path.with_suffix(".png"))
+def write_effort(runs: dict[str, Sequence[Record]], path: Path) -> list[tuple[bytes, bytes]]:
+    """Writes PATH.png and PATH.svg, and -> (light PNG, dark PNG) of each panel for the page; nothing where every target
+    has one answer and no rounds."""
+    curves, names = effort_curves(runs), list(runs)
+    if curves:
+        save(draw_effort(curves, names), path.with_suffix(".png"))
+    panels = [{kind: by_run} for kind, by_run in curves.items()]
+    return [tuple(_png(draw_effort(panel, names, dark)) for dark in (False, True)) for panel in panels]
+
+
+def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    dark.savefig(file)
-    return [path.with_suffix(".png").read_bytes(), file.getvalue()]
+    figure.savefig(file)
+    return file.getvalue()
