@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 import tyro
 from tqdm import tqdm
 
@@ -30,6 +31,7 @@ from answers.folder import Folder
 from answers.server import Server
 from corpus import benchmarks
 from data import Sample
+from metrics.judge import RUBRICS, Judge
 from metrics.scoring import Scorer
 from metrics.weights import Weights
 from render import Renderer
@@ -87,6 +89,7 @@ def evaluate(
 
 
 # ------------------------------------------------------------------------------------------------------ command line
+MAY_CHANGE = ("device", "workers", "concurrency", "out", "judge")  # flags that records do not depend on
 DECODING = ("G", "temperature", "max_new_tokens", "seed", "refine", "chunk")
 
 
@@ -128,6 +131,14 @@ class Run:
     """Folder of CLIP weights, for the metrics that need them."""
     dino: str | None = None
     """Folder of DINOv2 weights."""
+    lpips: str | None = None
+    """File or folder of LPIPS weights, AlexNet or VGG16 (metrics/lpips.py says in which form)."""
+    judge_url: str = ""
+    """Base address of an OpenAI-compatible server whose model judges the pictures (key: JUDGE_API_KEY)."""
+    judge_model: str = ""
+    """The judge's name there."""
+    judge_rubrics: tuple[str, ...] = tuple(RUBRICS)
+    """Whose criteria to ask about; one question for each answer and rubric that fits it."""
     device: str = "cpu"
     """cpu or cuda."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -155,16 +166,19 @@ class Run:
         if self.best_of > 1 and self.temperature == 0:
             raise ValueError("--best-of samples several answers: give a --temperature above 0.")
         self.G = max(self.G, self.best_of)
+        judge = Judge.of(self)
         where = {"svg_side": self.svg_side, "allow_unsafe": self.allow_unsafe_rendering}
         with Renderer(self.workers, self.timeout, **where) as renderer:
             samples, total, dropped = self.targets(renderer)
-            same = {k: v for k, v in vars(self).items() if k not in ("device", "workers", "concurrency", "out")}
+            same = {k: v for k, v in vars(self).items() if not k.startswith(MAY_CHANGE)}
             with RecordWriter(self.out, same) as writer:
                 reward = Reward(self.reward_mode, self.encoder, device=self.device)
                 options = {name: getattr(self, name) for name in DECODING} | {"total": total, "done": writer.done}
-                scorer = Scorer(renderer, self.as_published, Weights.of(self.clip, self.dino))
+                scorer = Scorer(renderer, self.as_published, Weights.of(self))
                 for record in evaluate(self.source(), samples, renderer, reward, scorer=scorer, **options):
                     writer.append(record)
+        if judge:
+            judge.judge(read_records(self.out))
         name = Path(self.out).name
         records = [without_pictures(record) for record in read_records(self.out)]
         print_summary({name: records}, sum(dropped.values()))
@@ -184,8 +198,6 @@ class Run:
             return Folder(self.answers)
         if self.server:
             return Server(self.server, self.model, Path(self.out) / "answers.jsonl", self.concurrency)
-        import torch
-
         return models.Policy.load(self.model, self.device, getattr(torch, self.dtype))
 
 

@@ -46,17 +46,24 @@ class Answers:
             return
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.read_bytes() if path.exists() else b""
+        if path.exists():
+            self.known, kept = self.read(path)
+            if kept < path.stat().st_size:
+                os.truncate(path, kept)
+        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (kept open for the run)
+
+    @staticmethod
+    def read(path: Path) -> tuple[dict[str, dict], int]:
+        """({key: reply}, bytes of whole lines) of a file."""
+        known, whole = {}, path.read_bytes()
         kept = whole[: whole.rfind(b"\n") + 1]
         for number, line in enumerate(kept.splitlines(), 1):
             try:
                 row = json.loads(line)
-                self.known[row.pop("key")] = row
+                known[row.pop("key")] = row
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise ValueError(f"{path}, line {number} is no answer; remove that line.") from None
-        if len(kept) < len(whole):
-            path.write_bytes(kept)
-        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (kept open for the run)
+        return known, len(kept)
 
     def keep(self, key: str, reply: dict) -> None:
         with self.lock:
@@ -70,7 +77,7 @@ class Server:
     """url: base address, with or without /v1. model: the name the server knows it by. path: where answers are kept.
 
     timeout: seconds for one request. retries: how often a request is repeated, after `pause` seconds that double each
-    time (or what Retry-After says). The key is read from the environment variable OPENAI_API_KEY, if that is set.
+    time (or what Retry-After says). keys: environment variables of which the first that is set holds the key.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class Server:
         timeout: float = 300.0,
         retries: int = 6,
         pause: float = 1.0,
+        keys: Sequence[str] = ("OPENAI_API_KEY",),
     ):
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{url!r} is no server's address; write http://host:port/v1.")
@@ -89,7 +97,7 @@ class Server:
         self.url = base + ("" if base.endswith("/v1") else "/v1") + "/chat/completions"
         self.model, self.timeout, self.retries, self.pause = model, timeout, retries, pause
         self.answers, self.threads = Answers(path), ThreadPoolExecutor(concurrency)
-        self.asked = 0
+        self.keys, self.asked = keys, 0
 
     def answer(
         self, samples: Sequence[Sample], G: int, max_new_tokens: int, temperature: float, seed: int
@@ -119,16 +127,16 @@ class Server:
         if failure:
             raise failure
 
-    def ask(self, question: dict, about: object) -> dict:
-        """{"text", "finish", "tokens"}: from the file if this was asked before, else from the server."""
+    def ask(self, question: dict, about: object, note: dict | None = None) -> dict:
+        """{"text", "finish", "tokens"} and `note`: from the file if this was asked before, else from the server."""
         key = hashlib.sha256(json.dumps([about, question]).encode()).hexdigest()[:32]
         if key not in self.answers.known:
-            self.answers.keep(key, self._request(json.dumps(question).encode()))
+            self.answers.keep(key, self._request(json.dumps(question).encode()) | (note or {}))
         return self.answers.known[key]
 
     def _request(self, body: bytes) -> dict:
         headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("OPENAI_API_KEY"):
+        if key := next(filter(None, map(os.environ.get, self.keys)), None):
             headers["Authorization"] = f"Bearer {key}"
         problem = ""
         for attempt in range(self.retries + 1):

@@ -1,7 +1,6 @@
-"""Metrics that need pretrained weights, which the user names: CLIP (`--clip`) and DINOv2 (`--dino`) folders.
+"""Metrics that need pretrained weights, which the user names: CLIP (`--clip`), DINOv2 (`--dino`), LPIPS (`--lpips`).
 
-Without a folder its metrics, and the combined scores they are part of, are not there: they are reported as missing.
-LPIPS has no folder format that transformers reads, so `unisvg.lpips` and `unisvg.score` stay missing for now.
+Without them their metrics, and the combined scores they are part of, are not there: they are reported as missing.
 """
 
 from __future__ import annotations
@@ -9,23 +8,28 @@ from __future__ import annotations
 import torch
 from PIL import Image
 
+from metrics import lpips as perceptual
+
 
 class Weights:
-    """clip: folder of a CLIPModel (ViT-B/32 for Design2Code, ViT-L/14-336 for UniSVG). dino: of a Dinov2Model."""
+    """clip: folder of a CLIPModel (ViT-B/32 for Design2Code, ViT-L/14-336 for UniSVG). dino: of a Dinov2Model. lpips:
+    what metrics/lpips.py loads, AlexNet for UniSVG, VGG16 for StarVector. as_published: as in Scorer."""
 
-    def __init__(self, clip: str | None = None, dino: str | None = None):
-        from transformers import AutoImageProcessor, AutoModel
-
+    def __init__(self, clip=None, dino=None, lpips=None, as_published: bool = False):
         self.clip = self.dino = None
+        self.lpips, self.as_published = perceptual.load(lpips) if lpips else {}, as_published
         for name, path in (("clip", clip), ("dino", dino)):
             if path:
+                from transformers import AutoImageProcessor, AutoModel
+
                 loaded = AutoModel.from_pretrained(path).eval(), AutoImageProcessor.from_pretrained(path)
                 setattr(self, name, loaded)
 
     @staticmethod
-    def of(clip: str | None, dino: str | None) -> Weights | None:
-        """None where neither is given."""
-        return Weights(clip, dino) if clip or dino else None
+    def of(flags) -> Weights | None:
+        """flags: of the command line, with clip, dino, lpips, as_published. None where no weights are given."""
+        given = flags.clip, flags.dino, flags.lpips
+        return Weights(*given, flags.as_published) if any(given) else None
 
     @torch.inference_mode()
     def clip_similarity(self, a: Image.Image, b: Image.Image) -> float:
@@ -45,9 +49,16 @@ class Weights:
         return float((torch.cosine_similarity(features[:1], features[1:])[0] + 1) / 2)
 
     def svg_scores(self, target: Image.Image, shown: Image.Image, ssim: float) -> dict[str, float]:
+        """ssim: UniSVG's. Where CLIP and LPIPS are, its score (ISVGEN): 0.2 SSIM + 0.2 (1 - LPIPS) + 0.6 CLIP."""
         values = {}
         if self.clip:
             values["unisvg.clip"] = self.clip_similarity(target, shown)
         if self.dino:
             values["starvector.dino"] = self.dino_similarity(target, shown)
+        if alexnet := self.lpips.get("AlexNet"):
+            values["unisvg.lpips"] = alexnet.distance(target, shown, 336)
+            if self.clip:
+                values["unisvg.score"] = 0.2 * ssim + 0.2 * (1 - values["unisvg.lpips"]) + 0.6 * values["unisvg.clip"]
+        if vgg := self.lpips.get("VGG16"):
+            values["starvector.lpips"] = vgg.distance(target, shown, 224, imagenet=self.as_published)
         return values

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from metrics.catalogue import METRICS
+from metrics.judge import judged_line
+from report.effort import write_effort
 from report.page import data_uri, thumbnail, write_page
 from report.records import Record
 from report.statistics import best_of_lines, comparisons, refinement_lines, shown_domains, summarize
@@ -15,6 +17,7 @@ from report.statistics import best_of_lines, comparisons, refinement_lines, show
 
 def write_report(path, runs: dict[str, Iterable[Record]], curves: Sequence = (), title: str = "nanovinci") -> None:
     """One self-contained offline page: summary, curves (PNG files), and every target with what each run made of it.
+    Beside it, where there are several answers or rounds, NAME_effort.png and .svg: score against their number.
 
     Records are read once and one by one, so that `read_records` can feed thousands without holding their pictures."""
     names, slim, targets, details = list(runs), {}, {}, []
@@ -32,28 +35,32 @@ def write_report(path, runs: dict[str, Iterable[Record]], curves: Sequence = (),
             targets[s.id]["runs"][r].append(score | {"failure": record.failure, "detail": record.detail})
             details[key]["runs"][r].append([_round(answer) for answer in [*record.attempts, record]])
             slim[name].append(without_pictures(record))
-    lines = comparisons(slim)
+    judged = [line for name in names if (line := judged_line(name, slim[name]))]
+    effort = Path(path).with_name(Path(path).stem + "_effort")
+    effort.parent.mkdir(parents=True, exist_ok=True)
+    lines = judged + comparisons(slim)
+    summaries = {name: summarize(records) for name, records in slim.items()}
     index = {
         "runs": names,
         "labels": {name: f"{metric.source}: {metric.label}" for name, metric in METRICS.items()},
-        "metrics": [row for name in names for row in _metric_rows(name, slim[name])],
-        "summary": [row for name in names for row in _summary_rows(name, slim[name])],
+        "metrics": [row for name in names for row in _metric_rows(name, summaries[name])],
+        "summary": [row for name in names for row in _summary_rows(name, summaries[name])],
         "lines": [{"text": line, "sign": _sign(line)} for line in lines + refinement_lines(slim) + best_of_lines(slim)],
         "targets": list(targets.values()),
+        "effort": [[data_uri("png", picture) for picture in pair] for pair in write_effort(slim, effort)],
         "curves": [(Path(c).parent.name, data_uri("png", Path(c).read_bytes())) for c in curves],
     }
     write_page(path, title, index, details)
 
 
-def _summary_rows(name: str, records: list[Record]) -> list[dict]:
-    summary = summarize(records)
+def _summary_rows(name: str, summary: dict[str, dict]) -> list[dict]:
     return [{"run": name, "domain": domain} | summary[domain] for domain in shown_domains(summary)]
 
 
-def _metric_rows(name: str, records: list[Record]) -> list[dict]:
+def _metric_rows(name: str, summary: dict[str, dict]) -> list[dict]:
     """The benchmarks' metrics of each domain, and for which of them weights are missing."""
     rows = []
-    for domain, part in summarize(records).items():
+    for domain, part in summary.items():
         if domain != "overall":
             found = [metric for metric in METRICS if metric in part and "." in metric]
             rows += [{"run": name, "domain": domain, "metric": metric, "values": part[metric]} for metric in found]
@@ -76,7 +83,8 @@ def _round(record: Record) -> dict:
     texts["metrics"] = {name: value for name, value in record.metrics.items() if value is not None}
     rest = {"ssim": record.ssim, "tokens": record.tokens, "finish": record.finish, "seconds": shown.seconds}
     image = shown.image and thumbnail(shown.image)
-    return scores | texts | rest | {"mean": mean, "detail": record.detail, "image": image}
+    said = record.judgement and "\n\n".join(f"{rubric}:\n{text}" for rubric, text in record.judgement.replies.items())
+    return scores | texts | rest | {"mean": mean, "detail": record.detail, "image": image, "judge": said}
 
 
 def without_pictures(record: Record) -> Record:

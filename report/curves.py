@@ -1,8 +1,9 @@
-"""The curves of a training run: every number of its metrics.jsonl against the step.
+"""The curves of a training run: every number of its metrics.jsonl against the step, as PNG and as SVG.
 
     python report/curves.py runs/demo/metrics.jsonl -o runs/demo/curves.png
 
-Numbers that belong together share a panel; seconds per phase are stacked; a metric no pattern knows gets its own panel.
+Numbers that belong together share a panel; a metric no pattern knows gets its own. Seconds per phase and kinds of
+failure are stacked; the rewards of a domain's answers are bands that leave out 5 and 25 % on either side.
 """
 
 import itertools
@@ -36,6 +37,9 @@ PANELS = (  # title, pattern of the metrics drawn together; the first match coun
     ("Tokens per step", r"(trained_)?tokens"),
     ("Left out", r"too_long|dropped.*"),
 )
+STACKED = ("Failures, share of answers", "Seconds per step")
+QUANTILES = ("p05", "p25", "p50", "p75", "p95")
+APART = ("time/", "failure/", "rewards/")  # drawn in other ways: see plot_curves
 INK, SOFT, GRID = "#1d1d1b", "#6d6c66", "#e4e3de"
 COLOURS = ("#2f6f6a", "#c2703d", "#5b6fb0", "#a34f78", "#7d8a3a", "#8a6d4b", "#4a9ab5", "#98968e")
 
@@ -71,26 +75,30 @@ def _panels(keys: Iterable[str]) -> list[tuple[str, list[str]]]:
     panels: dict[str, list[str]] = {title: [] for title, _ in PANELS}
     for key in keys:
         title = next((title for title, pattern in PANELS if re.fullmatch(pattern, key)), key)
-        if not key.startswith("time/"):
+        if not key.startswith(APART):
             panels.setdefault(title, []).append(key)
     return [(title, members[: len(COLOURS)]) for title, members in panels.items() if members]
 
 
 def plot_curves(metrics_path: str | Path, out_path: str | Path) -> None:
-    """Draw every number of a metrics.jsonl against the step as a PNG: raw values pale, smoothed ones on top."""
+    """Draw every number of a metrics.jsonl against the step as a PNG, raw values pale, smoothed ones on top; and the
+    same as SVG beside it."""
     series = _read_metrics(metrics_path)
     if not series:
         raise ValueError(f"{metrics_path} holds no numbers yet; plot it after the first training step.")
+    panels = [(title, keys, _draw_lines) for title, keys in _panels(series)]
+    for domain in sorted({key.split("/")[1] for key in series if key.startswith("rewards/")}):
+        panels.append((f"Rewards, {domain}", [f"rewards/{domain}/{q}" for q in QUANTILES], _draw_bands))
+    failures = [key for key, (_, shares) in series.items() if key.startswith("failure/") and shares.any()]
     times = [key for key in series if key.startswith("time/")]
-    panels = _panels(series) + ([("Seconds per step", times)] if times else [])
+    panels += [(title, keys, _draw_stack) for title, keys in zip(STACKED, (failures, times), strict=True) if keys]
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.6 * columns, 2.9 * rows), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, (title, keys) in zip(axes, panels, strict=False):
-        draw = _draw_times if keys == times else _draw_lines
+    for ax, (title, keys, draw) in zip(axes, panels, strict=False):
         draw(ax, series, keys)
         ax.set_title(title, loc="left", fontsize=10.5, color=INK, fontweight="bold", pad=8)
         ax.tick_params(colors=SOFT, labelsize=8.5, length=0)
@@ -102,7 +110,13 @@ def plot_curves(metrics_path: str | Path, out_path: str | Path) -> None:
         ax.set_xlabel("step", fontsize=8.5, color=SOFT)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
-    figure.savefig(out_path)
+    save(figure, out_path)
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """As the PNG `path`, and as SVG beside it."""
+    figure.savefig(path)
+    figure.savefig(Path(path).with_suffix(".svg"), metadata={"Date": None})
 
 
 def _draw_lines(ax, series, keys: list[str]) -> None:
@@ -119,10 +133,21 @@ def _draw_lines(ax, series, keys: list[str]) -> None:
         ax.legend(fontsize=8, frameon=False, labelcolor=SOFT, handlelength=1.2)
 
 
-def _draw_times(ax, series, keys: list[str]) -> None:
-    """Phases stacked; where the whole step was timed too, the rest of it on top."""
+def _draw_bands(ax, series, keys: list[str]) -> None:
+    """Quantiles 5, 25, 50, 75, 95 %: two bands and the median."""
+    steps, values = series[keys[0]][0], [_smooth(series[key][1]) for key in keys]
+    for low, high, alpha, label in ((0, 4, 0.16, "5 to 95 %"), (1, 3, 0.3, "25 to 75 %")):
+        ax.fill_between(steps, values[low], values[high], color=COLOURS[0], alpha=alpha, linewidth=0, label=label)
+    ax.plot(steps, values[2], color=COLOURS[0], linewidth=1.8, label="median", marker="o" if len(steps) == 1 else None)
+    ax.set_ylim(-0.02, 1.02)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(fontsize=8, frameon=False, labelcolor=SOFT, handlelength=1.2)
+
+
+def _draw_stack(ax, series, keys: list[str]) -> None:
+    """Seconds of phases or shares of failures, stacked; where a whole step was timed too, the rest of it on top."""
     steps = np.unique(np.concatenate([series[key][0] for key in keys]))
-    phases = {key.removeprefix("time/"): np.zeros(len(steps)) for key in keys}
+    phases = {key.split("/", 1)[1]: np.zeros(len(steps)) for key in keys}
     for key, values in zip(keys, phases.values(), strict=True):
         values[np.searchsorted(steps, series[key][0])] = series[key][1]  # a phase that did not run took no time
     if "step" in phases:
@@ -146,7 +171,7 @@ class Config:
     metrics: Annotated[Path, tyro.conf.Positional]
     """metrics.jsonl of a run."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """PNG to write; curves.png beside the metrics if not given."""
+    """PNG to write, an SVG beside it; curves.png beside the metrics if not given."""
 
 
 def main() -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 from PIL import Image
 
 from data import Sample, blocks, is_blank
+from metrics.judge import Judgement, Judgements
 from render import Rendering
 from reward import Score
 
 NO_CODE = "no code block"
+FAILURES = (NO_CODE, "wrong language", "syntax error", "runtime error", "time-out", "blank")
 SYNTAX = re.compile(
     r"(?m)^(?:\w*SyntaxError|IndentationError|TabError)|^svg: |Parse error|Lexical error|^! (?:Missing|Extra|Undefined"
     r"|Runaway|Paragraph ended|File ended|Emergency|Misplaced|Too many|LaTeX Error: (?:Environment|Missing))"
@@ -40,10 +42,12 @@ class Record:
     finish: str = "eos"
     decoding: str = "greedy"
     failure: str | None = "unknown"
-    """no code block, wrong language, syntax error, runtime error, time-out, blank; None: found out if not given."""
+    """One of FAILURES, or None; found out if not given."""
     detail: str = ""
     metrics: dict[str, float | None] = field(default_factory=dict)
     """The benchmarks' metrics that apply (metrics/catalogue.py); None: not counted in the mean."""
+    judgement: Judgement | None = None
+    """What a judge said, where one was asked (metrics/judge.py)."""
 
     def __post_init__(self):
         if self.failure == "unknown":
@@ -80,8 +84,8 @@ class RecordWriter:
         if path.exists() and path.stat().st_size:
             before = json.loads(about.read_text()) if about.exists() else None
             config = config and json.loads(json.dumps(config))  # tuples become lists, as in the file
-            if config is None or before != config:
-                changed = [key for key in config or () if before is not None and before.get(key) != config[key]]
+            changed = [key for key in config or () if before is not None and before.get(key) != config[key]]
+            if config is None or before is None or changed:
                 why = f" made with another {', '.join(changed)}" if changed else ""
                 raise ValueError(f"{self.folder} already holds records{why}; choose another folder or remove it first.")
             whole = path.read_bytes()
@@ -115,7 +119,7 @@ class RecordWriter:
             record.rendering.image.save(self.folder / picture)
         rendering = {"image": picture, "error": record.rendering.error, "seconds": record.rendering.seconds}
         row = vars(record) | {"rendering": rendering, "score": asdict(record.score)}
-        return {key: value for key, value in row.items() if key not in ("sample", "attempts")}
+        return {key: value for key, value in row.items() if key not in ("sample", "attempts", "judgement")}
 
 
 def _file_name(id: str) -> str:
@@ -124,11 +128,12 @@ def _file_name(id: str) -> str:
 
 
 def read_records(folder: str | Path) -> Iterator[Record]:
-    """The records of a folder one by one, pictures included; consecutive answers share their target's picture."""
+    """The records of a folder one by one, with their pictures and what a judge said; consecutive answers share their
+    target's picture."""
     folder = Path(folder)
     if not (folder / "records.jsonl").is_file():
         raise FileNotFoundError(f"{folder} holds no records.jsonl; make it with: python eval.py run --out {folder}")
-    target, image = None, None
+    judgements, target, image = Judgements(folder), None, None
     lines = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(filter(None, lines), 1):
         try:
@@ -142,7 +147,9 @@ def read_records(folder: str | Path) -> Iterator[Record]:
             target = row["sample"]["image"]
             image = Image.open(folder / target).convert("RGB")
         sample = Sample(**row["sample"] | {"image": image})
-        yield _record(row, sample, folder, [_record(r, sample, folder, []) for r in row["attempts"]])
+        record = _record(row, sample, folder, [_record(r, sample, folder, []) for r in row["attempts"]])
+        judgements.add_to(record)
+        yield record
 
 
 def _record(row: dict, sample: Sample, folder: Path, attempts: list[Record]) -> Record:

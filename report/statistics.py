@@ -9,6 +9,7 @@ import numpy as np
 
 from metrics.catalogue import METRICS as METRIC_LIST
 from metrics.catalogue import missing_of
+from metrics.judge import judged_line
 from metrics.scoring import family_of
 from report.records import Record
 
@@ -70,16 +71,21 @@ def summarize(records: Sequence[Record]) -> dict[str, dict]:
         for metric in metrics_of(group) if name != "overall" or len(domains) == 1 else []:
             if values := list(per_target(group, metric).values()):
                 rows[metric] = bootstrap(values)
-        rounds = range(1 + min(len(record.attempts) for record in group))
         summary[name] = {
             "targets": len({record.sample.id for record in group}),
             "samples": len(group),
             **rows,
             "failures": dict(Counter(record.failure for record in group if record.failure).most_common()),
             "missing": missing_of({family_of(r.sample) for r in group}, set(rows)) if name != "overall" else {},
-            "rounds": [bootstrap(list(per_target(group, "visual", k).values())) for k in rounds],
+            "rounds": by_round(group),
         }
     return summary
+
+
+def by_round(records: Sequence[Record], metric: str = "visual") -> list[tuple[float, float, float]]:
+    """(mean, low, high) of `metric` after 0, 1, .. K refinement rounds, K being the least that an answer has."""
+    rounds = range(1 + min(len(record.attempts) for record in records))
+    return [bootstrap(list(per_target(records, metric, k).values())) for k in rounds]
 
 
 def shown_domains(summary: dict[str, dict]) -> list[str]:
@@ -156,6 +162,8 @@ def print_summary(runs: dict[str, Sequence[Record]], dropped: int = 0) -> None:
         often = f" (most often: {worst[0][0]})" if worst else ""
         lost = f"; targets dropped: {dropped}" if dropped else ""
         print(f"{name}, failures of {len(records)} answers: {kinds}{often}{lost}")
+        if judged := judged_line(name, records):
+            print(judged)
     for line in [*refinement_lines(runs), *best_of_lines(runs), *comparisons(runs), *comparisons(runs, "execute")]:
         print(line)
 
@@ -198,7 +206,7 @@ def comparisons(runs: dict[str, Sequence[Record]], metric: str = "visual") -> li
 
 def refinement_lines(runs: dict[str, Sequence[Record]]) -> list[str]:
     """The visual score after 0, 1, .. K refinement rounds, for the runs that have any."""
-    rounds = {name: summarize(records)["overall"]["rounds"] for name, records in runs.items()}
+    rounds = {name: by_round(records) for name, records in runs.items()}
     show = " -> ".join
     return [
         f"{name}, visual score by refinement round: "

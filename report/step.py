@@ -3,23 +3,27 @@
 `groups` are train_virl's: a sample, its completions, renderings and scores.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 
 import data
 import eval as evaluation
 from metrics.pixels import ssim
 from model import from_all
+from report.curves import QUANTILES
+from report.records import FAILURES, find_failure
 from report.run import Run
 
 
 def rollout_metrics(groups: list) -> dict:
     """Reward, rendering and length over all answers of a step, in all processes, and each domain's reward."""
-    mine = [
-        (group.sample.domain, score, len(c.ids), c.finish == "length", float(c.logps.sum()))
-        for group in groups
-        for score, c in zip(group.scores, group.completions, strict=True)
-    ]
-    domains, scores, *numbers = zip(*(answer for share in from_all(mine) for answer in share), strict=True)
+    mine = []
+    for group in groups:
+        for score, c, rendering in zip(group.scores, group.completions, group.renderings, strict=True):
+            numbers = len(c.ids), c.finish == "length", float(c.logps.sum())
+            mine.append((group.sample.domain, score, failure(group.sample, c, rendering), *numbers))
+    domains, scores, failures, *numbers = zip(*(answer for share in from_all(mine) for answer in share), strict=True)
     lengths, cut, logps = np.array(numbers)
     rewards = np.reshape([score.total for score in scores], (-1, len(groups[0].scores)))  # (N, G)
     mean = lambda values: float(np.mean(list(values)))  # noqa: E731
@@ -38,9 +42,18 @@ def rollout_metrics(groups: list) -> dict:
         "tokens": int(lengths.sum()),
     }
     for domain in sorted(set(domains)):
-        its_scores = (score for its, score in zip(domains, scores, strict=True) if its == domain)
+        its_scores = [score for its, score in zip(domains, scores, strict=True) if its == domain]
         metrics[f"visual/{domain}"] = mean(score.visual for score in its_scores)
-    return metrics
+        quantiles = np.percentile([score.total for score in its_scores], [int(name[1:]) for name in QUANTILES])
+        metrics |= {f"rewards/{domain}/{name}": float(x) for name, x in zip(QUANTILES, quantiles, strict=True)}
+    return metrics | {f"failure/{kind}": failures.count(kind) / len(failures) for kind in FAILURES}
+
+
+def failure(sample, completion, rendering) -> str | None:
+    """What went wrong with an answer, one of FAILURES; None if nothing did."""
+    code, text = data.extract_code(completion.text, sample.language), completion.text
+    about = {"code": code, "text": text, "sample": sample, "rendering": rendering, "finish": completion.finish}
+    return find_failure(SimpleNamespace(**about))[0]
 
 
 def training_metrics(sums: dict) -> dict:

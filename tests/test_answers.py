@@ -33,7 +33,8 @@ CIRCLE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 6"><circle cx="
 
 
 class Stub:
-    """An OpenAI-compatible server. `behave(n, question)`: what it does with its n-th request, from 0; None: answers."""
+    """An OpenAI-compatible server. `behave(n, question)`: what it does with its n-th request, from 0; None: answers.
+    text: what it answers, or a function of the question."""
 
     def __init__(self, behave=lambda n, question: None, text=f"```svg\n{CIRCLE}\n```"):
         stub, self.count, self.lock, self.questions = self, 0, threading.Lock(), []
@@ -50,7 +51,8 @@ class Stub:
                 if what == "cut":
                     return self.connection.close()
                 status, body = {429: (429, b"slow down"), 400: (400, b"bad model")}.get(what, (200, None))
-                message = {"message": {"content": text}, "finish_reason": "stop"}
+                content = text(question) if callable(text) else text
+                message = {"message": {"content": content}, "finish_reason": "stop"}
                 body = body or json.dumps({"choices": [message], "usage": {"completion_tokens": 7}}).encode()
                 body = b'{"choices": [{' if what == "broken" else b"{}" if what == "empty" else body
                 try:
@@ -164,7 +166,7 @@ def test_a_run_killed_in_the_middle_goes_on_where_it_was(tmp_path):
         assert "made with another seed" in other.communicate(timeout=120)[0] and other.returncode == 1
     records = list(read_records(out))
     assert [r.sample.id for r in records] == [f"s{i}" for i in range(12)] and all(r.score.executed for r in records)
-    assert "unisvg.ssim" in printed and "missing: unisvg.lpips, unisvg.score (needs LPIPS" in printed
+    assert "unisvg.ssim" in printed and "missing: unisvg.lpips (needs --lpips with AlexNet)" in printed
     assert json.loads((out / "summary.json").read_text())["summary"]["svg"]["unisvg.ssim"][0] > 0.5
 
 
@@ -277,7 +279,7 @@ def test_perfect_answers_to_synthetic_5_are_perfect():
     wanted = {n for n, m in catalogue.METRICS.items() if m.needs in catalogue.HERE and m.family != "any"}
     assert wanted == set(seen), "the catalogue lists what is measured"
     text = statistics.metric_table(good)
-    assert "missing: design2code.clip, design2code.final (needs --clip)" in text and "chemdraw.tanimoto" in text
+    assert "missing: design2code.clip (needs --clip)" in text and "chemdraw.tanimoto" in text
     lines = statistics.compare_all("a", good, "b", good)
     assert "10 targets in common" in lines[0] and all("+0.000 [+0.000, +0.000]" in line for line in lines[1:])
 

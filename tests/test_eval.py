@@ -4,6 +4,7 @@ import json
 import os
 import re
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +19,9 @@ from data import Sample
 from eval import Record
 from metrics.pixels import ssim
 from render import Rendering
-from report import curves, statistics
+from report import curves, effort, statistics
 from report import page as html_page
-from report.records import RecordWriter, read_records
+from report.records import FAILURES, RecordWriter, read_records
 from reward import Reward, Score
 
 HOSTILE = [
@@ -339,6 +340,90 @@ def test_curves_draw_whatever_there_is(tmp_path):
         curves.plot_curves(path, tmp_path / "none.png")
 
 
+def svg_texts(path) -> int:
+    """How many glyphs' groups an SVG has; a broken file raises."""
+    from xml.etree import ElementTree
+
+    return sum(element.tag.endswith("use") for element in ElementTree.parse(path).iter())
+
+
+def virl_rows(steps: int) -> list[dict]:
+    """What ViRL logs of rewards and failures, made: rewards rise, syntax errors fall."""
+    rows = []
+    for step in range(steps):
+        row, rise = {"step": step, "reward/mean": 0.5}, 0.3 * step / max(1, steps)
+        for domain in ("chart", "svg"):
+            row |= {f"rewards/{domain}/{q}": 0.1 + rise + k / 8 for k, q in enumerate(curves.QUANTILES)}
+        row |= {f"failure/{kind}": 0.0 for kind in FAILURES} | {"failure/syntax error": 0.2 - rise / 2}
+        rows.append(row)
+    return rows
+
+
+def test_rewards_by_domain_and_failures_over_time(tmp_path, monkeypatch):
+    """A band for each domain, a stack of the kinds that happened; all of it as PNG and as SVG."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(map(json.dumps, virl_rows(20))))
+    drawn = []
+    for name in ("_draw_bands", "_draw_stack"):
+        draw = getattr(curves, name)
+        monkeypatch.setattr(curves, name, lambda ax, s, keys, draw=draw: (drawn.append((ax, keys)), draw(ax, s, keys)))
+    curves.plot_curves(path, tmp_path / "curves.png")
+    assert [ax.get_title("left") for ax, _ in drawn] == ["Rewards, chart", "Rewards, svg", curves.STACKED[0]]
+    assert [text.get_text() for text in drawn[0][0].get_legend().get_texts()] == ["5 to 95 %", "25 to 75 %", "median"]
+    assert drawn[2][1] == ["failure/syntax error"], "kinds that never happened are left out"
+    assert svg_texts(tmp_path / "curves.svg") > 50
+    path.write_text(json.dumps(virl_rows(1)[0]))
+    curves.plot_curves(path, tmp_path / "one.png")
+
+
+def test_a_step_says_how_rewards_are_spread_and_what_failed(reward):
+    """report/step.py: quantiles of each domain's rewards, shares of the kinds of failure."""
+    from report.step import rollout_metrics
+
+    answers = [
+        record(sample(0), visual=1.0),
+        record(sample(0), 1, visual=0.5),
+        record(sample(1, "chart"), image=None, visual=0.0, error="line 1\nSyntaxError: bad"),
+        record(sample(1, "chart"), 1, code=None, image=None, visual=0.0),
+    ]
+    groups = []
+    for pair in (answers[:2], answers[2:]):
+        completions = [SimpleNamespace(ids=[1, 2], finish="eos", logps=np.zeros(2), text=r.text) for r in pair]
+        parts = {"scores": [r.score for r in pair], "renderings": [r.rendering for r in pair]}
+        groups.append(SimpleNamespace(sample=pair[0].sample, completions=completions, **parts))
+    metrics = rollout_metrics(groups)
+    assert {k: v for k, v in metrics.items() if k.startswith("failure/") and v} == {
+        "failure/syntax error": 0.25,
+        "failure/no code block": 0.25,
+    }
+    assert sum(key.startswith("failure/") for key in metrics) == len(FAILURES)
+    assert metrics["rewards/svg/p50"] == pytest.approx(np.mean([answers[0].score.total, answers[1].score.total]))
+    assert metrics["rewards/svg/p95"] > metrics["rewards/svg/p05"] and metrics["rewards/chart/p95"] == 0.0
+
+
+# ---------------------------------------------------------------------------------------------------- score and effort
+def test_effort_curves_are_those_of_the_lines(tmp_path):
+    """Two targets, three answers each, one round of refinement: the numbers by hand, and the files beside the page."""
+    runs = {"a_$x": [], "_b": []}
+    for name, gain in (("a_$x", 0.1), ("_b", 0.2)):
+        for i, g in np.ndindex(2, 3):
+            answer = record(sample(int(i)), int(g), visual=0.3 + 0.1 * g + gain)
+            answer.attempts = [record(sample(int(i)), int(g), visual=0.3)]
+            runs[name].append(answer)
+    found = effort.effort_curves(runs)
+    assert [round(m, 6) for m, *_ in found["refine"]["a_$x"]] == [0.3, 0.5]
+    assert [round(m, 6) for m, *_ in found["best"]["_b"]] == pytest.approx([0.6, 2 / 3, 0.7])
+    evaluation.write_report(tmp_path / "page.html", {k: iter(v) for k, v in runs.items()})
+    assert {p.name for p in tmp_path.iterdir()} == {"page.html", "page_effort.png", "page_effort.svg"}
+    assert svg_texts(tmp_path / "page_effort.svg") > 30
+    figure = effort.draw_effort(found, list(runs))
+    assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == [r"a_\$x", " _b"]
+    one = [record(sample(0))]
+    assert effort.effort_curves({"r": one}) == {} and effort.write_effort({"r": one}, tmp_path / "none") == []
+    evaluation.write_report(tmp_path / "one" / "page.html", {"r": iter(one)})
+    assert [p.name for p in (tmp_path / "one").iterdir()] == ["page.html"]
+
+
 def test_a_single_step_and_a_repeated_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.0, "time/data": 1}\n{"step": 1, "loss": 1.5, "time/data": 2}\n')
@@ -450,10 +535,10 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture
-def opened(browser, report, request):
-    """The report in a browser page that fails the test on any dialog, console error or request."""
-    context = browser.new_context(**getattr(request, "param", {"viewport": {"width": 1440, "height": 900}}))
+@contextmanager
+def watched(browser, path: Path, **screen):
+    """A page in the browser; any dialog, console error or request ends in an AssertionError."""
+    context = browser.new_context(**screen or {"viewport": {"width": 1440, "height": 900}})
     context.set_default_timeout(10_000)
     tab = context.new_page()
     tab.trouble = trouble = []
@@ -462,11 +547,17 @@ def opened(browser, report, request):
     tab.on("pageerror", lambda error: trouble.append(str(error)))
     foreign = lambda r: not r.url.startswith(("file:", "data:"))  # noqa: E731
     tab.on("request", lambda r: trouble.append(f"request {r.url}") if foreign(r) else None)
-    tab.goto(report.as_uri())
+    tab.goto(path.as_uri())
     tab.wait_for_selector(".card")
     yield tab
     context.close()
     assert not trouble, trouble
+
+
+@pytest.fixture
+def opened(browser, report, request):
+    with watched(browser, report, **getattr(request, "param", {})) as tab:
+        yield tab
 
 
 def ids(tab) -> list[str]:
@@ -591,6 +682,69 @@ def test_sorting_by_a_benchmark_metric(opened):
     shown = ids(opened)
     assert shown and [worth[id] for id in shown] == sorted(worth[id] for id in shown)
     assert all(text in opened.text_content("#summary") for text in ("Benchmark metrics", "for want of --clip"))
+
+
+@pytest.fixture(scope="module")
+def big_report(tmp_path_factory) -> tuple[Path, list[float]]:
+    """5,000 targets of eight tiny pictures, every hundredth with hostile code, every tenth timed out."""
+    pictures = [picture(seed).resize((12, 9)) for seed in range(8)]
+    scores = np.random.default_rng(3).permutation(5000) / 5000
+
+    def records():
+        for i, visual in enumerate(scores):
+            target = Sample(f"svg/{i:05d}", "svg", "svg", pictures[i % 8], "Draw it.", "<svg/>\n" * 20)
+            code = HOSTILE[i // 100 % 3] if i % 100 == 99 else f"<svg><!-- {i} --></svg>\n" * 20
+            shown, error = (None, f"timed out after 10 s: {HOSTILE[1]}") if i % 10 == 3 else (pictures[i % 8], None)
+            score = Score(0.5, float(visual) if shown else 0.0, 0.5, [0.5] * 4, 1.0, not error, error, (2, 2))
+            yield Record(target, 0, code, code, Rendering(shown, error, 0.01), score, 0.5)
+
+    path = tmp_path_factory.mktemp("big") / "report.html"
+    evaluation.write_report(path, {"run": records()})
+    return path, [0.0 if i % 10 == 3 else visual for i, visual in enumerate(scores)]
+
+
+def test_a_page_of_5000_targets(browser, big_report):
+    """Cards, filters, search, sorting, keyboard and scrolling at full size; nothing runs, nothing is requested."""
+    path, scores = big_report
+    name = lambda i: f"svg/{i:05d}"  # noqa: E731
+    with watched(browser, path) as tab:
+        assert tab.text_content("#count") == "5,000 targets" and ids(tab)[:24] == [name(i) for i in range(24)]
+        cards = tab.locator(".card").count()
+        assert cards < 200, "cards are drawn as they come into view"
+        assert tab.evaluate("performance.getEntriesByName('first-contentful-paint').length") == 1
+
+        tab.select_option("#pick-failure", "time-out")
+        assert tab.text_content("#count") == "500 of 5,000 targets" and ids(tab)[:2] == [name(3), name(13)]
+        assert HOSTILE[1] in tab.locator(".card .error").first.text_content()
+        tab.select_option("#pick-failure", "all")
+        tab.select_option("#pick-sort", "high")
+        order = sorted(range(5000), key=lambda i: -scores[i])
+        assert ids(tab)[:24] == [name(i) for i in order[:24]]
+        tab.select_option("#pick-sort", "order")
+
+        tab.keyboard.press("/")
+        tab.keyboard.type("99")
+        assert tab.text_content("#count") == f"{sum('99' in name(i) for i in range(5000))} of 5,000 targets"
+        hostile = [card for card in tab.locator(".card").all()[:24] if card.locator("h3").text_content().endswith("99")]
+        assert len(hostile) > 3
+        for card in hostile:
+            number = int(card.locator("h3").text_content()[-5:])
+            assert card.locator("pre").text_content() == HOSTILE[number // 100 % 3]
+            assert card.locator("pre script, pre img, pre iframe, pre svg, .error *").count() == 0
+
+        tab.fill("#search", "")
+        tab.keyboard.press("Escape")
+        for _ in range(100):  # past several batches
+            tab.keyboard.press("j")
+        focused = "document.activeElement.closest('.card')?.getAttribute('aria-label')"
+        assert tab.evaluate(focused) == name(99) and tab.locator(".card").count() >= 100
+        assert tab.locator(".card:focus pre").text_content() == HOSTILE[0]
+        tab.keyboard.press("r")
+        assert "del" in tab.locator(".card:focus pre span").first.get_attribute("class")
+        before = tab.locator(".card").count()
+        tab.evaluate("scrollTo(0, document.body.scrollHeight)")
+        tab.wait_for_function(f"document.querySelectorAll('.card').length > {before}")
+        assert tab.locator("script:not([type])").count() == 1
 
 
 SCREENS = {
