@@ -148,9 +148,7 @@ class DinoV2(nn.Module):
             raise RuntimeError(f"cannot load a DINOv2 encoder from {name!r}: {reason}") from error
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
-        self.blanks: dict[
-            tuple, Tensor
-        ] = {}  # background colour -> unit feature (D,) of an empty frame; few in practice
+        self.blanks: dict[tuple, Tensor] = {}  # background colour -> unit feature (D,) of an empty frame; few
 
     def frame_side(self, tile_width: float, tile_height: float) -> int:
         return self.tile_size

@@ -214,11 +214,13 @@ class Reward:
 
     def _compare(self, targets: dict[bytes, Target], pairs: dict[tuple[bytes, bytes], Image.Image]) -> dict:
         """(target hash, rendering hash) -> the visual fields of Score."""
-        jobs = [(pair, image, targets[pair[0]]) for pair, image in pairs.items()]
+        jobs = [(pair, image, targets[pair[0]]) for pair, image in pairs.items() if pair[0] != pair[1]]
+        same = [(pair, targets[pair[0]]) for pair in pairs if pair[0] == pair[1]]  # the target itself, encoded already
+        known = (([pair], [group[None] for group in t.features], t.content[None]) for pair, t in same)
         if self.mode == "vincicoder":  # the released code stretches a rendering to the target's size first
             jobs = [(pair, image.convert("RGB").resize(target.size), target) for pair, image, target in jobs]
         visuals = {}
-        for keys, features, contents in self._encode(jobs):
+        for keys, features, contents in itertools.chain(known, self._encode(jobs)):
             wanted = [torch.stack(group) for group in zip(*(targets[key].features for key, _ in keys), strict=True)]
             for pair, s, amount in zip(keys, self._similarity(wanted, features), contents, strict=True):
                 visuals[pair] = self._combine(s, targets[pair[0]], amount, pairs[pair].size)

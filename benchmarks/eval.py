@@ -2,10 +2,18 @@
 
     python benchmarks/eval.py --count 1000 --out results/eval.json
 
-The answers are the references, every second one with seeded flaws, so that renderings differ from the targets. Measured
-twice on fresh renderers: rendering and inspection alone (every job that scoring asks the workers for), and the whole
-scoring. The share of the time in rendering is the ratio of the two. Memory is that of this process. `page` is a report
-of 5,000 samples in a real Chromium: seconds to first contentful paint, bytes.
+The answers are the references, every second one with seeded flaws, so that about half of the renderings differ from
+their targets (`equal_pictures` counts the others). They are gone through twice, each time with a fresh renderer: once
+only drawn, and once scored by `evaluate`, as `eval.py run` does. Drawing is every job that scoring asks the sandboxed
+workers for, in the same order and the same chunks: the pictures of targets and answers, and the inspections that give
+ChartMimic's facts of a figure and Design2Code's blocks of a page, for they run the program too. The start of the
+workers is part of both.
+
+`share_in_rendering` is the ratio of the two wall times. It suffers from whatever else the machine does between the two;
+`scoring_cpu_seconds`, what the second takes this process more of CPU time than the first, hardly does.
+`memory_mib` is what this process holds after every twentieth of the answers, without the workers; `growth` compares its
+last value with that after the first fifth. `page` is a report of 5,000 samples in a real Chromium: seconds to first
+contentful paint, bytes.
 """
 
 import json
@@ -23,16 +31,19 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import data  # noqa: E402
 import eval as evaluation  # noqa: E402
+from answers import rounds  # noqa: E402
 from answers.folder import Folder  # noqa: E402
 from answers.server import Answer  # noqa: E402
 from corpus import benchmarks  # noqa: E402
 from data import Sample  # noqa: E402
-from metrics.scoring import INSPECTION, Scorer, family_of  # noqa: E402
+from metrics.scoring import Scorer  # noqa: E402
 from render import Renderer, Rendering  # noqa: E402
 from report.answers import write_report  # noqa: E402
 from report.records import Record  # noqa: E402
 from reward import Reward, Score  # noqa: E402
 from workers.draw import chromium_path  # noqa: E402
+
+CHUNK = 32  # targets at a time, as eval.py has it
 
 
 def flawed(sample: Sample, number: int) -> str:
@@ -57,32 +68,46 @@ def megabytes() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
-def rendering_alone(samples: list[Sample], texts: dict[str, str]) -> float:
-    """Seconds for every picture and inspection that scoring these answers wants, in the same chunks."""
-    with Renderer() as renderer:
-        started = time.perf_counter()
-        for start in range(0, len(samples), 32):
-            futures = []
-            for sample in samples[start : start + 32]:
-                code = data.extract_code(texts[sample.id], sample.language)
-                futures += [renderer.submit(c, sample.language) for c in (sample.code, code)]
-                if kind := INSPECTION.get(family_of(sample)):
-                    futures += [renderer.submit(c, kind) for c in (sample.code, code)]
-            for future in futures:
-                future.result()
-        return time.perf_counter() - started
+def drawing(samples: list[Sample], texts: dict[str, str]) -> dict:
+    """Every picture and inspection that scoring these answers wants, and nothing measured on them."""
+    with Renderer() as renderer, Stopwatch() as watch:
+        scorer, equal = Scorer(renderer), 0
+        for batch in rounds.batches(samples, CHUNK, renderer):
+            ready = rounds.with_pictures(batch, renderer)
+            jobs = [scorer.submit(s, data.extract_code(texts[s.id], s.language)) for s in ready]
+            for job in jobs:
+                equal += job.rendering.result().image == job.sample.image
+                for future in job.facts or ():
+                    future.result()
+    return watch.seconds() | {"equal_pictures": equal}
 
 
 def scoring(samples: list[Sample], texts: dict[str, str]) -> dict:
-    with Renderer() as renderer:
-        memory, count = [], 0
-        started = time.perf_counter()
-        scorer = Scorer(renderer)
-        for _ in evaluation.evaluate(Given(texts), samples, renderer, Reward(), scorer=scorer, total=len(samples)):
-            count += 1
-            if count % max(1, len(samples) // 10) == 0:
+    """What `eval.py run` does, but for reading and writing files."""
+    memory, count, every = [], 0, max(1, len(samples) // 20)
+    with Renderer() as renderer, Stopwatch() as watch:
+        scorer, reward = Scorer(renderer), Reward(cache_mb=64)
+        options = {"scorer": scorer, "total": len(samples), "chunk": CHUNK}
+        for count, _ in enumerate(evaluation.evaluate(Given(texts), samples, renderer, reward, **options), 1):
+            if count % every == 0:
                 memory.append(round(megabytes()))
-        return {"seconds": time.perf_counter() - started, "scored": count, "memory_mib_by_tenths": memory}
+    growth = memory[-1] / memory[len(memory) // 5 - 1] - 1
+    return watch.seconds() | {"scored": count, "memory_mib": memory, "growth": growth}
+
+
+class Stopwatch:
+    """Seconds by the clock, and of CPU time of this process without the workers."""
+
+    def __enter__(self):
+        self.started = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_):
+        self.stopped = time.perf_counter(), time.process_time()
+
+    def seconds(self) -> dict[str, float]:
+        wall, cpu = (b - a for a, b in zip(self.started, self.stopped, strict=True))
+        return {"seconds": wall, "cpu_seconds": cpu}
 
 
 def page_of(count: int) -> dict:
@@ -131,10 +156,10 @@ class Config:
 def main(config: Config) -> None:
     samples = list(benchmarks.synthetic(config.count))
     texts = {sample.id: flawed(sample, i) for i, sample in enumerate(samples)}
-    alone = rendering_alone(samples, texts)
-    whole = scoring(samples, texts)
-    result = {"answers": config.count, "rendering_alone_seconds": alone, "scoring": whole}
-    result["share_in_rendering"] = alone / whole["seconds"]
+    alone, whole = drawing(samples, texts), scoring(samples, texts)
+    result = {"answers": config.count, "rendering": alone, "scoring": whole}
+    result["share_in_rendering"] = alone["seconds"] / whole["seconds"]
+    result["scoring_cpu_seconds"] = whole["cpu_seconds"] - alone["cpu_seconds"]
     if config.page:
         result["page"] = page_of(config.page)
     print(json.dumps(result, indent=1))

@@ -20,6 +20,7 @@ import ot
 from PIL import Image
 
 PATCH, MOST_PATCHES, FAINT = 8, 100, 0.001
+SOLVER = {"check_marginals": False, "center_dual": False}  # what the cost does not depend on
 GREY = np.array([0.299, 0.587, 0.114])
 
 
@@ -31,6 +32,8 @@ def earth_mover_similarity(target: Image.Image, rendering: Image.Image) -> float
     if target.size != rendering.size:
         raise ValueError(f"Pictures of {target.size} and {rendering.size} px cannot be compared: pad or resize first.")
     target, rendering = target.convert("RGB"), rendering.convert("RGB")
+    if target.tobytes() == rendering.tobytes():
+        return 1.0
     colour, _ = most_frequent(np.asarray(target))
     shade = "black" if (colour @ GREY) >= 127 else "white"
     worst = earth_mover_distance(Image.new("RGB", target.size, shade), target)
@@ -93,23 +96,25 @@ def cut(pixels: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 def _transport(weights, a, b, faint, distance) -> float:
     """EMD of patches a and b, both (N, P) with the same weights (N,); `distance` (N, N) is that of their places."""
-    pixel_weights_a, pixel_weights_b = (_pixel_weights(patches, faint) for patches in (a, b))
-    cost = _bounds(a, b, pixel_weights_a, pixel_weights_b)
+    (a, kinds_a), (b, kinds_b) = (np.unique(patches, axis=0, return_inverse=True) for patches in (a, b))
+    weights_a, weights_b = (_pixel_weights(patches, faint) for patches in (a, b))
+    if len(a) == 1:  # any plan turns one patch into all others, and the one that moves none pays no more than that
+        costs = [_patch_distance(a[0], patch, weights_a[0], w) for patch, w in zip(b, weights_b, strict=True)]
+        return float(weights @ np.array(costs)[kinds_b.ravel()])
+    between = _bounds(a, b, weights_a, weights_b)  # of the kinds of patches: equal ones are solved once
     exact = (a[:, None] == b[None]).all(2)
-    cost[exact] = 0
-    cost += distance
-    kinds_a, kinds_b = (np.unique(patches, axis=0, return_inverse=True)[1].ravel() for patches in (a, b))
-    known: dict[tuple[int, int], float] = {}  # equal patches are solved once
+    between[exact] = 0
+    pairs = np.ix_(kinds_a.ravel(), kinds_b.ravel())
     while True:
-        plan, log = ot.emd(weights, weights, cost, log=True, check_marginals=False)
-        todo = (plan > 0) & ~exact
+        plan, log = ot.emd(weights, weights, between[pairs] + distance, **SOLVER, log=True)
+        todo = np.zeros_like(exact)
+        i, j = np.nonzero(plan)
+        todo[pairs[0][i, 0], pairs[1][0, j]] = True
+        todo &= ~exact
         if not todo.any():
             return float(log["cost"])
         for i, j in zip(*np.nonzero(todo), strict=True):
-            kind = kinds_a[i], kinds_b[j]
-            if kind not in known:
-                known[kind] = _patch_distance(a[i], b[j], pixel_weights_a[i], pixel_weights_b[j])
-            cost[i, j] = distance[i, j] + known[kind]
+            between[i, j] = _patch_distance(a[i], b[j], weights_a[i], weights_b[j])
         exact |= todo
 
 
@@ -124,7 +129,7 @@ BETWEEN_PIXELS = np.abs(ROWS[:, None] - ROWS) + np.abs(COLUMNS[:, None] - COLUMN
 
 def _patch_distance(a, b, weights_a, weights_b) -> float:
     cost = np.abs(a[:, None].astype(np.float64) - b) + BETWEEN_PIXELS
-    return float(ot.emd2(weights_a, weights_b, cost, check_marginals=False))
+    return float(ot.emd2(weights_a, weights_b, cost, **SOLVER))
 
 
 def _bounds(a, b, weights_a, weights_b, levels: int = 64) -> np.ndarray:

@@ -6,7 +6,8 @@ the target's size in the way of the benchmark concerned. Nothing here needs weig
 
 import numpy as np
 from PIL import Image
-from skimage.metrics import structural_similarity
+
+from metrics.similarity import GAUSSIAN, UNIFORM, WIDE_UNIFORM, structural_similarity
 
 
 def ssim(target: Image.Image, rendering: Image.Image | None) -> float:
@@ -16,60 +17,55 @@ def ssim(target: Image.Image, rendering: Image.Image | None) -> float:
     """
     if rendering is None:
         return 0.0
-    width, height = (max(7, side) for side in target.size)  # the usual 7 x 7 window has to fit
-    a, b = (np.asarray(picture.convert("RGB").resize((width, height))) for picture in (target, rendering))
-    return float(structural_similarity(a, b, win_size=7, channel_axis=2, data_range=255))
+    size = tuple(max(len(UNIFORM), side) for side in target.size)  # the usual 7 x 7 window has to fit
+    a, b = (np.asarray(picture.convert("RGB").resize(size)) for picture in (target, rendering))
+    return structural_similarity(a, b)
 
 
-def _both(target: Image.Image, rendering: Image.Image, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    a, b = (picture.convert("RGB").resize(size, Image.Resampling.LANCZOS) for picture in (target, rendering))
+def unisvg(target: Image.Image, rendering: Image.Image, side: int = 336, as_published: bool = False) -> dict:
+    """UniSVG (`evaluation.py`), of both pictures at 336 x 336, RGB: {"ssim", "psnr"}.
+
+    ssim: 7 x 7 window. psnr: peak signal-to-noise ratio in dB, 10 log10(255^2 / MSE), 100 for equal pictures. As
+    published the difference of two uint8 arrays wraps around there, so that -1 counts as 255, and is squared in uint8.
+    """
+    a, b = _both(target, rendering, side)
+    mse = float(((a - b) ** 2).mean()) if as_published else float((_difference(a, b) ** 2).mean())
+    psnr = min(100.0, 10 * float(np.log10(255**2 / mse))) if mse else 100.0
+    return {"ssim": structural_similarity(a, b), "psnr": psnr}
+
+
+def starvector(target: Image.Image, rendering: Image.Image, side: int = 224, as_published: bool = False) -> dict:
+    """StarVector's SVG-Bench, of both pictures at 224 x 224, RGB in [0, 1]: {"mse", "masked_mse", "ssim"}.
+
+    mse: mean squared error, "L2"; 0 is best. masked_mse: the same with both pictures multiplied by the mask of pixels
+    that are white in neither. ssim: an 11 x 11 Gaussian window of sigma 1.5, the one of Wang et al.; as published
+    sigma is given but the window stays uniform, for `gaussian_weights` is not set.
+    """
+    a, b = _both(target, rendering, side)
+    squares = _difference(a, b) ** 2
+    mask = (a < 255).any(2) & (b < 255).any(2)
+    return {
+        "mse": float(squares.mean()) / 255**2,
+        "masked_mse": float((squares * mask[..., None]).mean()) / 255**2,
+        "ssim": structural_similarity(a, b, WIDE_UNIFORM if as_published else GAUSSIAN),
+    }
+
+
+def _both(target: Image.Image, rendering: Image.Image, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """(side, side, 3) uint8, twice."""
+    filter = Image.Resampling.LANCZOS
+    a, b = (picture.convert("RGB").resize((side, side), filter) for picture in (target, rendering))
     return np.asarray(a), np.asarray(b)
 
 
-def unisvg_ssim(target: Image.Image, rendering: Image.Image, side: int = 336) -> float:
-    """UniSVG (`evaluation.py`): SSIM at 336 x 336, 7 x 7 window, RGB."""
-    a, b = _both(target, rendering, (side, side))
-    return float(structural_similarity(a, b, win_size=7, channel_axis=2, data_range=255))
-
-
-def psnr(target: Image.Image, rendering: Image.Image, side: int = 336, as_published: bool = False) -> float:
-    """Peak signal-to-noise ratio in dB at 336 x 336: 10 log10(255^2 / MSE), 100 for equal pictures (UniSVG).
-
-    As published the difference of two uint8 arrays wraps around, so that -1 counts as 255.
-    """
-    a, b = _both(target, rendering, (side, side))
-    error = (a - b).astype(np.float64) if as_published else a.astype(np.float64) - b
-    mse = float(np.mean((error.astype(np.uint8) ** 2) if as_published else error**2))
-    return min(100.0, 10 * float(np.log10(255**2 / mse))) if mse else 100.0
-
-
-def starvector_mse(target: Image.Image, rendering: Image.Image, side: int = 224) -> float:
-    """Mean squared error of RGB in [0, 1] at 224 x 224; 0 is best (StarVector, SVG-Bench, "L2")."""
-    a, b = (array / 255.0 for array in _both(target, rendering, (side, side)))
-    return float(np.mean((a - b) ** 2))
-
-
-def starvector_masked_mse(target: Image.Image, rendering: Image.Image, side: int = 224) -> float:
-    """The same with both pictures multiplied by the mask of pixels that are white in neither."""
-    a, b = (array / 255.0 for array in _both(target, rendering, (side, side)))
-    mask = ((a < 1).any(2) & (b < 1).any(2))[..., None]
-    return float(np.mean((a * mask - b * mask) ** 2))
-
-
-def starvector_ssim(target: Image.Image, rendering: Image.Image, side: int = 224, as_published: bool = False) -> float:
-    """SSIM with an 11 x 11 Gaussian window of sigma 1.5 at 224 x 224, the one of Wang et al. (SVG-Bench).
-
-    As published sigma is given but the window stays uniform, for `gaussian_weights` is not set.
-    """
-    a, b = _both(target, rendering, (side, side))
-    window = {"win_size": 11} if as_published else {"gaussian_weights": True, "sigma": 1.5, "win_size": 11}
-    return float(structural_similarity(a, b, channel_axis=2, data_range=255, **window))
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a.astype(np.int32) - b
 
 
 def image2struct_ssim(target: Image.Image, rendering: Image.Image) -> float:
     """(SSIM + 1) / 2 of the grey pictures, both padded with white to the larger size (Image2Struct, LaTeX)."""
     a, b = (np.asarray(picture.convert("L")) for picture in padded(target, rendering))
-    return (float(structural_similarity(a, b, win_size=7, data_range=255)) + 1) / 2
+    return (structural_similarity(a, b) + 1) / 2
 
 
 def padded(target: Image.Image, rendering: Image.Image, least: int = 7) -> tuple[Image.Image, Image.Image]:

@@ -143,12 +143,11 @@ class Scorer:
     def _svg(self, job: Job, image: Image.Image | None) -> dict:
         target, white = job.sample.image, Image.new("RGB", job.sample.image.size, "white")
         shown = image or white  # SVG-Bench compares with a white picture where an answer does not render
+        sources = {"unisvg": pixels.unisvg, "starvector": pixels.starvector}
         values = {
-            "unisvg.ssim": pixels.unisvg_ssim(target, shown),
-            "unisvg.psnr": pixels.psnr(target, shown, as_published=self.as_published),
-            "starvector.mse": pixels.starvector_mse(target, shown),
-            "starvector.masked_mse": pixels.starvector_masked_mse(target, shown),
-            "starvector.ssim": pixels.starvector_ssim(target, shown, as_published=self.as_published),
+            f"{source}.{name}": value
+            for source, metrics in sources.items()
+            for name, value in metrics(target, shown, as_published=self.as_published).items()
         }
         return values | (self.weights.svg_scores(target, shown, values["unisvg.ssim"]) if self.weights else {})
 

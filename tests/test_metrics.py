@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from scipy.stats import spearmanr
+from skimage.metrics import structural_similarity as scikit_ssim
 
-from metrics import chartmimic, design2code, earth_mover, molecules, pixels, text
+from metrics import chartmimic, design2code, earth_mover, molecules, pixels, similarity, text
 from render import Renderer
 
 REAL = Path(__file__).parents[2] / "shared/data/real"
@@ -98,21 +99,54 @@ def test_pixel_metrics_by_hand():
     black, white = Image.new("RGB", (224, 224)), Image.new("RGB", (224, 224), "white")
     half = white.copy()
     half.paste("black", (0, 0, 112, 224))
-    assert pixels.starvector_mse(white, black) == 1 and pixels.starvector_mse(white, half) == 0.5
-    assert pixels.starvector_masked_mse(white, half) == 0, "nothing is drawn in both"
+    assert pixels.starvector(white, black)["mse"] == 1 and pixels.starvector(white, half)["mse"] == 0.5
+    assert pixels.starvector(white, half)["masked_mse"] == 0, "nothing is drawn in both"
     dark = Image.new("RGB", (336, 336), (254, 254, 254))
-    assert pixels.psnr(Image.new("RGB", (336, 336), "white"), dark) == pytest.approx(10 * math.log10(255**2))
-    published = pixels.psnr(dark, Image.new("RGB", (336, 336), "white"), as_published=True)
+    assert pixels.unisvg(Image.new("RGB", (336, 336), "white"), dark)["psnr"] == pytest.approx(10 * math.log10(255**2))
+    published = pixels.unisvg(dark, Image.new("RGB", (336, 336), "white"), as_published=True)["psnr"]
     assert published == pytest.approx(10 * math.log10(255**2)), "255^2 wraps to 1 in uint8"
-    assert pixels.psnr(white, white) == 100
+    assert pixels.unisvg(white, white)["psnr"] == 100
 
 
-@pytest.mark.parametrize("metric", [pixels.ssim, pixels.unisvg_ssim, pixels.starvector_ssim, pixels.image2struct_ssim])
+SSIMS = {
+    "full": pixels.ssim,
+    "unisvg": lambda a, b: pixels.unisvg(a, b)["ssim"],
+    "starvector": lambda a, b: pixels.starvector(a, b)["ssim"],
+    "image2struct": pixels.image2struct_ssim,
+}
+
+
+@pytest.mark.parametrize("metric", SSIMS.values(), ids=SSIMS)
 def test_ssim_identities(metric):
     a, b = scene(0), scene(1)
     assert metric(a, a.copy()) == pytest.approx(1.0)
     assert metric(a, b) == pytest.approx(metric(b, a)) and metric(a, b) < 0.95
-    assert pixels.starvector_ssim(a, b) != pixels.starvector_ssim(a, b, as_published=True)
+    assert pixels.starvector(a, b)["ssim"] != pixels.starvector(a, b, as_published=True)["ssim"]
+
+
+WINDOWS = {
+    "uniform": (similarity.UNIFORM, {"win_size": 7}),
+    "wide": (similarity.WIDE_UNIFORM, {"win_size": 11}),
+    "gaussian": (similarity.GAUSSIAN, {"win_size": 11, "gaussian_weights": True, "sigma": 1.5}),
+}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_ssim_equals_that_of_scikit_image(window):
+    ours, theirs = WINDOWS[window]
+    rng = np.random.default_rng(0)
+    drawn = [np.asarray(scene(seed)) for seed in (0, 1)]
+    corner = drawn[0].copy()
+    corner[-1, -1] = 7  # in a single window of each size
+    noise = rng.integers(0, 256, (2, 97, 131, 3), dtype=np.uint8)  # more rows than a band, and not a multiple
+    black_white = np.zeros((40, 11, 3), np.uint8), np.full((40, 11, 3), 255, np.uint8)
+    for a, b in (drawn, (drawn[0], corner), noise, black_white, (drawn[0], drawn[0])):
+        for p, q, axis in ((a, b, 2), (a[..., 0], b[..., 0], None)):
+            expected = scikit_ssim(p, q, channel_axis=axis, data_range=255, **theirs)
+            assert similarity.structural_similarity(p, q, ours) == pytest.approx(expected, abs=1e-6)
+    for a, b in ((noise[0], noise[1, :50]), (noise[0, :6], noise[1, :6])):
+        with pytest.raises(ValueError, match="resize first"):
+            similarity.structural_similarity(a, b, ours)
 
 
 def test_padding_is_white_and_in_the_corner():
@@ -167,6 +201,11 @@ def test_lazy_transport_equals_the_full_one():
     assert (bounds <= exact + 1e-9).all(), "bounds are bounds"
     full = ot.emd2(weights, weights, exact + distance)
     assert earth_mover._transport(weights, p, q, faint, distance) == pytest.approx(full, rel=1e-6)
+    black = np.zeros_like(p)  # a constant picture: no plan is needed
+    even = np.full(64, 1 / 64)
+    exact = [earth_mover._patch_distance(black[0], q[j], even, wq[j]) for j in range(len(q))]
+    full = ot.emd2(weights, weights, np.array(exact)[None] + distance)
+    assert earth_mover._transport(weights, black, q, faint, distance) == pytest.approx(full, rel=1e-6)
 
 
 # ----------------------------------------------------------------------------------------------------------- molecules
