@@ -52,6 +52,8 @@ class Config:
     """Steps of the run with refinement rows, 24 rows each."""
     seeds: tuple[int, ...] = (0, 1)
     """Each its own initial weights and its own order of the rows."""
+    arms: tuple[str, ...] = ARMS
+    """Which runs, `with` among them."""
     jobs: int = 2
     """Trainings at the same time, a thread each."""
 
@@ -153,24 +155,25 @@ def scores(config: Config, name: str, task: str, metric: str = "visual", round: 
 
 def figures(config: Config, seed: int) -> dict:
     """Means with 95 % bootstrap intervals, and paired differences over the same targets."""
+    arms, others = config.arms, [arm for arm in config.arms if arm != "with"]
     result = {"score": {}, "difference": {}}
     tasks = {"direct": ("direct", 0), "refined once": ("direct", 1), "drafts corrected": ("refinement", -1)}
     drafts = scores(config, "drafts", "refinement")
     result["score"]["drafts as they are"] = bootstrap(list(drafts.values()))
     for what, (task, turn) in tasks.items():
-        values = {arm: scores(config, f"{arm}-{seed}", task, round=turn) for arm in ARMS}
-        executes = {arm: scores(config, f"{arm}-{seed}", task, "execute", turn) for arm in ARMS}
-        for arm in ARMS:
+        values = {arm: scores(config, f"{arm}-{seed}", task, round=turn) for arm in arms}
+        executes = {arm: scores(config, f"{arm}-{seed}", task, "execute", turn) for arm in arms}
+        for arm in arms:
             result["score"][f"{what}, {arm}"] = bootstrap(list(values[arm].values()))
             result["score"][f"{what}, {arm}, executes"] = bootstrap(list(executes[arm].values()))
-        for arm in ("without", "longer"):
+        for arm in others:
             pairs = zip(*((values["with"][id], values[arm][id]) for id in values[arm]), strict=True)
             result["difference"][f"{what}: with - {arm}"] = paired_bootstrap(*pairs)
         if task == "refinement":
-            for arm in ARMS:
+            for arm in arms:
                 pairs = zip(*((values[arm][id], drafts[id]) for id in drafts), strict=True)
                 result["difference"][f"{what}, {arm} - drafts"] = paired_bootstrap(*pairs)
-    for arm in ARMS:
+    for arm in arms:
         before, after = (scores(config, f"{arm}-{seed}", "direct", round=turn) for turn in (0, 1))
         pairs = zip(*((after[id], before[id]) for id in before), strict=True)
         result["difference"][f"refined once - direct, {arm}"] = paired_bootstrap(*pairs)
@@ -186,13 +189,14 @@ def main(config: Config) -> None:
             python("model.py", "create", config.out / f"model-{seed}", "--seed", seed)
     plans = {seed: plan(config, seed) for seed in config.seeds}
     with ThreadPoolExecutor(config.jobs) as pool:
-        jobs = [pool.submit(train, config, seed, arm, plans[seed][arm]) for seed in config.seeds for arm in ARMS]
+        jobs = [pool.submit(train, config, seed, arm, plans[seed][arm]) for seed in config.seeds for arm in config.arms]
         for job in jobs:
             job.result()
     evaluate(config, "drafts", "refinement", "--answers", write_drafts(config))
-    result = {"config": {key: str(value) for key, value in vars(config).items()}, "seeds": {}}
+    shape = {key: getattr(config, key) for key in ("rows", "refine", "test", "steps")}
+    result = {"config": shape, "seeds": {}}
     for seed in config.seeds:
-        for arm in ARMS:
+        for arm in config.arms:
             model = latest_checkpoint(config.out / f"{arm}-{seed}")
             for task in ("direct", "refinement"):
                 evaluate(config, f"{arm}-{seed}", task, "--model", model)
