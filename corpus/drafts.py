@@ -21,7 +21,7 @@ TRIES = 10  # proposals, after which a row goes without a draft
 MOST = 8  # flaws in one program
 # language -> share of single flaws of a kind that leave the score above the band, on the real programs of LOG.md
 ALIKE = {
-    "python": {"layout": 0.0, "number": 0.25, "drop": 0.33, "order": 0.67, "colour": 0.75, "smiles": 0.8},
+    "python": {"layout": 0.1, "number": 0.25, "drop": 0.33, "order": 0.67, "colour": 0.75, "smiles": 0.8},
     "svg": {"layout": 0.02, "drop": 0.14, "colour": 0.29, "number": 0.54, "order": 0.74},
     "html": {"layout": 0.24, "drop": 0.46, "order": 0.48, "colour": 0.54, "number": 0.56},
     "latex": {"layout": 0.15, "drop": 0.44, "number": 0.54, "colour": 0.65, "order": 1.0},
@@ -41,6 +41,7 @@ LAYOUT = {
         ),
         (r"\bset_aspect\([^()]*\)", lambda old, rng: "set_aspect('auto')"),
         (r"(?<=tight_layout)\(\)", lambda old, rng: "(pad=4)"),
+        (r"(?m)^(?=plt\.show\(\))", lambda old, rng: f"plt.gca().{AXES[rng.integers(len(AXES))]}\n"),
     ],
     "svg": [
         (r"(?<=viewBox=[\"'])[^\"']+", lambda old, rng: _shifted(old, rng)),
@@ -61,6 +62,7 @@ LAYOUT = {
     ],
     "mermaid": [(r"(?<=graph )(?:TD|TB|LR|RL|BT)|(?<=flowchart )(?:TD|TB|LR|RL|BT)", lambda old, rng: _turned(old))],
 }
+AXES = ("invert_yaxis()", "invert_xaxis()", "set_axis_off()")
 LEGEND = ("upper left", "upper right", "lower left", "lower right", "center")
 JUSTIFY = ("flex-start", "center", "flex-end", "space-between")
 SIDES = ("above", "below", "left", "right")
