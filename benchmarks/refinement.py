@@ -194,15 +194,16 @@ def main(config: Config) -> None:
             job.result()
     evaluate(config, "drafts", "refinement", "--answers", write_drafts(config))
     shape = {key: getattr(config, key) for key in ("rows", "refine", "test", "steps")}
-    result = {"config": shape, "seeds": {}}
+    known = json.loads(config.results.read_text()) if config.results.exists() else {}
+    result = known if known.get("config") == shape else {"config": shape, "seeds": {}}  # other seeds stay
     for seed in config.seeds:
         for arm in config.arms:
             model = latest_checkpoint(config.out / f"{arm}-{seed}")
             for task in ("direct", "refinement"):
                 evaluate(config, f"{arm}-{seed}", task, "--model", model)
-        result["seeds"][seed] = {"trained": plans[seed]} | figures(config, seed)
+        result["seeds"][str(seed)] = {"trained": plans[seed]} | figures(config, seed)
         for part in ("score", "difference"):
-            for what, (mean, low, high) in result["seeds"][seed][part].items():
+            for what, (mean, low, high) in result["seeds"][str(seed)][part].items():
                 print(f"seed {seed}  {what:45} {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
     config.results.write_text(json.dumps(result, indent=1) + "\n")
 
