@@ -2,6 +2,7 @@
 
     python benchmarks/data.py stages --count 200                # each domain alone, one process, one worker
     python benchmarks/data.py build --count 20000               # small svg scenes on every core: time and memory
+    python benchmarks/data.py end --count 1600000               # what follows the last chunk, on one core
     python benchmarks/data.py duplicates --count 1600000        # the index of near duplicates: time and memory
     python benchmarks/data.py stream --count 1600000            # reading for training: time and memory
     python benchmarks/data.py report                            # results/data.json as the tables of the README
@@ -33,8 +34,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import synth  # noqa: E402
+from corpus import loading  # noqa: E402
 from corpus.build import Build as Corpus  # noqa: E402
-from corpus.loading import Stream as Reading  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "data.json"
 STAGES = ("read", "check", "draw", "compare", "draft", "decode", "fingerprint", "encode", "write")
@@ -184,7 +185,7 @@ class Duplicates:
         smalls = [rng.integers(0, 256, 768, np.uint8).tobytes() for _ in range(500)]
         found, hashes = 0, rng.integers(0, 1 << 64, self.count, np.uint64, endpoint=False)
         with tempfile.TemporaryFile() as file, Memory() as memory:
-            index, started = Index(file), time.perf_counter()
+            index, started, used = Index(file), time.perf_counter(), time.process_time()
             for row in tqdm(range(self.count), "duplicates", delay=2):
                 value, small = int(hashes[row]), row % 500
                 if row % 10 == 9:  # of the row before, with three bits flipped
@@ -194,43 +195,109 @@ class Duplicates:
                     found += 1
                 else:
                     index.add(print)
-            seconds = time.perf_counter() - started
+            seconds, cpu = time.perf_counter() - started, time.process_time() - used
         result = {"count": self.count, "planted": self.count // 10, "found": found, "seconds": round(seconds, 1)}
+        result |= {"cpu_seconds": round(cpu, 1)}  # what counts where others work on the same cores
         save(f"duplicates_{self.count}", result | {"peak_mib": round(memory.peak)})
+
+
+def scenes(count: int = 200) -> list[tuple[str, bytes]]:
+    """(svg program, PNG of 64 px) of small scenes."""
+    from render import Renderer
+
+    made, images = [synth.make("svg", index, 12, 0.3).code for index in range(count)], []
+    with Renderer(svg_side=64) as renderer:
+        for future in [renderer.submit(code, "svg") for code in made]:
+            file = io.BytesIO()
+            future.result().image.save(file, "PNG")
+            images.append(file.getvalue())
+    return list(zip(made, images, strict=True))
 
 
 def write_rows(folder: Path, count: int) -> None:
     """SFT files of 100,000 rows: 64 px pictures of svg scenes, of which there are 200, and numbered prompts."""
-    from render import Renderer
-
-    scenes = [synth.make("svg", index, 12, 0.3) for index in range(200)]
-    with Renderer(svg_side=64) as renderer:
-        pictures = [renderer.submit(scene.code, "svg") for scene in scenes]
-        images = []
-        for future in pictures:
-            file = io.BytesIO()
-            future.result().image.save(file, "PNG")
-            images.append(file.getvalue())
-    answers = [f"```svg\n{scene.code}\n```" for scene in scenes]
+    made = scenes()
     folder.mkdir(parents=True)
     for start in tqdm(range(0, count, 100_000), "writing", unit=" files"):
         numbers = range(start, min(start + 100_000, count))
         table = {"user_content": [f"<image>\nWrite SVG code for scene {n}." for n in numbers]}
-        table |= {"assistant_content": [answers[n % 200] for n in numbers], "image": [images[n % 200] for n in numbers]}
+        table["assistant_content"] = [f"```svg\n{made[n % 200][0]}\n```" for n in numbers]
+        table["image"] = [made[n % 200][1] for n in numbers]
         path = folder / f"{start // 100_000:03}.parquet"
         pyarrow.parquet.write_table(pyarrow.table(table), path, row_group_size=256)
 
 
-def read_share(folder: Path, batch_size: int, rank: int, ranks: int) -> tuple[int, int, float]:
-    """One process of several: (rows, characters, MiB at most) of its share of every batch of one epoch."""
-    stream, rows, characters = Reading(folder), 0, 0
+def write_chunks(work: Path, count: int) -> None:
+    """Finished chunks of a build, 128 rows each: small scenes, keys and hashes at random, 15 % with a draft."""
+    from corpus.chunks import SCHEMA
+
+    made, rng = scenes(), np.random.default_rng(0)
+    smalls = [rng.integers(0, 256, 768, np.uint8).tobytes() for _ in range(500)]
+    work.mkdir(parents=True)
+    for start in tqdm(range(0, count, 128), "writing", unit=" chunks", delay=2):
+        rows = []
+        for n in range(start, min(start + 128, count)):
+            code, image = made[n % 200]
+            row = {"id": f"p{n}", "place": f"row {n}", "domain": "svg", "language": "svg", "prompt": "Write SVG code."}
+            row |= {
+                "code": code,
+                "image": image,
+                "key": rng.bytes(16),
+                "hash": int(rng.integers(1 << 63)),
+                "aspect": 0.0,
+            }
+            row |= {"small": smalls[n % 500], "came_with_draft": False}
+            if n % 100 < 15:
+                row |= {
+                    "draft": code,
+                    "draft_prompt": "Correct this.",
+                    "draft_kinds": "colour",
+                    "draft_key": rng.bytes(16),
+                }
+            rows.append(row)
+        path = work / f"00-{start // 128:07}.parquet"
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, SCHEMA), path)
+        report = {"rows": len(rows), "kept": len(rows), "rejects": [], "drafts": [], "seconds": {}}
+        path.with_suffix(".json").write_text(json.dumps(report))
+
+
+def read_share(folder: Path, batch_size: int, rank: int, ranks: int, read: int, kept_mb: int) -> tuple[int, int, float]:
+    """One process of several: (rows, characters, MiB at most) of its share of the batches of one epoch, or of the first
+    `read` rows of it."""
+    loading.KEPT_MB = kept_mb
+    stream, rows, characters = loading.Stream(folder), 0, 0
     with Memory() as memory:
-        for step in range(len(stream) // batch_size):
+        for step in range(min(len(stream), read) // batch_size):
             for index in stream.batch_indices(batch_size, 0, step)[rank::ranks]:
                 sample = stream[index]
                 rows += 1
                 characters += len(sample.code) + sample.image.width
     return rows, characters, memory.peak
+
+
+@dataclass
+class End:
+    """What a build does on one core when all chunks are there: duplicates, balance, shards, card."""
+
+    count: int = ROWS
+    """Rows in the chunks."""
+
+    def __call__(self) -> None:
+        from corpus import publish
+
+        with tempfile.TemporaryDirectory() as folder:
+            write_chunks(Path(folder, "work"), self.count)
+            with Memory() as memory:
+                started, used, before = time.perf_counter(), time.process_time(), memory.pss(os.getpid())
+                publish.publish(Corpus(("chunks",), folder, rl=self.count // 40), [])
+                seconds, cpu = time.perf_counter() - started, time.process_time() - used
+            card = Path(folder, "card.md").read_text()
+        result = {"count": self.count, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}
+        result |= {"peak_mib": round(memory.peak), "of_it_before_mib": round(before)}
+        save(
+            f"end_{self.count}",
+            result | {"came_out": next(line for line in card.splitlines() if "direct rows" in line)},
+        )
 
 
 @dataclass
@@ -243,6 +310,10 @@ class Stream:
     """Processes, each with its share of every batch."""
     batch_size: int = 256
     """Rows per step."""
+    read: int = 1 << 62
+    """Read only so many of the rows."""
+    kept_mb: int = loading.KEPT_MB
+    """MiB of row groups that a process keeps: what its memory grows to while the whole set is smaller."""
 
     def __call__(self) -> None:
         folder = Path(tempfile.mkdtemp())
@@ -251,8 +322,9 @@ class Stream:
             size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
             started = time.perf_counter()
             with ProcessPoolExecutor(self.processes, multiprocessing.get_context("spawn")) as pool:
+                options = (self.processes, self.read, self.kept_mb)
                 ranks = range(self.processes)
-                jobs = [pool.submit(read_share, folder / "rows", self.batch_size, rank, len(ranks)) for rank in ranks]
+                jobs = [pool.submit(read_share, folder / "rows", self.batch_size, rank, *options) for rank in ranks]
                 shares = [job.result() for job in jobs]
             seconds = time.perf_counter() - started
         finally:
@@ -260,7 +332,23 @@ class Stream:
         rows = sum(share[0] for share in shares)
         result = {"count": self.count, "rows_read": rows, "processes": self.processes, "seconds": round(seconds, 1)}
         result |= {"rows_per_second_and_core": round(rows / seconds / self.processes), "gib": round(size / 2**30, 2)}
-        save(f"stream_{self.count}", result | {"peak_mib_per_process": [round(share[2]) for share in shares]})
+        result |= {"kept_mib": self.kept_mb, "peak_mib_per_process": [round(share[2]) for share in shares]}
+        save(f"stream_{self.count}" + (f"_kept_{self.kept_mb}" if self.kept_mb != loading.KEPT_MB else ""), result)
+
+
+def projection(known: dict) -> dict:
+    """Hours for 1.6 million rows on 80 cores: the chunks on all of them, then the end on one.
+
+    The look-ups of duplicates grow with the rows: the end's seconds of a row are taken as a + b * rows, from the
+    smallest and the largest end measured."""
+    ends = [row for name, row in known.items() if name.startswith("end_")]
+    small, large = (pick(ends, key=lambda row: row["count"]) for pick in (min, max))
+    costs = [row["cpu_seconds"] / row["count"] for row in (small, large)]
+    slope = (costs[1] - costs[0]) / (large["count"] - small["count"]) if large is not small else 0.0
+    end = (costs[1] + max(0.0, slope) * (ROWS - large["count"])) * ROWS
+    chunks = known["stages"]["equal_shares_ms"] * ROWS / 1000 / CORES
+    hours = {"chunks": chunks / 3600, "end": end / 3600, "both": (chunks + end) / 3600}
+    return {name: round(value, 2) for name, value in hours.items()}
 
 
 @dataclass
@@ -277,9 +365,10 @@ class Report:
         for name, result in known.items():
             if name != "stages":
                 print(name, result)
+        print("hours for 1.6 M rows on 80 cores:", projection(known))
 
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(
-        {"stages": Stages, "build": Build, "duplicates": Duplicates, "stream": Stream, "report": Report}
+        {"stages": Stages, "build": Build, "end": End, "duplicates": Duplicates, "stream": Stream, "report": Report}
     )()

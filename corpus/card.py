@@ -9,7 +9,7 @@ from pathlib import Path
 
 from corpus.build import UNBOUND, _replace
 from corpus.checks import RUFF_RULES
-from corpus.drafts import KINDS
+from corpus.drafts import KINDS, TRIES
 
 STAGES = ("read", "check", "render", "compare", "draft", "evaluation", "duplicate", "balance")
 
@@ -69,10 +69,14 @@ def _contents(chosen) -> list[str]:
 
 
 def _drafts(drafts: Counter, chosen, config) -> list[str]:
-    lines = ["## Refinement drafts", "", f"Kinds of flaw: {', '.join(KINDS)}. A draft is kept if its picture scores "]
-    lines[-1] += f"{config.band[0]:g} to {config.band[1]:g} against the target."
-    lines += ["", "| language | rows tried | kept | proposals | rendered | in the band | too alike | too far |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
+    lines = ["## Refinement drafts", "", f"Kinds of flaw: {', '.join(KINDS)}. A draft is a flawed program that "]
+    lines[-1] += f"rendered and whose picture scores {config.band[0]:g} to {config.band[1]:g} against the target. "
+    lines[-1] += f"A row tries at most {TRIES} proposals, each steered by the last one's score, until it has one."
+    lines += [
+        "",
+        "| language | rows tried | drafts | proposals | rendered | in the band | too alike | too far | a draft |",
+    ]
+    lines += ["|---" * 9 + "|"]
     for language in sorted({language for language, _, _ in drafts}):
         tried = {what: count for (of, when, what), count in drafts.items() if of == language and when == "done"}
         said: Counter = Counter()
@@ -81,7 +85,8 @@ def _drafts(drafts: Counter, chosen, config) -> list[str]:
         total, kept = sum(said.values()), tried.get("kept", 0)
         shown = [sum(tried.values()), kept, total, total - said["failed"]]
         shown += [said["in the band"], said["too alike"], said["too far"]]
-        lines.append(f"| {language} | {' | '.join(map(str, shown))} |")
+        lines.append(f"| {language} | {' | '.join(map(str, shown))} | {total / max(1, kept):.2f} |")
+    lines += ["", "The last column: proposals a draft."]
     kinds = sorted({kind for _, kind in chosen.kinds})
     lines += ["", f"| rows with | {' | '.join(kinds)} |", "|---" * (1 + len(kinds)) + "|"] if kinds else []
     for language in sorted({language for language, _ in chosen.kinds}):

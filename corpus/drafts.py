@@ -1,7 +1,9 @@
 """Drafts for refinement: flawed programs that still draw something, and something visibly else than the target.
 
-A draft is made by seeded flaws (`corpus/flaws.py`, and the kinds below). One whose picture is too much like the target
-gets another flaw; one that does not render, or is too far off, starts again from the right program.
+A draft is made by seeded flaws (`corpus/flaws.py`, and the kinds below), one upon the other, and its picture is steered
+into a band of scores: too much like the target, and it gets more flaws; too far off or broken, and it goes back half
+way to the last program that was too alike. What is drawn on the way is a proposal. A draft is what is kept: it
+rendered, and its score lies in the band.
 """
 
 import re
@@ -15,15 +17,31 @@ from corpus.flaws import COLOUR, COLOURS, FLAWS, _flaw, _well_formed, spans
 from prompts import LANGUAGES
 
 BAND = (0.3, 0.97)  # visual score of a draft's picture against the target
-TRIES = 10
+TRIES = 10  # proposals, after which a row goes without a draft
+MOST = 8  # flaws in one program
+# language -> share of single flaws of a kind that leave the score above the band, on the real programs of LOG.md
+ALIKE = {
+    "python": {"layout": 0.1, "number": 0.25, "drop": 0.33, "order": 0.67, "colour": 0.75, "smiles": 0.8},
+    "svg": {"layout": 0.02, "drop": 0.14, "colour": 0.29, "number": 0.54, "order": 0.74},
+    "html": {"layout": 0.24, "drop": 0.46, "order": 0.48, "colour": 0.54, "number": 0.56},
+    "latex": {"layout": 0.15, "drop": 0.44, "number": 0.54, "colour": 0.65, "order": 1.0},
+    "mermaid": {"layout": 0.0, "drop": 0.1},  # a guess: there are no real ones
+}
+ENOUGH = 0.3  # flaws are added until the odds that they leave the score there are less, taken as independent
+SIZES = r"Cairo\(|\bsize=\(|render-image-(?:width|height)[\"'], *"  # of a molecule's picture, px
 # language -> what says how things are arranged: where to look, and what stands there instead
 LAYOUT = {
     "python": [
         (r"(?<=figsize=\()\s*\d+(?:\.\d+)?", lambda old, rng: f"{float(old) * rng.choice([0.7, 1.4]):.1f}"),
+        (rf"(?:{SIZES})\d+", lambda old, rng: _resized(old, rng)),
         (r"(?<=loc=)[\"'](?:upper|lower|best|center)[\w ]*[\"']", lambda old, rng: repr(_other(old, LEGEND, rng))),
-        (r"\bbarh?(?=\((?![^\n]*\b(?:height|width)=))", lambda old, rng: "bar" if old == "barh" else "barh"),
+        (
+            r"\bbarh?(?=\((?![^\n]*\b(?:height|width|bottom|left)=))",
+            lambda old, rng: "bar" if old == "barh" else "barh",
+        ),
         (r"\bset_aspect\([^()]*\)", lambda old, rng: "set_aspect('auto')"),
         (r"(?<=tight_layout)\(\)", lambda old, rng: "(pad=4)"),
+        (r"(?m)^(?=plt\.show\(\))", lambda old, rng: f"plt.gca().{AXES[rng.integers(len(AXES))]}\n"),
     ],
     "svg": [
         (r"(?<=viewBox=[\"'])[^\"']+", lambda old, rng: _shifted(old, rng)),
@@ -38,12 +56,13 @@ LAYOUT = {
         (r"(?<=<body)(?=>)", lambda old, rng: f' style="margin: {rng.integers(30, 90)}px"'),
     ],
     "latex": [
-        (r"(?<=[\[,])\s*(?:above|below|left|right)(?=[\s,=\]])", lambda old, rng: _other(old.strip(), SIDES, rng)),
+        (r"(?<=[\[,])\s*(?:above|below|left|right)(?=\s*[,=\]])", lambda old, rng: _other(old.strip(), SIDES, rng)),
         (r"(?<=\\begin\{tikzpicture\})(?!\s*\[)", lambda old, rng: f"[xscale={rng.choice([0.6, 1.5])}]"),
         (r"(?<=\\begin\{tikzpicture\}\[)", lambda old, rng: f"xscale={rng.choice([0.6, 1.5])}, "),
     ],
     "mermaid": [(r"(?<=graph )(?:TD|TB|LR|RL|BT)|(?<=flowchart )(?:TD|TB|LR|RL|BT)", lambda old, rng: _turned(old))],
 }
+AXES = ("invert_yaxis()", "invert_xaxis()", "set_axis_off()")
 LEGEND = ("upper left", "upper right", "lower left", "lower right", "center")
 JUSTIFY = ("flex-start", "center", "flex-end", "space-between")
 SIDES = ("above", "below", "left", "right")
@@ -57,9 +76,21 @@ ORDER = {
 }
 # language -> what has to stay for a program to run: the call that draws, names that others use
 NEEDED = {
-    "python": r"(?m:^.*(?:ToFile|ToImage|MolTo\w*|\.figure|subplots?|Compute2DCoords)\(.*\n)",
-    "latex": r"(?m:^.*(?:node|coordinate)\s*(?:\[[^\]\n]*\]\s*)?\([A-Za-z].*\n|^[^;\n]*\\foreach.*\n)",
+    "python": r"(?m:^.*render-image.*\n)|(?m:^.*(?:ToFile|ToImage|MolTo\w*|\.figure|subplots?|Compute2DCoords)\(.*\n)",
+    "latex": r"(?m:^.*(?:node|coordinate)\s*(?:\[[^\]\n]*\]\s*)?\([A-Za-z].*\n|^[^;\n]*\\foreach.*\n"
+    r"|^.*name path.*\n)",
 }
+# language -> where other words or numbers would end the program: subscripts, shapes, edges in order, words of an
+# interface, parts of a colour
+FRAGILE = {
+    "python": r"(?<=[\w\])])\[[^\[\]\n]*\]|\b(?:zeros|ones|empty|full)\([^\n]*|\bshape\b[^\n]*"
+    r"|\b(?:bins|levels|boundaries|connect)\s*=\s*[\[(][^\])]*[\])]|(?i:colou?r)\w*\s*[=(]\s*[(\[][\d.,\s]*[)\]]"
+    rf"|figsize=\([^)]*\)|(?:{SIZES})[^)]*\)"
+    r"|\b(?:[vh]a|\w*coords|\w+alignment|\w+_type|\w*style|marker|transform|which|axis)\s*=\s*[\"'][^\"'\n]*[\"']",
+    "latex": r"\b\w+/\.style\s*(?:\d+ args)?|label=\{\[[^\]]*\]",
+    "mermaid": r"(?m:^.*\d{4}-\d\d-\d\d.*$|^.*\bafter\b.*$|^\s*\w+Format\b.*$)",
+}
+ELEMENT = r"(?m)^ {2,}(?!end\b|subgraph\b)\S.*\n|^(?!title\b).*:\s*\d.*\n"  # of diagrams without arrows
 VALUES = r"(?<=\[)\s*-?\d+(?:\.\d+)?(?:\s*,\s*-?\d+(?:\.\d+)?){2,}\s*(?=\])"  # of a chart's series
 KINDS = ("number", "colour", "label", "drop", "smiles", "order", "layout")
 
@@ -70,7 +101,12 @@ def _other(old: str, options: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def _turned(old: str) -> str:
-    return "LR" if old in ("TD", "TB", "BT") else "TD"
+    return {"TD": "BT", "TB": "BT", "BT": "TD", "LR": "RL", "RL": "LR"}[old]  # the shape stays
+
+
+def _resized(old: str, rng: np.random.Generator) -> str:
+    before, size = re.fullmatch(r"(\D*)(\d+)", old).groups()
+    return f"{before}{round(int(size) * rng.choice([0.75, 1.3]))}"
 
 
 def _shifted(box: str, rng: np.random.Generator) -> str:
@@ -84,9 +120,14 @@ def _shifted(box: str, rng: np.random.Generator) -> str:
 
 def _places(code: str, language: str) -> dict[str, list]:
     """kind -> where it can be put: spans of the code, with what the kind needs besides."""
-    needed = NEEDED.get(language)
-    found = {kind: spans(code, language, *where) for kind, where in FLAWS[language].items()}
+    fragile = FRAGILE.get(language)
+    needed = "|".join(filter(None, (NEEDED.get(language), fragile)))
+    if language == "latex" and code.count("\\addplot") == 1:  # an axis without a plot has no range
+        needed += r"|(?m:^.*\\addplot.*\n)"
+    found = {kind: spans(code, language, *where, unseen=fragile) for kind, where in FLAWS[language].items()}
     found["drop"] = spans(code, language, *FLAWS[language]["drop"], unseen=needed)
+    if language == "mermaid":
+        found["drop"] += spans(code, language, "", ELEMENT)
     if language == "python" and len(found["drop"]) < 2:  # the only call may be all that is drawn
         del found["drop"]
     found["colour"] = spans(code, language, "", COLOUR)
@@ -96,7 +137,7 @@ def _places(code: str, language: str) -> dict[str, list]:
         pairs = [(a, b) for a, b in pairs if a[1] == b[0]]
     found["order"] = [(a[0], b[1], a, b) for a, b in pairs]
     if language == "python":
-        found["order"] += [(*place, None, None) for place in spans(code, language, "", VALUES)]
+        found["order"] += [(*place, None, None) for place in spans(code, language, "", VALUES, unseen=fragile)]
     found["layout"] = []
     for pattern, change in LAYOUT[language]:
         hits = (hit.span() for hit in re.finditer(pattern, code))
@@ -125,60 +166,87 @@ def _changed(code: str, kind: str, place: tuple, rng: np.random.Generator) -> st
     return code[:start] + new + code[end:]
 
 
-def flawed(
-    code: str, language: str, rng: np.random.Generator, count: int = 1, right: str | None = None
-) -> tuple[str, list[str]]:
-    """(`code` with `count` flaws, their kinds). Fewer, or none, where nothing can be changed that still parses. It does
-    not become `right`, the program without flaws (`code` if not given): two flaws can undo each other."""
-    right, kinds = right or code, []
-    for _ in range(count):
-        places = _places(code, language)
-        for kind in rng.permutation(sorted(places) * 3):
-            edited = _changed(code, kind, places[kind][rng.integers(len(places[kind]))], rng)
-            if edited not in (code, right) and _well_formed(edited, language):
-                code = edited
-                kinds.append(str(kind))
-                break
-    return code, kinds
+def flawed(code: str, language: str, rng: np.random.Generator, right: str | None = None) -> tuple[str, str]:
+    """(`code` with one more flaw, its kind), or (code, "") where nothing can be changed that still parses. It does not
+    become `right`, the program without flaws (`code` if not given): two flaws can undo each other."""
+    places = _places(code, language)
+    for kind in rng.permutation(sorted(places) * 3).tolist():
+        edited = _changed(code, kind, places[kind][rng.integers(len(places[kind]))], rng)
+        if edited not in (code, right or code) and _well_formed(edited, language):
+            return edited, kind
+    return code, ""
 
 
 @dataclass
 class Draft:
-    """A sample's draft in the making. state: "open", "kept", or why there is none."""
+    """A sample's draft in the making. state: "open", "kept", or why there is none.
+
+    programs: with 0, 1, 2 .. flaws, each one more than the last. Of those that were drawn, [low] is too alike and
+    [high], if there is one, is too far or breaks; what is asked for is between them, or further on."""
 
     code: str
     language: str
     rng: np.random.Generator
-    text: str = ""
-    kinds: list[str] = field(default_factory=list)
+    programs: list[tuple[str, str]] = field(default_factory=list)  # (text, kind of the last flaw)
+    low: int = 0
+    high: int | None = None
+    at: int = 0  # the one that was proposed
     visual: float = 0.0
     image: object = None
     tries: int = 0
     state: str = "open"
 
+    @property
+    def text(self) -> str:
+        return self.programs[self.at][0]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for _, kind in self.programs[1 : self.at + 1]]
+
     def propose(self) -> str | None:
         """The next program to try, None if there is nothing to change."""
-        base, kinds = (self.text, self.kinds) if self.kinds else (self.code, [])
-        count = 1 if self.tries else int(self.rng.integers(1, 3))
-        text, new = flawed(base, self.language, self.rng, count, self.code)
-        if not new:
-            self.state = "nothing to change"
-            return None
-        self.text, self.kinds, self.tries = text, [*kinds, *new], self.tries + 1
-        return text
+        if self.high is not None:
+            self.at = (self.low + self.high) // 2
+        else:
+            self._grow()
+            if self.low == len(self.programs) - 1:
+                self.state = "nothing to change"
+                return None
+            self.at = len(self.programs) - 1
+        self.tries += 1
+        return self.text
+
+    def _grow(self) -> None:
+        """As many flaws more as are likely to be seen, or one where the last one went too far."""
+        if not self.programs or self.low >= MOST:
+            self.programs, self.low, self.at = [(self.code, "")], 0, 0
+        went_too_far, alike = self.at > self.low, 1.0
+        while alike > ENOUGH and len(self.programs) <= MOST:
+            text, kind = flawed(self.programs[-1][0], self.language, self.rng, self.code)
+            if not kind:
+                break
+            self.programs.append((text, kind))
+            alike *= 0.0 if went_too_far else ALIKE[self.language].get(kind, 1.0 if kind == "label" else 0.5)
 
     def judge(self, rendering, visual: float, band: tuple[float, float], counts: Counter) -> None:
-        """Keep it, go on from it, or start again. visual: score of `rendering` against the target, in [0, 1]."""
+        """Keep it, or note on which side of the band it is. visual: score of `rendering` against the target."""
         drawn = rendering.image is not None
         outcome = "in the band" if drawn and band[0] <= visual <= band[1] else "too alike" if drawn else "failed"
         outcome = "too far" if drawn and visual < band[0] else outcome
         counts[self.language, "first" if self.tries == 1 else "later", outcome] += 1
         if outcome == "in the band":
             self.visual, self.image, self.state = visual, rendering.image, "kept"
-        elif self.tries >= TRIES:
+            return
+        if self.tries >= TRIES:
             self.state = "no draft in the band"
-        elif outcome != "too alike" or len(self.kinds) > 6:
-            self.kinds = []
+        if outcome == "too alike":
+            self.low = self.at
+        else:
+            self.high = self.at
+        if self.high == self.low + 1:  # one flaw leads across the band: another in its place
+            del self.programs[self.high :]
+            self.high = None
 
 
 assert set(LAYOUT) == set(ORDER) == set(LANGUAGES)

@@ -67,6 +67,17 @@ def spans(code: str, language: str, region: str, pattern: str, unseen: str | Non
     return [hit.span() for hit in hits if hit[0] and not any(start <= hit.start() < end for start, end in hidden)]
 
 
+def _other_molecules(smiles: str) -> list[str]:
+    """The molecule with another atom of the same valence, or with one carbon more where a valence is free."""
+    bare = re.sub(r"\[.*?\]", lambda hit: "." * len(hit[0]), smiles)  # bracket atoms are left alone
+    swap = {"Cl": "Br", "Br": "Cl", "F": "Cl", "O": "S"}
+    swaps = [(*hit.span(), swap[hit[0]]) for hit in re.finditer(r"Cl|Br|F|(?<!=)O(?!s)", bare)]
+    longer = [(*hit.span(), "CC") for hit in re.finditer(r"C(?=C(?!l))", bare)]
+    first = [(0, 0, "C")] * bool(re.match(r"C(?![l(=#])|c1|[NO][Cc]", bare))
+    last = [(len(bare), len(bare), "C")] * bool(re.search(r"(?<![=#])[CNO]$", bare))
+    return [smiles[:start] + new + smiles[end:] for start, end, new in swaps + longer + first + last]
+
+
 def _flaw(old: str, kind: str, rng: np.random.Generator) -> str:
     """What stands in the place of `old` in the flawed program."""
     if kind == "number":
@@ -77,11 +88,9 @@ def _flaw(old: str, kind: str, rng: np.random.Generator) -> str:
     if kind == "label":
         at = rng.integers(len(old) - 1)
         return old[:at] + old[at + 1] + old[at] + old[at + 2 :]
-    if kind == "smiles":  # another atom of the same valence, or one carbon more
-        swap = {"Cl": "Br", "Br": "Cl", "F": "Cl", "O": "S"}
-        hits = list(re.finditer(r"Cl|Br|F|O(?!s)", re.sub(r"\[.*?\]", lambda hit: "." * len(hit[0]), old)))
-        hit = hits[rng.integers(len(hits))] if hits else None
-        return old[: hit.start()] + swap[hit[0]] + old[hit.end() :] if hit else old + "C"
+    if kind == "smiles":
+        changed = _other_molecules(old)
+        return changed[rng.integers(len(changed))] if changed else old
     return ""  # drop
 
 
