@@ -1,6 +1,8 @@
 """Sampling: greedy tokens equal Hugging Face's `generate`, log-probs its forward pass; slots, pages, preemption change
 nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from conftest import sharpened
 from test_model import hugging_face, reference_logps
 
 import model
+import rollout
 from kernels import sample_tokens
 from rollout import Engine, bucket, generate
 
@@ -123,6 +126,31 @@ def test_a_prompt_that_comes_back_to_other_pages_is_read_there(qwen3_folder, sam
         expected = by_key(generate(policy, prompts, **options))
         policy.engine = Engine(policy, page=4, block=2, pages=35)
         assert same(generate(policy, prompts, **options), expected)
+
+
+def test_preempted_answers_are_computed_again_a_few_at_a_time(reference, monkeypatch):
+    policy, prompts, _ = reference
+    policy.eos_ids = policy.eos_ids[:8]  # longer answers
+    expected = by_key(generate(policy, prompts, **OPTIONS))
+    longest = max(len(prompt.ids) for prompt in prompts) + 80
+    monkeypatch.setattr(rollout, "MOST_TOKENS", 30)
+    policy.engine = Engine(policy, page=4, block=2, pages=-(-longest // 4) + 60)
+    rows, prefill = [], policy.engine.prefill
+    count = lambda jobs: sum(len(g.prompt.ids) + sum(a.length - 1 for a in answers) for g, answers in jobs)  # noqa: E731
+    policy.engine.prefill = lambda jobs: rows.append((count(jobs), jobs)) or prefill(jobs)
+    assert same(generate(policy, prompts, **OPTIONS), expected)
+    assert policy.engine.counters["preempted"] > 0
+    assert max(tokens for tokens, _ in rows) < 30 + longest
+
+
+def test_a_pool_may_take_what_the_machine_calls_available(policy, samples):
+    words = Path("/proc/meminfo").read_text().split()
+    available = 1024 * int(words[words.index("MemAvailable:") + 1])
+    policy.engine = Engine(policy, memory=1e-4)
+    policy.engine.reserve([policy.encode(samples[0])], 64, 10_000, 64)
+    taken = sum(layer.nbytes for layer in policy.engine.pool.kv)
+    page = taken // policy.engine.pool.count
+    assert abs(taken - max(3 * page, 1e-4 * available)) < page + 2e-5 * available  # others use memory, too
 
 
 def test_a_prompt_is_computed_once_for_its_group(reference):
