@@ -515,9 +515,7 @@ class Batch:
             answer = self.waiting[0]
             group, own = answer.group, self.page_count(answer.length)
             prompt = 0 if group.pages else self.page_count(len(group.prompt.ids))
-            if len(self.pool.free) < own + prompt + len(self.live) * (
-                self.page_count(self.most) > 1
-            ):  # the others grow
+            if len(self.pool.free) < own + prompt + len(self.live) * (self.page_count(self.most) > 1):
                 if self.live:
                     break
                 for other in {id(a.group): a.group for a in self.waiting if a.group is not group}.values():

@@ -128,19 +128,17 @@ def test_a_prompt_that_comes_back_to_other_pages_is_read_there(qwen3_folder, sam
         assert same(generate(policy, prompts, **options), expected)
 
 
-def test_preempted_answers_are_computed_again_a_few_at_a_time(reference, monkeypatch):
-    policy, prompts, _ = reference
-    policy.eos_ids = policy.eos_ids[:8]  # longer answers
-    expected = by_key(generate(policy, prompts, **OPTIONS))
-    longest = max(len(prompt.ids) for prompt in prompts) + 80
-    monkeypatch.setattr(rollout, "MOST_TOKENS", 30)
-    policy.engine = Engine(policy, page=4, block=2, pages=-(-longest // 4) + 60)
-    rows, prefill = [], policy.engine.prefill
-    count = lambda jobs: sum(len(g.prompt.ids) + sum(a.length - 1 for a in answers) for g, answers in jobs)  # noqa: E731
-    policy.engine.prefill = lambda jobs: rows.append((count(jobs), jobs)) or prefill(jobs)
-    assert same(generate(policy, prompts, **OPTIONS), expected)
-    assert policy.engine.counters["preempted"] > 0
-    assert max(tokens for tokens, _ in rows) < 30 + longest
+def test_preempted_answers_are_computed_again_a_few_at_a_time(policy, samples, monkeypatch):
+    """Five of 40 tokens wait for the slots; a row has its prompt, and ends with the answer that goes over the limit."""
+    prompt = policy.encode(samples[0])
+    policy.engine = Engine(policy, page=4)
+    policy.engine.reserve([prompt], 5, 80, 8)
+    batch = rollout.Batch(policy.engine, [], 5, 80, 0, 8, None)
+    group = rollout.Group(prompt, 0, left=5)
+    ids, logps = np.full(80, 7, np.int32), np.zeros(80, np.float32)
+    batch.waiting.extend(rollout.Answer(group, i, i, ids, logps, length=40) for i in range(5))
+    monkeypatch.setattr(rollout, "MOST_TOKENS", len(prompt.ids) + 50)
+    assert [[len(answers) for _, answers in batch.enter()] for _ in range(4)] == [[2], [2], [1], []]
 
 
 def test_a_pool_may_take_what_the_machine_calls_available(policy, samples):
