@@ -355,9 +355,8 @@ class Policy(nn.Module):
         shape, names = (machines, processes // machines), ("copy", "shard")
         mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
         options = {"mesh": mesh if machines > 1 else mesh["shard"]}
-        # inputs are not cast: the vision tower would round its angles to bf16, which a sampler's does not
-        narrow = torch.bfloat16 if gpu else None
-        options["mp_policy"] = MixedPrecisionPolicy(narrow, torch.float32, cast_forward_inputs=False)
+        # the False: inputs are not cast; the vision tower would round its angles to bf16, which a sampler's does not
+        options["mp_policy"] = MixedPrecisionPolicy(torch.bfloat16 if gpu else None, torch.float32, None, False)
         options |= {"offload_policy": CPUOffloadPolicy()} if gpu and offload else {}
         for block in [*self.hf.model.visual.blocks, *self.hf.model.language_model.layers]:
             fully_shard(block, **options)
