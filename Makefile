@@ -2,6 +2,7 @@
 #   make demo     the whole method on a CPU: data -> SFT -> ViRL -> eval -> runs/demo/report.html
 #   make test     all tests            make smoke    the demo's path in a few steps
 #   make lint     ruff                 make doctor   what works on this machine
+#   make test-oldest   engine and model under the oldest transformers supported
 PYTHON3 ?= python3
 PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo "sudo -n"; })
@@ -23,7 +24,7 @@ NEW_TOKENS := 160
 GROUP := 16
 SYNTH := --domains svg chart --difficulty 0.15 --svg-side 64
 
-.PHONY: setup demo smoke test lint doctor clean
+.PHONY: setup demo smoke test test-oldest lint doctor clean
 setup: .venv/ready
 
 .venv/ready: requirements.txt
@@ -85,7 +86,16 @@ smoke: setup
 	    --max-new-tokens 32 --out runs/smoke/eval/synthetic-5
 
 test: setup
+	@$(PY) -c "import triton" 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check triton 2>/dev/null \
+	    || echo "Triton could not be fetched: the test of its kernels (in its interpreter, no GPU) will be skipped."
 	@OMP_NUM_THREADS=2 $(PY) -m pytest -q
+
+# the engine and the model under the oldest transformers that is supported, in an environment of its own
+OLDEST := 5.17.0
+test-oldest:
+	@[ -e .venv-oldest/ready ] || { $(PYTHON3) -m venv .venv-oldest && .venv-oldest/bin/python -m pip install -q \
+	    --disable-pip-version-check -r requirements.txt transformers==$(OLDEST) && touch .venv-oldest/ready; }
+	@OMP_NUM_THREADS=2 .venv-oldest/bin/python -m pytest -q tests/test_kernels.py tests/test_model.py tests/test_rollout.py
 
 lint: setup
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check .
@@ -96,4 +106,4 @@ doctor: setup
 	@$(PY) render.py --doctor
 
 clean:
-	rm -rf runs .venv
+	rm -rf runs .venv .venv-oldest

@@ -29,6 +29,7 @@ if torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
     except ImportError:
         pass
 jit = triton.jit if triton else lambda function: function
+MOST_ROWS = 128  # of a Triton tile of queries: more do not fit a multiprocessor's registers
 NOTHING = -1e30  # the score of a key that may not be seen: finite, so that no 0 * inf arises
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, blocks: 
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# attention in sampling: keys and values lie in pages of a pool, kv (2, pages, C, page size, D) per layer
+# attention in sampling: keys and values lie in pages of a pool, kv (pages, 2, C, page size, D) per layer
 
 
 @dataclass
@@ -99,21 +100,31 @@ class KeyTable:
     page_size: int
 
     @cached_property
-    def bias(self) -> torch.Tensor:
-        """(items, 1, 1, columns in use * page size) NOTHING for places without a key, otherwise 0."""
-        columns = max(1, -(-int(self.lengths.max()) // self.page_size))
-        hidden = torch.arange(columns * self.page_size, device=self.pages.device) >= self.lengths[:, None]
-        return torch.zeros(hidden.shape, device=self.pages.device).masked_fill_(hidden, NOTHING)[:, None, None]
+    def longest(self) -> int:
+        return max(1, int(self.lengths.max()))
 
-    def places(self, count: int, heads: int) -> torch.Tensor:
-        """(2, items, heads, columns in use), flattened: where the keys, then the values of each page and head are in a
-        pool of so many pages, seen as rows of one page and head. The same for every layer, so it is kept."""
-        if not hasattr(self, "_places"):
-            pages = self.pages[:, : self.bias.shape[-1] // self.page_size].long()  # (items, columns in use)
-            head = torch.arange(heads, device=pages.device)[:, None]
-            keys = pages[:, None] * heads + head
-            self._places = torch.stack([keys, keys + count * heads]).flatten()
-        return self._places
+    @cached_property
+    def bias(self) -> torch.Tensor:
+        """(items, 1, 1, longest) NOTHING for places without a key, otherwise 0."""
+        hidden = torch.arange(self.longest, device=self.pages.device) >= self.lengths[:, None]
+        return (hidden * NOTHING)[:, None, None]
+
+    @cached_property
+    def used(self) -> torch.Tensor | slice:
+        """(items * columns in use,) the pages in order; a slice of the pool where they follow one another in it."""
+        pages = self.pages[:, : -(-self.longest // self.page_size)].flatten()
+        if bool((pages.diff() == 1).all()):
+            return slice(int(pages[0]), int(pages[-1]) + 1)
+        return pages.long()
+
+    def read(self, kv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, each (items, C, longest, D): where they lie if an item has one page and the items' pages
+        follow one another, as they mostly do on a CPU; otherwise copied."""
+        in_page = kv[:, :, :, : self.longest]
+        pages = in_page[self.used] if isinstance(self.used, slice) else in_page.index_select(0, self.used)
+        if len(pages) > len(self.lengths):  # several columns
+            pages = pages.unflatten(0, (len(self.lengths), -1)).permute(0, 2, 3, 1, 4, 5).flatten(3, 4)
+        return pages[:, :, :, : self.longest].unbind(1)
 
     @property
     def J(self) -> int:
@@ -138,21 +149,19 @@ def decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> t
     """Every row asks its group's prompt and its own response. A prompt's keys are read once for all rows of its group
     ("bifurcated attention", arXiv 2403.08845).
 
-    q (B, H, D), kv (2, pages, C, page size, D); own holds one item per row, in order -> (B, H, D).
+    q (B, H, D), kv (pages, 2, C, page size, D); own holds one item per row, in order -> (B, H, D).
     """
     if triton and q.is_cuda:
         return _triton_decode_attention(q, kv, prompts, own, scale)
-    parts = [_table_attention(q, kv, table, scale) for table in (prompts, own)]
-    return merge_attention(*(torch.stack(part, 2) for part in zip(*parts, strict=True)))
+    return merge_attention(*(_table_attention(q, kv, table, scale) for table in (prompts, own)))
 
 
 def _table_attention(q, kv, table: KeyTable, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Every row asks the keys that `table` has for it: q (B, H, D) -> outputs (B, H, D), log-sum-exp (B, H)."""
-    (_, H, D), (_, count, C, size, _), J = q.shape, kv.shape, table.J
+    (_, H, D), C, J = q.shape, kv.shape[2], table.J
     asking = q if table.place is None else q.index_select(0, table.asked_by)
     asking = asking.view(-1, J, C, H // C, D).transpose(1, 2).flatten(2, 3)  # (items, C, J * H / C, D)
-    keys = kv.view(-1, size * D).index_select(0, table.places(count, C)).view(2, len(asking), C, -1, D)
-    out, lse = _attention_and_lse(asking, *keys, table.bias.to(q.dtype), scale)
+    out, lse = _attention_and_lse(asking, *table.read(kv), table.bias.to(q.dtype), scale)
     out = out.unflatten(2, (J, -1)).transpose(1, 2).reshape(-1, H, D)  # (items * J, H, D)
     lse = lse.unflatten(2, (J, -1)).transpose(1, 2).reshape(-1, H)
     return (out, lse) if table.place is None else (out.index_select(0, table.place), lse.index_select(0, table.place))
@@ -166,10 +175,11 @@ def _attention_and_lse(q, k, v, bias, scale: float) -> tuple[torch.Tensor, torch
     return scores.softmax(-1).to(q.dtype) @ v, scores.logsumexp(-1)
 
 
-def merge_attention(outs: torch.Tensor, lses: torch.Tensor) -> torch.Tensor:
-    """Attention over disjoint parts of the keys -> attention over all of them: outs (B, H, parts, D), the parts'
-    log-sum-exp lses (B, H, parts) -> (B, H, D)."""
-    return (outs * lses.softmax(-1)[..., None].to(outs.dtype)).sum(2)
+def merge_attention(first, second) -> torch.Tensor:
+    """Attention over two disjoint parts of the keys, each as its output (B, H, D) and log-sum-exp (B, H) -> attention
+    over both: an output counts as much as its exponentials do."""
+    (out, lse), (other, other_lse) = first, second
+    return out.lerp(other, (other_lse - lse).sigmoid()[..., None].to(out.dtype))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -177,8 +187,8 @@ def merge_attention(outs: torch.Tensor, lses: torch.Tensor) -> torch.Tensor:
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """RMSNorm (Zhang and Sennrich 2019), normalised in fp32 as the Hugging Face modules do. x (..., D)."""
-    return weight * F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)
+    """RMSNorm (Zhang and Sennrich 2019), normalised in fp32 whatever the format of x (..., D) and weight (D,)."""
+    return F.rms_norm(x, weight.shape, weight, eps)
 
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -193,26 +203,28 @@ def signed(sin: torch.Tensor) -> torch.Tensor:
     return torch.cat([-first, second], -1)
 
 
-def norm_rope_append(qkv, gains, cos, sin, kv, page, offset, eps: float):
-    """Normalise (Qwen3 does, Qwen2.5 has no gains) and rotate q and k; write k and v at (page, offset) of the pool.
+def spots(kv: torch.Tensor, page: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    """Where tokens at (page, offset) (T,) have their keys and values among the vectors of kv -> (T, 2C) int64."""
+    _, _, C, size, _ = kv.shape
+    heads = torch.arange(2 * C, device=page.device)
+    return (page[:, None].long() * (2 * C) + heads) * size + offset[:, None]
 
-    qkv (T, H + 2C, D); gains (H + C, D) or None; cos, sin (T, D); kv (2, pages, C, page size, D), changed in place;
-    page, offset (T,) int64 -> q (T, H, D), k and v (T, C, D).
+
+def norm_rope_append(qkv, gains, cos, sin, kv, places, eps: float):
+    """Normalise (Qwen3 does, Qwen2.5 has no gains) and rotate q and k; write k and v to their `spots` in the pages.
+
+    qkv (T, H + 2C, D), changed in place; gains (H + C, D) or None; cos, sin (T, D); kv (pages, 2, C, page size, D),
+    changed in place; places (T, 2C) int64 -> q (T, H, D), k and v (T, C, D).
     """
     if triton and qkv.is_cuda:
-        return _triton_norm_rope_append(qkv, gains, cos, sin, kv, page, offset, eps)
-    C = kv.shape[2]
-    qk, v = qkv.split([qkv.shape[1] - C, C], 1)
-    if gains is not None:
-        qk = rms_norm(qk, gains, eps)
-    qk = apply_rope(qk, cos, sin)
-    q, k = qk.split([qk.shape[1] - C, C], 1)
-    _, pages, C, size, D = kv.shape
-    # index_copy_ over rows of D numbers is several times faster on a CPU than indexing two axes
-    row = (page * C * size + offset)[:, None] + torch.arange(0, C * size, size, device=page.device)  # (T, C)
-    row = torch.stack([row, row + pages * C * size], 1)  # (T, 2, C): keys, values
-    kv.view(-1, D).index_copy_(0, row.flatten(), torch.stack([k, v], 1).flatten(0, 2))
-    return q, k, v
+        return _triton_norm_rope_append(qkv, gains, cos, sin, kv, places, eps)
+    C, D = kv.shape[2], kv.shape[4]
+    H = qkv.shape[1] - 2 * C
+    qk = qkv[:, : H + C]
+    normal = qk if gains is None else F.rms_norm(qk, (D,), eps=eps) * gains
+    qk.copy_(apply_rope(normal, cos, sin))
+    kv.view(-1, D).index_copy_(0, places.flatten(), qkv[:, H:].flatten(0, 1))
+    return qkv.split([H, C, C], 1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -289,7 +301,8 @@ def _keys(seeds: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
 
 
 def sample_tokens(logits, seeds, steps, temperature: float, banned: torch.Tensor | None = None):
-    """Draw one token per row by the Gumbel-max trick with counter-based noise hash(seed, step, token).
+    """Draw one token per row by the exponential race (the Gumbel-max trick with one logarithm less): the smallest of
+    e / p wins, e being exponential noise made of hash(seed, step, token).
 
     A row's draw depends on its own logits, seed and step alone: not on its neighbours, its slot or a generator.
     logits (B, V), seeds and steps (B,) integers, banned (V,) bool, true for ids that are never drawn -> tokens (B,)
@@ -299,17 +312,18 @@ def sample_tokens(logits, seeds, steps, temperature: float, banned: torch.Tensor
     """
     if triton and logits.is_cuda:
         return _triton_sample_tokens(logits, seeds, steps, temperature, banned)
-    logps = (logits.float() / (temperature or 1.0)).log_softmax(-1)
-    scores = logps
+    scores = logits = logits.float() / (temperature or 1.0)
+    probabilities = logits.softmax(-1)
     if temperature > 0:
         vocabulary = _hash32_(torch.arange(logits.shape[-1], dtype=torch.int32, device=logits.device))
-        noise = _hash32_(vocabulary ^ _keys(seeds, steps)[:, None]).view(torch.uint32).float()
-        # u = (noise + 1/2) / 2^32 and -log(-log(1 - u)): float32 is finest at small u, where the large draws come from
-        scores = logps - noise.add_(0.5).mul_(-(2.0**-32)).log1p_().neg_().log_()
+        noise = _hash32_(vocabulary ^ _keys(seeds, steps)[:, None])
+        # u = (noise + 1/2) / 2^32 and e = -log(1 - u): float32 is finest at small u, where the winners come from
+        exponential = noise.view(torch.uint32).float().add_(0.5).mul_(-(2.0**-32)).log1p_().neg_()
+        scores = exponential.reciprocal_().mul_(probabilities)
     if banned is not None:
         scores = scores.masked_fill(banned, float("-inf"))
     tokens = scores.argmax(-1)
-    return tokens, logps.gather(-1, tokens[:, None])[:, 0]
+    return tokens, probabilities.gather(-1, tokens[:, None])[:, 0].log()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -319,16 +333,16 @@ def sample_tokens(logits, seeds, steps, temperature: float, banned: torch.Tensor
 
 @jit
 def _paged_attention_kernel(
-    q, kv, rows, lengths, pages, out, lse, scale, v_offset, columns,
+    q, kv, rows, lengths, pages, out, lse, scale, columns,
     H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, J: tl.constexpr, M: tl.constexpr, PAGE: tl.constexpr,
-    PARTS: tl.constexpr, FIRST: tl.constexpr, SPLITS: tl.constexpr, NOTHING: tl.constexpr,
+    TILES: tl.constexpr, PARTS: tl.constexpr, FIRST: tl.constexpr, SPLITS: tl.constexpr, NOTHING: tl.constexpr,
 ):  # fmt: skip
-    """One program: an item, a key/value head, one of SPLITS shares of the item's pages. All J * H / C query rows of the
-    item meet each page as it is read, once. Writes the share's normalised output and log-sum-exp as part FIRST + split.
-    The grid does not depend on lengths, so a CUDA graph can hold it."""
-    item, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """One program: an item, a key/value head, one of SPLITS shares of the item's pages. M of the item's J * H / C query
+    rows (all, if TILES is 1) meet each page as it is read, once. Writes the share's normalised output and log-sum-exp
+    as part FIRST + split. The grid does not depend on lengths, so a CUDA graph can hold it."""
+    item, head, split = tl.program_id(0) // TILES, tl.program_id(1), tl.program_id(2)
     length = tl.load(lengths + item)
-    m, d, t = tl.arange(0, M), tl.arange(0, D), tl.arange(0, PAGE)
+    m, d, t = tl.program_id(0) % TILES * M + tl.arange(0, M), tl.arange(0, D), tl.arange(0, PAGE)
     row = tl.load(rows + item * J + m // (H // C), mask=m < J * (H // C), other=-1)
     query = row * H + head * (H // C) + m % (H // C)  # (M,) which of the B * H queries
     asking = tl.load(q + query[:, None] * D + d[None], mask=(row >= 0)[:, None], other=0.0)
@@ -339,13 +353,13 @@ def _paged_attention_kernel(
     sums = tl.zeros((M, D), tl.float32)
     for column in range(split * share, tl.minimum((split + 1) * share, used)):
         page = tl.load(pages + item * columns + column).to(tl.int64)  # a pool may have more than 2^31 numbers
-        at = kv + (page * C + head) * PAGE * D + t[:, None] * D + d[None]
+        at = kv + ((page * 2 * C + head) * PAGE + t[:, None]) * D + d[None]
         scores = tl.dot(asking, tl.trans(tl.load(at)), input_precision="ieee") * scale  # (M, PAGE)
         scores = tl.where((column * PAGE + t < length)[None], scores, NOTHING)
         new_top = tl.maximum(top, tl.max(scores, 1))
         weights = tl.exp(scores - new_top[:, None])
         keep = tl.exp(top - new_top)
-        v = tl.load(at + v_offset)
+        v = tl.load(at + C * PAGE * D)
         sums = sums * keep[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
         total = total * keep + tl.sum(weights, 1)
         top = new_top
@@ -376,10 +390,11 @@ def _triton_decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: flo
     lse = q.new_full((B, H, sum(splits)), NOTHING, dtype=torch.float32)
     for table, first, split in zip((prompts, own), (0, splits[0]), splits, strict=True):
         items, J = table.rows.shape
-        M = max(16, triton.next_power_of_2(J * (H // C)))
-        _paged_attention_kernel[items, C, split](
-            q, kv, table.rows, table.lengths, table.pages, out, lse, scale, kv.stride(0), table.pages.stride(0),
-            H, C, D, J, M, PAGE, sum(splits), first, split, NOTHING, num_warps=4, num_stages=2,
+        M = min(MOST_ROWS, max(16, triton.next_power_of_2(J * (H // C))))
+        tiles = triton.cdiv(J * (H // C), M)
+        _paged_attention_kernel[items * tiles, C, split](
+            q, kv, table.rows, table.lengths, table.pages, out, lse, scale, table.pages.stride(0),
+            H, C, D, J, M, PAGE, tiles, sum(splits), first, split, NOTHING, num_warps=4, num_stages=2,
         )  # fmt: skip
     merged = torch.empty_like(q)
     _merge_kernel[(B * H,)](out, lse, merged, D, sum(splits), triton.next_power_of_2(sum(splits)), NOTHING, num_warps=1)
@@ -388,8 +403,7 @@ def _triton_decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: flo
 
 @jit
 def _norm_rope_append_kernel(
-    qkv, gains, cos, sin, kv, page, offset, pages, eps,
-    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, NORMALISE: tl.constexpr,
+    qkv, gains, cos, sin, kv, places, eps, H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, NORMALISE: tl.constexpr,
 ):  # fmt: skip
     """One program: one head of one token, rounded where the torch twin rounds. q and k change in place."""
     token, head, d = tl.program_id(0), tl.program_id(1), tl.arange(0, D)
@@ -407,18 +421,13 @@ def _norm_rope_append_kernel(
         tl.debug_barrier()  # both halves are read before either is overwritten
         tl.store(at + d, x)
     if head >= H:  # key heads, then value heads
-        which, kv_head = (head - H) // C, (head - H) % C
-        where = (which * pages + tl.load(page + token)) * C + kv_head
-        tl.store(kv + (where.to(tl.int64) * PAGE + tl.load(offset + token)) * D + d, x)
+        tl.store(kv + tl.load(places + token * 2 * C + head - H) * D + d, x)
 
 
-def _triton_norm_rope_append(qkv, gains, cos, sin, kv, page, offset, eps: float):
-    _, pages, C, PAGE, D = kv.shape
-    T, H = qkv.shape[0], qkv.shape[1] - 2 * C
-    _norm_rope_append_kernel[T, H + 2 * C](
-        qkv, qkv if gains is None else gains, cos, sin, kv, page, offset, pages, eps,
-        H, C, D, PAGE, gains is not None, num_warps=1,
-    )  # fmt: skip
+def _triton_norm_rope_append(qkv, gains, cos, sin, kv, places, eps: float):
+    (T, heads, D), C = qkv.shape, kv.shape[2]
+    H, some = heads - 2 * C, qkv if gains is None else gains
+    _norm_rope_append_kernel[T, heads](qkv, some, cos, sin, kv, places, eps, H, C, D, gains is not None, num_warps=1)
     return qkv.split([H, C, C], 1)
 
 

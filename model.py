@@ -355,7 +355,8 @@ class Policy(nn.Module):
         shape, names = (machines, processes // machines), ("copy", "shard")
         mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
         options = {"mesh": mesh if machines > 1 else mesh["shard"]}
-        options["mp_policy"] = MixedPrecisionPolicy(torch.bfloat16 if gpu else None, reduce_dtype=torch.float32)
+        # the False: inputs are not cast; the vision tower would round its angles to bf16, which a sampler's does not
+        options["mp_policy"] = MixedPrecisionPolicy(torch.bfloat16 if gpu else None, torch.float32, None, False)
         options |= {"offload_policy": CPUOffloadPolicy()} if gpu and offload else {}
         for block in [*self.hf.model.visual.blocks, *self.hf.model.language_model.layers]:
             fully_shard(block, **options)

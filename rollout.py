@@ -16,10 +16,10 @@ batch size. Noise is a hash of (sample seed, step, token): a completion depends 
 Axes: B slots, G samples per group, P prompt tokens, R response tokens, H query heads, C key/value heads, D head size.
 """
 
-import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +29,8 @@ import torch.nn.functional as F
 import kernels
 from kernels import KeyTable, rms_norm
 from model import Policy, Prompt, pack, rope_tables
+
+MOST_TOKENS = 16384  # of prompts, and of preempted answers, that are computed together; one may go over it
 
 
 @dataclass
@@ -81,8 +83,7 @@ class Weights:
             weight = room[: sum(p.numel() for p in parameters)].view(sum(rows), *parameters[0].shape[1:])
             setattr(holder, name, weight)
             self.sources += zip(weight.split(rows), parameters, strict=True)
-        if not hasattr(self, "lm_head"):
-            self.lm_head = self.embed
+        self.lm_head = getattr(self, "lm_head", self.embed)
         self.refill()
         for view, parameter in self.sources:
             if isinstance(parameter, torch.nn.Parameter) and parameter.dtype == dtype:
@@ -123,16 +124,17 @@ class Weights:
 class Engine:
     """A policy's decoder with its page pool, slots and CUDA graphs. One per policy, made by `generate`, kept for good.
 
-    page: tokens in a page. block: steps between two looks of the host; samples run on for up to block - 1 steps past
-    their end. memory: share of the free memory that the pool may take, pages: how many pages at most. counters: what
-    was done, for benchmarks and tests.
+    page: tokens in a page; on a CPU, unless given, the longest prompt or answer: one piece that is read where it lies
+    (what is never written takes no memory). block: steps between two looks of the host; samples run on for up to
+    block - 1 steps past their end. memory: share of the free memory that the pool may take, pages: how many at most.
+    counters: what was done, for benchmarks and tests.
     """
 
-    def __init__(self, policy: Policy, page: int = 64, block=None, memory: float = 0.8, pages: int = 1 << 30):
+    def __init__(self, policy: Policy, page=None, block=None, memory: float = 0.8, pages: int = 1 << 30):
         gpu = policy.device.type == "cuda"
         self.policy, self.config = policy, policy.hf.config.text_config
-        self.page, self.block, self.memory = page, block or (8 if gpu else 1), memory
-        self.most_pages = pages
+        self.whole_pages, self.page = not (page or gpu), page or (64 if gpu else 0)
+        self.block, self.memory, self.most_pages = block or (8 if gpu else 4), memory, pages
         bf16 = gpu and torch.is_autocast_enabled("cuda")  # training on a GPU: fp32 weights, bf16 everything else
         self.weights = Weights(policy, torch.bfloat16 if bf16 else policy.hf.lm_head.weight.dtype)
         self.head_size = policy.hf.model.language_model.layers[0].self_attn.head_dim
@@ -147,16 +149,16 @@ class Engine:
         cos, sin = rope_tables(positions, self.config)
         return cos.to(self.weights.buffer.dtype), kernels.signed(sin).to(self.weights.buffer.dtype)
 
-    def layer(self, w, x, cos, sin, kv, page, offset, attend) -> torch.Tensor:
-        """One decoder layer, x (T, width) -> the same. Keys and values go to (page, offset) (T,) of kv;
-        attend(q, k, v, kv) -> (T, H, D)."""
+    def layer(self, w, x, cos, sin, kv, spots, attend) -> torch.Tensor:
+        """One decoder layer, x (T, width) -> the same. Keys and values go to `spots` (T, 2C) of kv; attend(q, k, v, kv)
+        -> (T, H, D)."""
         eps = self.config.rms_norm_eps
         normal = rms_norm(x, w.attention_norm, eps)
         qkv = F.linear(normal, w.qkv, w.qkv_bias).unflatten(-1, (-1, self.head_size))  # (T, H + 2C, D)
-        q, k, v = kernels.norm_rope_append(qkv, w.gains, cos, sin, kv, page, offset, eps)
-        x = x + F.linear(attend(q, k, v, kv).flatten(1), w.o)
+        q, k, v = kernels.norm_rope_append(qkv, w.gains, cos, sin, kv, spots, eps)
+        x = torch.addmm(x, attend(q, k, v, kv).flatten(1), w.o.T)
         gate, up = F.linear(rms_norm(x, w.mlp_norm, eps), w.gate_up).chunk(2, -1)
-        return x + F.linear(F.silu(gate) * up, w.down)
+        return torch.addmm(x, F.silu(gate).mul_(up), w.down.T)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(rms_norm(x, self.weights.norm, self.config.rms_norm_eps), self.weights.lm_head)
@@ -166,8 +168,8 @@ class Engine:
         the slots on the device, without a look of the host: a CUDA graph can hold it."""
         s = self.slots.device
         token, length, pages = s.token[:rows], s.length[:rows], s.pages[:rows]
-        page = pages.gather(1, (length // self.page).long()[:, None])[:, 0].long()  # where this token's k and v go
-        offset = (length % self.page).long()
+        page = pages.gather(1, (length // self.page).long()[:, None])[:, 0]
+        spots = kernels.spots(self.pool.kv[0], page, length % self.page)  # where this token's keys and values go
         prompts = self.slots.prompts(groups, self.page)
         own = KeyTable(s.row[:rows], length + 1, pages, self.page)
 
@@ -177,7 +179,7 @@ class Engine:
         x = F.embedding(token, self.weights.embed)  # (B, width)
         cos, sin = self.rope((s.start[:rows] + length).expand(3, -1))
         for w, kv in zip(self.weights.layers, self.pool.kv, strict=True):
-            x = self.layer(w, x, cos, sin, kv, page, offset, attend)
+            x = self.layer(w, x, cos, sin, kv, spots, attend)
         drawn, logps = kernels.sample_tokens(self.logits(x), s.seed[:rows], length + 1, temperature, self.banned)
         s.drawn[:rows].index_copy_(1, s.step.long(), drawn.int()[:, None])
         s.logps[:rows].index_copy_(1, s.step.long(), logps[:, None])
@@ -192,15 +194,14 @@ class Engine:
         self.slots.push()
         self.counters["steps"] += self.block
         with torch.autocast(self.policy.device.type, enabled=False):
-            if not self.use_graphs:
-                for _ in range(self.block):
-                    self.decode_step(rows, groups, temperature)
-            else:
+            step = lambda: self.decode_step(rows, groups, temperature)  # noqa: E731
+            if self.use_graphs:
                 key = (bucket(rows, self.slots.count), bucket(groups, self.slots.count), temperature)
                 if key not in self.graphs:
                     self.graphs[key] = self.capture(*key)
-                for _ in range(self.block):
-                    self.graphs[key].replay()
+                step = self.graphs[key].replay
+            for _ in range(self.block):
+                step()
         self.slots.pull()
 
     def capture(self, rows: int, groups: int, temperature: float) -> torch.cuda.CUDAGraph:
@@ -225,19 +226,17 @@ class Engine:
         """
         device = self.policy.device
         row = pack([(group.prompt, [answer.ids[: answer.length - 1] for answer in answers]) for group, answers in jobs])
-        page, offset, ends, at = [], [], [], 0
+        spots, ends, at = [], [], 0
         for group, answers in jobs:
             segments = [(group.pages, len(group.prompt.ids))] + [(a.pages, a.length - 1) for a in answers]
             ends.append(at + len(group.prompt.ids) - 1)
             for pages, length in segments:
-                place = np.arange(length)
-                page.append(np.asarray(pages)[place // self.page])
-                offset.append(place % self.page)
+                place = torch.arange(length)
+                page = torch.tensor(pages)[place // self.page]
+                spots.append(kernels.spots(self.pool.kv[0], page, place % self.page))
                 at += length
-        page, offset = (torch.from_numpy(np.concatenate(x).astype(np.int64)).to(device) for x in (page, offset))
-        row = row.to(device)
-        self.counters["prefill_tokens"] += len(row.ids)
-        self.counters["vision_calls"] += len(row.grid)
+        row, spots = row.to(device), torch.cat(spots).to(device)
+        self.counters.update(prefill_tokens=len(row.ids), vision_calls=len(row.grid))
         vision = self.policy.hf.model.get_image_features(row.patches, row.grid, return_dict=True)
         with torch.autocast(device.type, enabled=False):
             is_image = row.ids == self.policy.image_id
@@ -250,7 +249,7 @@ class Engine:
                 return kernels.packed_attention(q, k, v, row.blocks, self.head_size**-0.5)
 
             for index, (w, kv) in enumerate(zip(self.weights.layers, self.pool.kv, strict=True)):
-                x = self.layer(w, x, cos, sin, kv, page, offset, attend)
+                x = self.layer(w, x, cos, sin, kv, spots, attend)
                 if index < len(deepstack):  # one tensor, or one per picture, depending on the release
                     feature = deepstack[index]
                     x[is_image] += (feature if torch.is_tensor(feature) else torch.cat(list(feature))).to(x.dtype)
@@ -266,6 +265,8 @@ class Engine:
     def reserve(self, prompts: Sequence[Prompt], G: int, max_new_tokens: int, slots: int) -> None:
         """Make slots and page pool at least as large as these prompts need; drop the graphs of smaller ones."""
         longest = max(len(prompt.ids) for prompt in prompts)
+        if self.whole_pages and self.page < (size := max(longest, max_new_tokens + self.block)):
+            self.page, self.pool = (-(-size // 8) | 1) * 8, None  # no power of two: they share a cache's lines
         columns = -(-(max_new_tokens + self.block) // self.page)
         prompt_columns = bucket(-(-longest // self.page), 1 << 30)
         shape = (slots, G, columns, prompt_columns)
@@ -276,10 +277,9 @@ class Engine:
         live = min(slots, G * len(prompts))
         needed = live * -(-max_new_tokens // self.page) + min(live, live // G + 2) * prompt_columns + 1
         if self.pool is None or self.pool.count < needed and not self.pool.largest:
-            self.pool = None
-            self.graphs.clear()
-            like, most = self.weights.buffer, (self.memory, self.most_pages)
-            self.pool = PagePool(self.config, self.head_size, self.page, needed, like, *most)
+            self.pool, self.graphs = None, {}
+            limits = self.weights.buffer, self.memory, self.most_pages
+            self.pool = PagePool(self.config, self.head_size, self.page, needed, *limits)
         least = -(-max_new_tokens // self.page) + -(-longest // self.page)
         if self.pool.count - 1 < least:
             size, tokens = self.pool.count - 1, longest + max_new_tokens
@@ -324,21 +324,22 @@ def bucket(n: int, most: int) -> int:
 
 
 class PagePool:
-    """kv (layers, 2, count, C, page, D), and which pages are free. Page 0 belongs to nobody: dead slots write there,
+    """kv (layers, count, 2, C, page, D), and which pages are free. Page 0 belongs to nobody: dead slots write there,
     unused table entries point there."""
 
     def __init__(self, config, head_size: int, page: int, count: int, like: torch.Tensor, memory: float, most: int):
-        shape = (config.num_hidden_layers, 2, count, config.num_key_value_heads, page, head_size)
-        page_bytes = np.prod(shape) // count * like.element_size()
+        shape = (config.num_hidden_layers, 2, config.num_key_value_heads, page, head_size)
+        page_bytes = np.prod(shape) * like.element_size()
         if like.device.type == "cuda":
             torch.cuda.empty_cache()
             free = torch.cuda.mem_get_info(like.device)[0]
         else:
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            words = Path("/proc/meminfo").read_text().split()  # what caches of files would make room for is available
+            free = 1024 * int(words[words.index("MemAvailable:") + 1])
         largest = max(3, min(most, int(memory * free / page_bytes)))
         self.largest = count >= largest  # asking for more would not help
         self.count = min(count, largest)
-        shape = (*shape[:2], self.count, *shape[3:])
+        shape = (shape[0], self.count, *shape[1:])
         if like.device.type == "cpu":  # untouched pages of numpy's zeros take no memory
             zeros = torch.from_numpy(np.zeros(self.count * page_bytes, np.uint8))
             self.kv = zeros.view(like.dtype).view(shape).unbind()
@@ -410,25 +411,23 @@ class Slots:
 
     def arrange(self, live: list["Answer"]) -> tuple[int, int]:
         """Write down which rows form a group, where that has changed -> (rows, groups) in use."""
-        if live == self.arranged[0]:
-            return self.arranged[1]
-        h, groups = self.host, {}
-        for row, answer in enumerate(live):
-            groups.setdefault(id(answer.group), (answer.group, []))[1].append(row)
-        h.members[:], h.prompt_length[:], h.prompt_pages[:] = -1, 0, 0
-        for item, (group, rows) in enumerate(groups.values()):
-            h.members[item, : len(rows)] = rows
-            h.prompt_length[item] = len(group.prompt.ids)
-            h.prompt_pages[item, : len(group.pages)] = group.pages
-        self.arranged, self.tables = (list(live), (len(live), len(groups))), {}
+        if live != self.arranged[0]:
+            h, groups = self.host, {}
+            for row, answer in enumerate(live):
+                groups.setdefault(answer.group, []).append(row)
+            h.members[:], h.prompt_length[:], h.prompt_pages[:] = -1, 0, 0
+            for item, (group, rows) in enumerate(groups.items()):
+                h.members[item, : len(rows)] = rows
+                h.prompt_length[item] = len(group.prompt.ids)
+                h.prompt_pages[item, : len(group.pages)] = group.pages
+            self.arranged, self.tables = (list(live), (len(live), len(groups))), {}
         return self.arranged[1]
 
     def prompts(self, groups: int, page_size: int) -> KeyTable:
         """The table of the first `groups` prompts, the same object until `arrange` changes it."""
         if groups not in self.tables:
-            d = self.device
-            tables = d.members[:groups], d.prompt_length[:groups], d.prompt_pages[:groups]
-            self.tables[groups] = KeyTable(*tables, page_size)
+            tables = self.device.members, self.device.prompt_length, self.device.prompt_pages
+            self.tables[groups] = KeyTable(*(table[:groups] for table in tables), page_size)
         return self.tables[groups]
 
 
@@ -475,7 +474,7 @@ class Batch:
     def page_count(self, tokens: int) -> int:
         return -(-tokens // self.engine.page)
 
-    def begin(self, most_tokens: int = 16384) -> list[Group]:
+    def begin(self) -> list[Group]:
         """The next groups, as many as slots and pages are free for, with pages for their prompts."""
         groups, tokens = [], 0
         slots = self.size - len(self.live) - len(self.waiting)
@@ -484,7 +483,7 @@ class Batch:
             samples = len(self.live) + len(self.waiting) + self.G * (len(groups) + 1)
             pages = self.page_count(P) + samples  # every sample may soon want a page
             alone = not (self.live or self.waiting or groups)
-            if not alone and (pages > len(self.pool.free) or tokens + P > most_tokens):
+            if not alone and (pages > len(self.pool.free) or tokens + P > MOST_TOKENS):
                 break
             group = self.todo.popleft()
             group.pages, group.left = self.pool.take(self.page_count(P)), self.G
@@ -511,18 +510,19 @@ class Batch:
     def enter(self) -> list[tuple[Group, list[Answer]]]:
         """Give free slots to waiting samples -> what has to be computed for them: nothing for new ones; for preempted
         ones their tokens, and their prompt where its pages were given back, too."""
-        again = {}
-        while self.waiting and len(self.live) < self.size:
+        again, tokens = {}, 0
+        while self.waiting and len(self.live) < self.size and tokens < MOST_TOKENS:
             answer = self.waiting[0]
             group, own = answer.group, self.page_count(answer.length)
             prompt = 0 if group.pages else self.page_count(len(group.prompt.ids))
-            if len(self.pool.free) < own + prompt + len(self.live):
+            if len(self.pool.free) < own + prompt + len(self.live) * (self.page_count(self.most) > 1):
                 if self.live:
                     break
                 for other in {id(a.group): a.group for a in self.waiting if a.group is not group}.values():
                     self.release(other)  # nothing else runs: prompts that only wait make room
             self.waiting.popleft()
             if prompt or answer.length > 1:
+                tokens += answer.length - 1 + (id(group) not in again) * len(group.prompt.ids)
                 again.setdefault(id(group), (group, []))
             if prompt:
                 group.pages = self.pool.take(prompt)

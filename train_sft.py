@@ -167,15 +167,14 @@ def make_optimizers(policy: Policy, config) -> list[torch.optim.Optimizer]:
     return optimizers
 
 
-def load_trainer(checkpoint: Path | None, config) -> tuple[Policy, list[torch.optim.Optimizer], int]:
-    """The policy, sharded over all processes, its optimizers, and the step to begin with."""
+def load_trainer(checkpoint: Path | None, config) -> tuple[Policy, list[torch.optim.Optimizer], dict]:
+    """The policy, sharded over all processes, its optimizers, and the state saved with them: at least the "step"."""
     policy = Policy.load(checkpoint or config.model, config.device)
     if config.gradient_checkpointing:
         policy.checkpoint_activations()
     policy.shard().train()
     optimizers = make_optimizers(policy, config)
-    start = load_trainer_state(checkpoint, policy, optimizers)["step"] if checkpoint else 0
-    return policy, optimizers, start
+    return policy, optimizers, load_trainer_state(checkpoint, policy, optimizers) if checkpoint else {"step": 0}
 
 
 def optimizer_step(policy: Policy, optimizers: list, lr: float, grad_clip: float) -> float:
@@ -288,12 +287,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = Run(config)
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
-    policy, optimizers, start = load_trainer(checkpoint, config)
-    run.start_at(start)
+    policy, optimizers, state = load_trainer(checkpoint, config)
+    run.start_at(start := state["step"])
     samples = loading.training_samples(config.data)
 
     bar = progress_bar("SFT", start, config.steps)
-    dropped = 0
+    dropped = state.get("too_long", 0)
     with ThreadPoolExecutor(1) as ahead:  # the next batch is encoded while this one trains
         upcoming = ahead.submit(encode_batch, policy, samples, config, start)
         for step in bar:
@@ -303,17 +302,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             waited = time.perf_counter() - began
             taken = from_all(len(pairs))
             dropped += config.batch_size - sum(taken)
-            if not min(taken):  # a process without work cannot take part
-                continue
-            loss, tokens = train_step(policy, pairs, config.row_tokens)
-            lr = learning_rate(step, config)
-            norm = optimizer_step(policy, optimizers, lr, config.grad_clip)
-            seconds = time.perf_counter() - began
-            metrics = {"step": step, "loss": loss, "lr": lr, "grad_norm": norm, "tokens": tokens, "too_long": dropped}
-            run.log(metrics | {"time/wait": waited, "time/step": seconds, "tokens_per_second": tokens / seconds})
-            bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{tokens / seconds:.0f}", too_long=dropped)
+            if min(taken):  # a process without work cannot take part
+                loss, tokens = train_step(policy, pairs, config.row_tokens)
+                lr = learning_rate(step, config)
+                norm = optimizer_step(policy, optimizers, lr, config.grad_clip)
+                seconds = time.perf_counter() - began
+                metrics = {"step": step, "loss": loss, "lr": lr, "grad_norm": norm, "tokens": tokens}
+                times = {"time/wait": waited, "time/step": seconds, "tokens_per_second": tokens / seconds}
+                run.log(metrics | {"too_long": dropped} | times)
+                bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{tokens / seconds:.0f}", too_long=dropped)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                save_checkpoint(run.folder, step + 1, policy, optimizers, {})
+                save_checkpoint(run.folder, step + 1, policy, optimizers, {"too_long": dropped})
                 run.plot()
     if run.writes:
         print(f"SFT done: {latest_checkpoint(run.folder)}" + (f", {dropped} pairs were too long" if dropped else ""))

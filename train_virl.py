@@ -107,22 +107,12 @@ class Config(Training):
 
 WAVES = 4  # parts of an optimizer step that wait for their pictures one after the other
 
+# fmt: off
 PRESETS = {
     "tiny": (
         "A 2.5 M model on a laptop CPU, 64 px pictures.",
-        Config(
-            steps=40,
-            prompts=32,
-            group=16,
-            slots=64,
-            max_new_tokens=160,
-            lr=1e-4,
-            warmup=5,
-            freeze="vision",
-            row_tokens=8192,
-            svg_side=64,
-            save_every=10,
-        ),
+        Config(steps=40, prompts=32, group=16, slots=64, max_new_tokens=160, lr=1e-4, warmup=5, freeze="vision",
+               row_tokens=8192, svg_side=64, save_every=10),
     ),
     "gpu1": (
         "A 2B model on one 80 GB GPU.",
@@ -133,6 +123,7 @@ PRESETS = {
         Config(device="cuda", gradient_checkpointing=True),
     ),
 }
+# fmt: on
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -316,8 +307,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = Run(config)
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
-    policy, optimizers, start = load_trainer(checkpoint, config)
-    run.start_at(start)
+    policy, optimizers, state = load_trainer(checkpoint, config)
+    run.start_at(start := state["step"])
     sampler = policy  # several processes train shards of the weights; sampling wants all of them, in bf16 on GPUs
     if processes > 1:
         sampler = Policy.load(config.model, config.device, narrow(config.device))

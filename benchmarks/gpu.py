@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py
 
-First decode attention against its torch twin and the measured bandwidth, then
-benchmarks/rollout.py and benchmarks/train.py at the sizes below, each in a process of its own. A part that fails or
-runs out of time leaves its error in the file; the others go on.
+First every kernel against its torch twin, timed inside a CUDA graph (attention also against the measured bandwidth),
+then benchmarks/rollout.py and benchmarks/train.py at the sizes below, each in a process of its own. A part that fails
+or runs out of time leaves its error in the file; the others go on.
 """
 
 import json
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -54,23 +55,76 @@ def tables(groups: int, G: int, P: int, R: int, page: int, device) -> tuple[KeyT
     return prompts, KeyTable(rows[:, None], torch.full_like(rows, R), own, page), int(own.max()) + 2
 
 
+def by_twin(function):
+    """What the torch twin of a kernel gives."""
+    triton = kernels.triton
+    try:
+        kernels.triton = None
+        return function()
+    finally:
+        kernels.triton = triton
+
+
+def apart(ours, theirs) -> float:
+    """The largest difference of two tensors, or of two tuples of them."""
+    pairs = [(ours, theirs)] if torch.is_tensor(ours) else zip(ours, theirs, strict=True)
+    return max((a.float() - b.float()).abs().max().item() for a, b in pairs)
+
+
+def replayed(function, device: str, times: int = 50) -> float:
+    """Seconds of one call among many in one CUDA graph: without the time that launching it from Python takes."""
+    function()  # compiled now, not while recording
+    if device != "cuda":
+        return measured(lambda: [function() for _ in range(times)], device) / times
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(times):
+            function()
+    return measured(graph.replay, device) / times
+
+
 def attention(device: str, dtype, H: int, C: int, D: int, groups: int, G: int, P: int, R: int, page: int = 64) -> dict:
     """decode_attention of one layer against its twin, and what it reaches of a copy's bandwidth."""
     prompts, own, count = tables(groups, G, P, R, page, device)
     torch.manual_seed(0)
-    kv = torch.randn(2, count, C, page, D, device=device, dtype=dtype)
+    kv = torch.randn(count, 2, C, page, D, device=device, dtype=dtype)
     q = torch.randn(groups * G, H, D, device=device, dtype=dtype)
-    ours, triton = kernels.decode_attention(q, kv, prompts, own, D**-0.5), kernels.triton
-    try:
-        kernels.triton = None
-        apart = (ours - kernels.decode_attention(q, kv, prompts, own, D**-0.5)).abs().max().item()
-    finally:
-        kernels.triton = triton
-    seconds = measured(lambda: kernels.decode_attention(q, kv, prompts, own, D**-0.5), device, 20)
+    attend = lambda: kernels.decode_attention(q, kv, prompts, own, D**-0.5)  # noqa: E731
+    seconds = replayed(attend, device)
     read = 2 * (groups * P + groups * G * R) * C * D * kv.element_size()
     bandwidth = read / seconds / machine(device, dtype)[0]
     shape = {"H": H, "C": C, "D": D, "groups": groups, "G": G, "P": P, "R": R}
-    return shape | {"seconds": seconds, "share_of_bandwidth": round(bandwidth, 3), "apart_from_twin": apart}
+    figures = {"seconds": seconds, "share_of_bandwidth": round(bandwidth, 3)}
+    return shape | figures | {"apart_from_twin": apart(attend(), by_twin(attend))}
+
+
+def other_kernels(device: str, dtype, H: int, C: int, D: int, B: int, V: int, page: int = 64) -> dict:
+    """norm_rope_append and sample_tokens: seconds, and how far they are from their twins."""
+    torch.manual_seed(0)
+    random = lambda *shape: torch.randn(*shape, device=device, dtype=dtype)  # noqa: E731
+    kv, qkv, gains, angles = random(B + 1, 2, C, page, D), random(B, H + 2 * C, D), random(H + C, D), random(B, D)
+    row = torch.arange(B, device=device)
+    places = kernels.spots(kv, row + 1, row % page)
+
+    def append():  # q, k and v, and the pages that they went to
+        pages = torch.zeros_like(kv)
+        arguments = gains, angles.cos(), kernels.signed(angles.sin()), pages, places, 1e-6
+        return *kernels.norm_rope_append(qkv.clone(), *arguments), pages
+
+    logits, banned = random(B, V) * 3, torch.arange(V, device=device) % 7 == 0
+    sample = lambda: kernels.sample_tokens(logits, row, row + 5, 1.0, banned)  # noqa: E731
+    (tokens, logps), (twins, twin_logps) = sample(), by_twin(sample)
+    same = tokens == twins  # in a near tie the two may differ: their logarithms do in the last place
+    changed = qkv.clone()
+    timed = lambda: kernels.norm_rope_append(changed, gains, angles, angles, kv, places, 1e-6)  # noqa: E731
+    return {
+        "norm_rope_append": {"seconds": replayed(timed, device), "apart_from_twin": apart(append(), by_twin(append))},
+        "sample_tokens": {
+            "seconds": replayed(sample, device),
+            "other_tokens": int((~same).sum()),
+            "apart_from_twin": apart(logps[same], twin_logps[same]),
+        },
+    }
 
 
 def run(arguments: str, seconds: float) -> dict:
@@ -105,13 +159,17 @@ def main(config: Config) -> None:
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name()}
     page = {"date": time.strftime("%Y-%m-%d"), **versions, "triton": getattr(kernels.triton, "__version__", None)}
     shape = {"H": 32, "C": 8, "D": 128, "groups": 8, "G": 8}
-    for P, R in ((2048, 1024), (4096, 512)):
+    checks = {
+        f"attention {P}/{R}": partial(attention, "cuda", torch.bfloat16, P=P, R=R, **shape)
+        for P, R in ((2048, 1024), (4096, 512))
+    }
+    checks["other kernels"] = partial(other_kernels, "cuda", torch.bfloat16, H=32, C=8, D=128, B=64, V=151936)
+    for name, check in checks.items():
         try:
-            figures = attention("cuda", torch.bfloat16, P=P, R=R, **shape)
+            page[name] = check()
         except Exception as error:  # a kernel that does not compile is a figure, too
-            figures = {"error": f"{type(error).__name__}: {error}"[:600]}
-        page[f"attention {P}/{R}"] = figures
-        print(P, R, figures, flush=True)
+            page[name] = {"error": f"{type(error).__name__}: {error}"[:600]}
+        print(name, page[name], flush=True)
     torch.cuda.empty_cache()
     for name, (arguments, seconds) in PARTS.items():
         left = end - time.monotonic()

@@ -41,6 +41,13 @@ def sharpened(folder) -> model.Policy:
     return policy
 
 
+def assert_same_gradient(ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
+    """Within 1e-5 of the tensor's own largest number. In float64, which the policies of such tests are turned to, only
+    gradients that are 0 by symmetry (of biases of keys) need a floor, far below all others."""
+    assert ours.dtype == torch.float64
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max() + 1e-13, what
+
+
 @pytest.fixture
 def policy(tiny_folder):
     return sharpened(tiny_folder)

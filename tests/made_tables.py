@@ -9,10 +9,10 @@ RESPONSES = [1, 20, 16, 33, 2, 9, 48]
 
 
 def made_tables(H: int, C: int, D: int = 16, size: int = 16, count: int = 20, dtype=torch.float32):
-    """-> q (7, H, D), kv (2, count, C, size, D), the prompts' and the responses' KeyTable. Page 0 belongs to nobody."""
+    """-> q (7, H, D), kv (count, 2, C, size, D), the prompts' and the responses' KeyTable. Page 0 belongs to nobody."""
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(7, H, D, generator=generator, dtype=dtype)
-    kv = torch.randn(2, count, C, size, D, generator=generator, dtype=dtype)
+    kv = torch.randn(count, 2, C, size, D, generator=generator, dtype=dtype)
     free = iter((torch.randperm(count - 1, generator=generator) + 1).tolist())
 
     def table(rows, lengths):
@@ -27,4 +27,4 @@ def made_tables(H: int, C: int, D: int = 16, size: int = 16, count: int = 20, dt
 
 def keys_of(kv, table: KeyTable, item: int) -> torch.Tensor:
     """(2, C, length, D) the keys and values of an item, gathered."""
-    return kv[:, table.pages[item].long()].transpose(1, 2).flatten(2, 3)[:, :, : table.lengths[item]]
+    return kv[table.pages[item].long()].permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, : table.lengths[item]]

@@ -34,12 +34,12 @@ def test_merged_parts_are_attention_over_all_keys():
     torch.manual_seed(0)
     scores, v = torch.randn(3, 2, 9, dtype=torch.float64), torch.randn(3, 2, 9, 4, dtype=torch.float64)
     parts = [
-        (s.softmax(-1)[..., None, :] @ x, s.logsumexp(-1))
-        for s, x in zip(*(y.split((2, 4, 3), 2) for y in (scores, v)), strict=True)
+        ((s.softmax(-1)[..., None, :] @ x)[:, :, 0], s.logsumexp(-1))
+        for s, x in zip(*(y.split((2, 7), 2) for y in (scores, v)), strict=True)
     ]
-    outs, lses = torch.cat([out for out, _ in parts], 2), torch.stack([lse for _, lse in parts], 2)
-    assert torch.allclose(kernels.merge_attention(outs, lses), (scores.softmax(-1)[..., None, :] @ v)[:, :, 0])
-    assert gradcheck(kernels.merge_attention, (outs.requires_grad_(), lses.requires_grad_()))
+    assert torch.allclose(kernels.merge_attention(*parts), (scores.softmax(-1)[..., None, :] @ v)[:, :, 0])
+    tensors = [x.requires_grad_() for part in parts for x in part]
+    assert gradcheck(lambda a, b, c, d: kernels.merge_attention((a, b), (c, d)), tensors)
 
 
 def test_packed_attention_gradcheck():

@@ -1,6 +1,8 @@
 """Sampling: greedy tokens equal Hugging Face's `generate`, log-probs its forward pass; slots, pages, preemption change
 nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from conftest import sharpened
 from test_model import hugging_face, reference_logps
 
 import model
+import rollout
 from kernels import sample_tokens
 from rollout import Engine, bucket, generate
 
@@ -123,6 +126,29 @@ def test_a_prompt_that_comes_back_to_other_pages_is_read_there(qwen3_folder, sam
         expected = by_key(generate(policy, prompts, **options))
         policy.engine = Engine(policy, page=4, block=2, pages=35)
         assert same(generate(policy, prompts, **options), expected)
+
+
+def test_preempted_answers_are_computed_again_a_few_at_a_time(policy, samples, monkeypatch):
+    """Five of 40 tokens wait for the slots; a row has its prompt, and ends with the answer that goes over the limit."""
+    prompt = policy.encode(samples[0])
+    policy.engine = Engine(policy, page=4)
+    policy.engine.reserve([prompt], 5, 80, 8)
+    batch = rollout.Batch(policy.engine, [], 5, 80, 0, 8, None)
+    group = rollout.Group(prompt, 0, left=5)
+    ids, logps = np.full(80, 7, np.int32), np.zeros(80, np.float32)
+    batch.waiting.extend(rollout.Answer(group, i, i, ids, logps, length=40) for i in range(5))
+    monkeypatch.setattr(rollout, "MOST_TOKENS", len(prompt.ids) + 50)
+    assert [[len(answers) for _, answers in batch.enter()] for _ in range(4)] == [[2], [2], [1], []]
+
+
+def test_a_pool_may_take_what_the_machine_calls_available(policy, samples):
+    words = Path("/proc/meminfo").read_text().split()
+    available = 1024 * int(words[words.index("MemAvailable:") + 1])
+    policy.engine = Engine(policy, memory=1e-4)
+    policy.engine.reserve([policy.encode(samples[0])], 64, 10_000, 64)
+    taken = sum(layer.nbytes for layer in policy.engine.pool.kv)
+    page = taken // policy.engine.pool.count
+    assert abs(taken - max(3 * page, 1e-4 * available)) < page + 2e-5 * available  # others use memory, too
 
 
 def test_a_prompt_is_computed_once_for_its_group(reference):

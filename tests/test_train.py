@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import several_processes
 import torch
-from conftest import sharpened
+from conftest import assert_same_gradient, sharpened
 from torch.utils._pytree import tree_leaves
 
 import data
 import train_sft
 import train_virl
-from model import load_trainer_state, pack, save_checkpoint
+from corpus import loading
+from model import Policy, load_trainer_state, pack, save_checkpoint
 from train_virl import group_advantages, kl_penalty, policy_loss
 
 ROOT = Path(__file__).parent.parent
@@ -129,15 +130,15 @@ def test_sft_gradient_does_not_depend_on_rows(qwen3_folder, samples):
     """One packed row, or one row per pair: the mean over answer tokens is the same, so is its gradient."""
     gradients, losses = [], []
     for row_tokens in (10**6, 1):
-        policy = sharpened(qwen3_folder)
+        policy = sharpened(qwen3_folder).double()
         answers = [policy.response_ids(f"```svg\n<circle cx='{'1' * (5 + 9 * i)}'/>\n```") for i in range(3)]
         pairs = [(policy.encode(sample), [answer]) for sample, answer in zip(samples, answers, strict=True)]
         losses.append(train_sft.train_step(policy, pairs, row_tokens))
         gradients.append([p.grad.clone() for p in policy.parameters()])
     assert losses[0][1] == losses[1][1] == sum(len(answer) for answer in answers)
     assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-5)
-    for a, b in zip(*gradients, strict=True):
-        assert (a - b).abs().max() <= 1e-5 * b.abs().max() + 1e-7
+    for (name, _), a, b in zip(policy.named_parameters(), *gradients, strict=True):
+        assert_same_gradient(a, b, name)
 
 
 def plain_update(policy, groups, config):
@@ -155,12 +156,12 @@ def plain_update(policy, groups, config):
 def test_virl_gradient_equals_one_forward_per_answer(qwen3_folder, samples, row_tokens, minibatches):
     """However groups are packed, and with a group left out that has no advantage, the gradient is the plain one."""
     config = train_virl.Config(row_tokens=row_tokens, minibatches=minibatches)
-    ours, theirs = sharpened(qwen3_folder), sharpened(qwen3_folder)
+    ours, theirs = sharpened(qwen3_folder).double(), sharpened(qwen3_folder).double()
     sums = several_processes.update(ours, several_processes.made_groups(ours, samples, flat_last=True), config)
     groups = several_processes.made_groups(theirs, samples, flat_last=True)
     plain_update(theirs, groups, config)
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        assert (a.grad - b.grad).abs().max() <= 1e-5 * b.grad.abs().max() + 1e-7, name
+        assert_same_gradient(a.grad, b.grad, name)
     assert sums["trained_tokens"] == sum(len(c.ids) for group in groups[:-1] for c in group.completions)
 
 
@@ -258,7 +259,7 @@ def metrics(folder):
 
 VIRL = "tests/virl_made_rewards.py"
 STAGE_ARGUMENTS = {
-    "train_sft.py": ["--batch-size", 3, "--refine", 0.5],
+    "train_sft.py": ["--batch-size", 3, "--refine", 0.5, "--max-tokens", 400],  # some are too long
     VIRL: ["--prompts", 3, "--group", 4, "--max-new-tokens", 24, "--minibatches", 2],
 }
 
@@ -286,6 +287,20 @@ def test_a_run_killed_and_resumed_equals_an_unbroken_one_bit_for_bit(script, qwe
     assert all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in zip(*states, strict=True))
     for name in ("config.json", "curves.png"):
         assert (broken / name).stat().st_size > 500, name
+
+
+def test_a_last_step_without_work_is_no_reason_not_to_save(qwen3_folder, corpus, tmp_path):
+    """Pairs come one at a time, most are too long: a run that ends with one of those still has its checkpoint."""
+    policy, samples = Policy.load(qwen3_folder), loading.training_samples(corpus)
+    lengths = [len(policy.encode(s).ids) + len(policy.response_ids(data.answer_text(s))) for s in samples]
+    config = train_sft.Config(batch_size=1, max_tokens=sorted(lengths)[4], refine=0.0)
+    idle = [not train_sft.encode_batch(policy, samples, config, step) for step in range(12)]
+    steps = next(step for step in range(1, 12) if idle[step] and not all(idle[:step])) + 1
+    arguments = ["--batch-size", 1, "--max-tokens", config.max_tokens, "--refine", 0, "--steps", steps]
+    succeed("train_sft.py", "tiny", "--model", qwen3_folder, "--data", corpus, "--out", tmp_path, *arguments)
+    assert [row["step"] for row in metrics(tmp_path)] == [step for step in range(steps) if not idle[step]]
+    state = torch.load(tmp_path / f"checkpoints/step-{steps:06d}/trainer.pt")
+    assert state["too_long"] == sum(idle[:steps])
 
 
 def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
