@@ -172,7 +172,7 @@ class Run:
             samples, total, dropped = self.targets(renderer)
             same = {k: v for k, v in vars(self).items() if not k.startswith(MAY_CHANGE)}
             with RecordWriter(self.out, same) as writer:
-                reward = Reward(self.reward_mode, self.encoder, device=self.device)
+                reward = Reward(self.reward_mode, self.encoder, device=self.device, cache_mb=64)
                 options = {name: getattr(self, name) for name in DECODING} | {"total": total, "done": writer.done}
                 scorer = Scorer(renderer, self.as_published, Weights.of(self))
                 for record in evaluate(self.source(), samples, renderer, reward, scorer=scorer, **options):

@@ -12,21 +12,18 @@ workers is part of both.
 `share_in_rendering` is the ratio of the two wall times. It suffers from whatever else the machine does between the two;
 `scoring_cpu_seconds`, what the second takes this process more of CPU time than the first, hardly does.
 `memory_mib` is what this process holds after every twentieth of the answers, without the workers; `growth` compares its
-last value with that after the first fifth. `page` is a report of 5,000 samples in a real Chromium: seconds to first
-contentful paint, bytes.
+last value with that after the first fifth.
 """
 
 import json
 import resource
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import data  # noqa: E402
@@ -37,11 +34,8 @@ from answers.server import Answer  # noqa: E402
 from corpus import benchmarks  # noqa: E402
 from data import Sample  # noqa: E402
 from metrics.scoring import Scorer  # noqa: E402
-from render import Renderer, Rendering  # noqa: E402
-from report.answers import write_report  # noqa: E402
-from report.records import Record  # noqa: E402
-from reward import Reward, Score  # noqa: E402
-from workers.draw import chromium_path  # noqa: E402
+from render import Renderer  # noqa: E402
+from reward import Reward  # noqa: E402
 
 CHUNK = 32  # targets at a time, as eval.py has it
 
@@ -110,45 +104,12 @@ class Stopwatch:
         return {"seconds": wall, "cpu_seconds": cpu}
 
 
-def page_of(count: int) -> dict:
-    """A report of so many samples, opened in Chromium from the disk."""
-    from playwright.sync_api import sync_playwright
-
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 255, (64, 6, 8, 3), dtype=np.uint8)
-    pictures = [Image.fromarray(pixels).resize((256, 192), 0) for pixels in noise]
-    score = Score(0.5, 0.5, 0.5, [0.5] * 4, 1.0, True, None, (2, 2))
-
-    def records():
-        for i in range(count):
-            target = Sample(f"chart/{i:05d}", "chart", "python", pictures[i % 64], "Draw it.", "import this\n" * 30)
-            shown = Rendering(pictures[(i + 1) % 64], None, 0.1)
-            yield Record(target, 0, "", f"x = {i}\n" * 30, shown, score, 0.5, metrics={"plot2code.text_match": 0.5})
-
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        path = Path(folder) / "report.html"
-        write_report(path, {"run": records()})
-        browser = playwright.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox", "--disable-gpu"])
-        paints = []
-        for _ in range(3):
-            tab = browser.new_page(viewport={"width": 1440, "height": 900})
-            tab.goto(path.as_uri())
-            tab.wait_for_selector(".card")
-            entry = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? performance.now()"
-            paints.append(tab.evaluate(entry) / 1000)
-            tab.close()
-        browser.close()
-        return {"samples": count, "bytes": path.stat().st_size, "first_paint_seconds": [round(p, 2) for p in paints]}
-
-
 @dataclass
 class Config:
-    """Measure scoring, and the page."""
+    """Measure scoring."""
 
     count: int = 1000
     """Answers to score."""
-    page: int = 5000
-    """Samples of the page; 0: no page."""
     out: Path | None = None
     """JSON file for the figures."""
 
@@ -160,8 +121,6 @@ def main(config: Config) -> None:
     result = {"answers": config.count, "rendering": alone, "scoring": whole}
     result["share_in_rendering"] = alone["seconds"] / whole["seconds"]
     result["scoring_cpu_seconds"] = whole["cpu_seconds"] - alone["cpu_seconds"]
-    if config.page:
-        result["page"] = page_of(config.page)
     print(json.dumps(result, indent=1))
     if config.out:
         config.out.write_text(json.dumps(result, indent=1) + "\n")
