@@ -1,7 +1,7 @@
 """From finished chunks to the corpus: leave out duplicates, balance, write shards, the card and the contact sheet.
 
 Reads the small columns of all chunks once, in order, and decides row by row; then each shard is written from its list
-of rows. Memory: some 300 bytes a row. Everything is a pure function of the chunks and the options.
+of rows. Memory: some 500 bytes a row. Everything is a pure function of the chunks and the options.
 """
 
 import hashlib
