@@ -274,11 +274,13 @@ class Browser:
         try:
             self.empties = 1
             loader = send("Page.navigate", deadline, url=self.ADDRESS).get("loaderId", "none: it failed")
+            while self.arrived != loader:
+                self.devtools.receive(deadline)
+            send("Network.clearBrowserCookies", deadline)  # those for the whole domain are not the origin's
+            send("Storage.clearDataForOrigin", deadline, origin=self.ADDRESS[:-1], storageTypes="all")
             while self.shown != loader:
                 self.devtools.receive(deadline)
             send("Page.resetNavigationHistory", deadline)
-            send("Network.clearBrowserCookies", deadline)  # those for the whole domain are not the origin's
-            send("Storage.clearDataForOrigin", deadline, origin=self.ADDRESS[:-1], storageTypes="all")
         except (BrowserError, BrowserLost):
             self.end()
 
@@ -310,6 +312,7 @@ class Browser:
 
     def screenshot(self, width: int, height: int) -> Image.Image:
         size = {"width": min(max(1, width), MAX_SIDE), "height": min(max(1, height), MAX_SIDE)}
-        how = {"format": "png", "optimizeForSpeed": True, "captureBeyondViewport": True}
+        how = {"format": "png", "optimizeForSpeed": True}
+        how["captureBeyondViewport"] = width > PAGE_WIDTH or height > PAGE_HEIGHT  # that lays the page out twice again
         answer = self.devtools.send("Page.captureScreenshot", clip={"x": 0, "y": 0, "scale": 1, **size}, **how)
         return Image.open(io.BytesIO(base64.b64decode(answer["data"])))
