@@ -67,7 +67,7 @@ def evaluate(
     scorer, done = scorer or Scorer(renderer), set(done)
     executed, visual, count, seen = 0, 0.0, 0, set()
     with tqdm(total=total and total * G * (1 + refine), desc="evaluate", unit="answer", smoothing=0.05) as bar:
-        for number, (batch, following) in enumerate(rounds.batches(samples, chunk)):
+        for number, batch in enumerate(rounds.batches(samples, chunk, renderer)):
             for sample in batch:
                 if sample.id in seen:
                     raise ValueError(f"Two targets have the id {sample.id!r}; give every target its own id.")
@@ -78,9 +78,7 @@ def evaluate(
             batch = rounds.with_pictures(batch, renderer)
             options = {"temperature": temperature, "max_new_tokens": max_new_tokens}
             seeds = [int(s) for s in np.random.SeedSequence((seed, number)).generate_state(1 + refine) >> 1]
-            records = rounds.decode(
-                policy, batch, scorer, reward, bar, G, seed=seeds[0], following=following, **options
-            )
+            records = rounds.decode(policy, batch, scorer, reward, bar, G, seed=seeds[0], **options)
             for k in range(refine):
                 records = rounds.refine(policy, records, scorer, reward, bar, seed=seeds[1 + k], **options)
             executed += sum(record.score.executed for record in records)

@@ -26,9 +26,8 @@ def answers_of(source, samples: Sequence[Sample], G: int, **options) -> Iterator
     return rollout.generate(source, [source.encode(sample) for sample in samples], G, **options)
 
 
-def decode(source, samples, scorer, reward, bar, G, temperature, max_new_tokens, seed, following=()):
-    """One round: G answers per sample, rendered while others still decode, then scored together -> list of N*G. The
-    targets `following` are drawn meanwhile, so that the workers are busy while we score."""
+def decode(source, samples: Sequence[Sample], scorer, reward, bar, G, temperature, max_new_tokens, seed):
+    """One round: G answers per sample, rendered while others still decode, then scored together -> list of N*G."""
     by_id = {sample.id: sample for sample in samples}
     answers = []
     options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
@@ -36,7 +35,6 @@ def decode(source, samples, scorer, reward, bar, G, temperature, max_new_tokens,
         sample = by_id[completion.sample_id]
         answers.append((completion, scorer.submit(sample, data.extract_code(completion.text, sample.language))))
         bar.update()
-    draw_ahead(following, scorer.renderer)
     order = {id: i for i, id in enumerate(by_id)}
     answers.sort(key=lambda answer: (order[answer[0].sample_id], answer[0].index))
 
@@ -71,21 +69,17 @@ def refine(policy, records: Sequence[Record], scorer, reward, bar, **options) ->
     return refined
 
 
-def batches(samples: Iterable[Sample], size: int) -> Iterator[tuple[list[Sample], list[Sample]]]:
-    """So many samples at a time, and those that come after them."""
+def batches(samples: Iterable[Sample], size: int, renderer) -> Iterator[list[Sample]]:
+    """So many samples at a time; the next ones' targets are drawn while these are being scored."""
     source = iter(samples)
     batch = list(islice(source, size))
     while batch:
         following = list(islice(source, size))
-        yield batch, following
+        for sample in following:
+            if sample.image is None and sample.code:
+                renderer.submit(sample.code, sample.language)  # kept by the renderer until it is asked for
+        yield batch
         batch = following
-
-
-def draw_ahead(samples: Sequence[Sample], renderer) -> None:
-    """Begin to draw the targets that have no picture; the renderer keeps them until they are asked for."""
-    for sample in samples:
-        if sample.image is None and sample.code:
-            renderer.submit(sample.code, sample.language)
 
 
 def with_pictures(samples: Sequence[Sample], renderer) -> list[Sample]:

@@ -66,10 +66,9 @@ def drawing(samples: list[Sample], texts: dict[str, str]) -> dict:
     """Every picture and inspection that scoring these answers wants, and nothing measured on them."""
     with Renderer() as renderer, Stopwatch() as watch:
         scorer, equal = Scorer(renderer), 0
-        for batch, following in rounds.batches(samples, CHUNK):
+        for batch in rounds.batches(samples, CHUNK, renderer):
             ready = rounds.with_pictures(batch, renderer)
             jobs = [scorer.submit(s, data.extract_code(texts[s.id], s.language)) for s in ready]
-            rounds.draw_ahead(following, renderer)
             for job in jobs:
                 equal += job.rendering.result().image == job.sample.image
                 for future in job.facts or ():

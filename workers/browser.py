@@ -116,6 +116,9 @@ class BrowserLost(Exception):
     """The browser ended, the page crashed, or it does not answer."""
 
 
+FAILURES = (BrowserError, BrowserLost)
+
+
 def chromium_path() -> str | None:
     """The browser to start: the system's, else the newest that Playwright downloaded."""
     named = ("chromium-headless-shell", "chromium", "google-chrome")
@@ -281,7 +284,7 @@ class Browser:
             while self.shown != loader:
                 self.devtools.receive(deadline)
             send("Page.resetNavigationHistory", deadline)
-        except (BrowserError, BrowserLost):
+        except FAILURES:
             self.end()
 
     def is_bloated(self) -> bool:

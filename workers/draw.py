@@ -39,7 +39,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # a worker is started as this file, in its own folder
 import sandbox  # noqa: E402
-from workers.browser import PAGE_WIDTH, Browser, BrowserError, BrowserLost, browsers_folder, chromium_path  # noqa: E402
+from workers.browser import FAILURES, PAGE_WIDTH, Browser, BrowserError, BrowserLost, browsers_folder, chromium_path  # noqa: E402
 
 LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
 INSPECTIONS = ("figure facts", "page facts")  # not a picture of a program, but what it draws, as JSON
@@ -672,7 +672,7 @@ def start_browser(options: Options) -> Browser:
         raise ToolMissing(f"html and mermaid need Chromium: {hint}")
     try:
         return Browser(program, options.memory_mb << 18)
-    except (BrowserError, BrowserLost) as error:
+    except FAILURES as error:
         raise OSError(f"Chromium does not start: {error}") from None
 
 
@@ -711,8 +711,7 @@ def html_renderer(options: Options) -> Callable[[str], bytes]:
         browser.open(code)
         return browser.screenshot(PAGE_WIDTH, browser.height())
 
-    passing = (BrowserError, BrowserLost)
-    return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, passing), leaves=True)
+    return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, FAILURES), leaves=True)
 
 
 def page_facts_renderer(options: Options) -> Callable[[str], bytes]:
@@ -729,7 +728,7 @@ def page_facts_renderer(options: Options) -> Callable[[str], bytes]:
         def blocks() -> list[dict]:
             return page_blocks.blocks(lambda: browser.screenshot(PAGE_WIDTH, browser.seen), browser.evaluate)
 
-        return facts_answer(open_page, blocks, (BrowserError, BrowserLost))
+        return facts_answer(open_page, blocks, FAILURES)
 
     return browser_renderer(browser, answer, leaves=True)
 
@@ -747,8 +746,7 @@ def mermaid_renderer(options: Options) -> Callable[[str], bytes]:
     def draw(code: str) -> Image.Image:
         return browser.screenshot(*browser.run(f"({DRAW_MERMAID})({json.dumps(code)})"))
 
-    passing = (BrowserError, BrowserLost)
-    return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, passing), leaves=False)
+    return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, FAILURES), leaves=False)
 
 
 # ---- the loop --------------------------------------------------------------------------------------------------------
