@@ -65,20 +65,21 @@ def evaluate(
     if G < 1 or chunk < 1 or refine < 0:
         raise ValueError("G and chunk have to be at least 1, refine at least 0.")
     scorer, done = scorer or Scorer(renderer), set(done)
-    executed, visual, count, seen = 0, 0.0, 0, set()
-    with tqdm(total=total and total * G * (1 + refine), desc="evaluate", unit="answer", smoothing=0.05) as bar:
+    executed, visual, count = 0, 0.0, 0
+    options = {"temperature": temperature, "max_new_tokens": max_new_tokens}
+
+    def asked() -> Iterator[tuple[list[int], list]]:
         for number, batch in enumerate(rounds.batches(samples, chunk, renderer)):
-            for sample in batch:
-                if sample.id in seen:
-                    raise ValueError(f"Two targets have the id {sample.id!r}; give every target its own id.")
-                seen.add(sample.id)
             if all((sample.id, g) in done for sample in batch for g in range(G)):
                 bar.update(len(batch) * G * (1 + refine))
                 continue
             batch = rounds.with_pictures(batch, renderer)
-            options = {"temperature": temperature, "max_new_tokens": max_new_tokens}
             seeds = [int(s) for s in np.random.SeedSequence((seed, number)).generate_state(1 + refine) >> 1]
-            records = rounds.decode(policy, batch, scorer, reward, bar, G, seed=seeds[0], **options)
+            yield seeds, rounds.ask(policy, batch, scorer, bar, G, seed=seeds[0], **options)
+
+    with tqdm(total=total and total * G * (1 + refine), desc="evaluate", unit="answer", smoothing=0.05) as bar:
+        for seeds, answers in rounds.a_step_ahead(asked()):  # a chunk is drawn while the one before it is scored
+            records = rounds.score(answers, scorer, reward, temperature)
             for k in range(refine):
                 records = rounds.refine(policy, records, scorer, reward, bar, seed=seeds[1 + k], **options)
             executed += sum(record.score.executed for record in records)

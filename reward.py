@@ -45,6 +45,7 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
+from corpus.files import open_picture
 from data import extract_code, to_rgb
 from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, vincicoder_grid
 from render import SUFFIXES, Renderer, Rendering
@@ -118,7 +119,7 @@ class Reward:
         alignment_weight: float = 0.1,
         coarse_weight: float = 0.5,
         device: str = "cpu",
-        batch_frames: int = 64,
+        batch_frames: int = 32,
         cache_mb: float = 512,
     ):
         if mode not in ("calibrated", "vincicoder"):
@@ -265,23 +266,11 @@ def alignment(text: str, language: str) -> float:
 
 def _hash(image: Image.Image) -> bytes:
     about = (image.mode, image.size, image.getpalette() if image.mode == "P" else None, image.info.get("transparency"))
-    return hashlib.blake2b(repr(about).encode() + image.tobytes(), digest_size=16).digest()
+    return hashlib.sha256(repr(about).encode() + image.tobytes()).digest()  # processors have instructions for it
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The command line
-
-
-def open_picture(path: Path) -> Image.Image:
-    """Raises FileNotFoundError or ValueError, in one sentence, for a file that is missing or no whole picture."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        image = Image.open(path)
-        image.load()
-        return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
-        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
 
 
 @dataclass

@@ -26,8 +26,8 @@ def answers_of(source, samples: Sequence[Sample], G: int, **options) -> Iterator
     return rollout.generate(source, [source.encode(sample) for sample in samples], G, **options)
 
 
-def decode(source, samples: Sequence[Sample], scorer, reward, bar, G, temperature, max_new_tokens, seed):
-    """One round: G answers per sample, rendered while others still decode, then scored together -> list of N*G."""
+def ask(source, samples: Sequence[Sample], scorer, bar, G, temperature, max_new_tokens, seed) -> list[tuple]:
+    """G answers per sample, each with the scorer's job, which draws it while others still decode -> list of N*G."""
     by_id = {sample.id: sample for sample in samples}
     answers = []
     options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
@@ -36,8 +36,11 @@ def decode(source, samples: Sequence[Sample], scorer, reward, bar, G, temperatur
         answers.append((completion, scorer.submit(sample, data.extract_code(completion.text, sample.language))))
         bar.update()
     order = {id: i for i, id in enumerate(by_id)}
-    answers.sort(key=lambda answer: (order[answer[0].sample_id], answer[0].index))
+    return sorted(answers, key=lambda answer: (order[answer[0].sample_id], answer[0].index))
 
+
+def score(answers: Sequence[tuple], scorer, reward, temperature: float) -> list[Record]:
+    """Records of what `ask` returned, in its order."""
     nothing = Rendering(None, NO_CODE, 0.0)
     renderings, metrics = [], []
     for _, job in answers:  # the first ones are measured while the last are being drawn
@@ -58,8 +61,8 @@ def refine(policy, records: Sequence[Record], scorer, reward, bar, **options) ->
     """One more round: the policy sees the target with its last code. An answer without code is kept as it is."""
     drafts = {f"{r.sample.id}#{r.index}": data.as_refinement(r.sample, r.code) for r in records if r.code is not None}
     samples = [replace(sample, id=key) for key, sample in drafts.items()]
-    answers = decode(policy, samples, scorer, reward, bar, G=1, **options) if samples else []
-    latest = {answer.sample.id: answer for answer in answers}
+    answers = ask(policy, samples, scorer, bar, G=1, **options) if samples else []
+    latest = {record.sample.id: record for record in score(answers, scorer, reward, options["temperature"])}
     bar.update(len(records) - len(samples))
     refined = []
     for old in records:
@@ -69,11 +72,33 @@ def refine(policy, records: Sequence[Record], scorer, reward, bar, **options) ->
     return refined
 
 
+def a_step_ahead(items: Iterable) -> Iterator:
+    """The items, each once the next is there as well: that one's work goes on while this one's result is used. An
+    error on the way to the next comes after this one, so nothing that was done is lost."""
+    items, error = iter(items), None
+    this = next(items, None)
+    while this is not None:
+        try:
+            following = next(items, None)
+        except BaseException as raised:
+            error, following = raised, None
+        yield this
+        this = following
+    if error is not None:
+        raise error
+
+
 def batches(samples: Iterable[Sample], size: int, renderer) -> Iterator[list[Sample]]:
-    """So many samples at a time; the next ones' targets are drawn while these are being scored."""
-    source = iter(samples)
+    """So many samples at a time; the next ones' targets are drawn while these are being answered.
+
+    Raises ValueError for an id that comes twice."""
+    source, seen = iter(samples), set()
     batch = list(islice(source, size))
     while batch:
+        for sample in batch:
+            if sample.id in seen:
+                raise ValueError(f"Two targets have the id {sample.id!r}; give every target its own id.")
+            seen.add(sample.id)
         following = list(islice(source, size))
         for sample in following:
             if sample.image is None and sample.code:

@@ -3,14 +3,14 @@
     python benchmarks/eval.py --count 1000 --out results/eval.json
 
 The answers are the references, every second one with seeded flaws, so that about half of the renderings differ from
-their targets (`equal_pictures` counts the others). They are gone through twice, each time with a fresh renderer: once
-only drawn, and once scored by `evaluate`, as `eval.py run` does. Drawing is every job that scoring asks the sandboxed
-workers for, in the same order and the same chunks: the pictures of targets and answers, and the inspections that give
-ChartMimic's facts of a figure and Design2Code's blocks of a page, for they run the program too. The start of the
-workers is part of both.
+their targets (`equal_pictures` counts the others). They are gone through three times, each time with a fresh renderer:
+only drawn, scored by `evaluate` as `eval.py run` does, and only drawn again, for a machine drifts. Drawing is
+every job that scoring asks the sandboxed workers for, in the same order and the same chunks: the pictures of targets
+and answers, and the inspections that give ChartMimic's facts of a figure and Design2Code's blocks of a page, for they
+run the program too. The start of the workers is part of each.
 
-`share_in_rendering` is the ratio of the two wall times. It suffers from whatever else the machine does between the two;
-`scoring_cpu_seconds`, what the second takes this process more of CPU time than the first, hardly does.
+`share_in_rendering` is the ratio of the wall times, the mean of the two drawings over the scoring. It suffers from
+whatever else the machine does; `scoring_cpu_seconds`, what scoring takes this process more of CPU time, does less.
 `memory_mib` is what this process holds after every twentieth of the answers, without the workers; `growth` compares its
 last value with that after the first fifth.
 """
@@ -66,9 +66,9 @@ def drawing(samples: list[Sample], texts: dict[str, str]) -> dict:
     """Every picture and inspection that scoring these answers wants, and nothing measured on them."""
     with Renderer() as renderer, Stopwatch() as watch:
         scorer, equal = Scorer(renderer), 0
-        for batch in rounds.batches(samples, CHUNK, renderer):
-            ready = rounds.with_pictures(batch, renderer)
-            jobs = [scorer.submit(s, data.extract_code(texts[s.id], s.language)) for s in ready]
+        ready = (rounds.with_pictures(batch, renderer) for batch in rounds.batches(samples, CHUNK, renderer))
+        asked = ([scorer.submit(s, data.extract_code(texts[s.id], s.language)) for s in batch] for batch in ready)
+        for jobs in rounds.a_step_ahead(asked):
             for job in jobs:
                 equal += job.rendering.result().image == job.sample.image
                 for future in job.facts or ():
@@ -117,10 +117,11 @@ class Config:
 def main(config: Config) -> None:
     samples = list(benchmarks.synthetic(config.count))
     texts = {sample.id: flawed(sample, i) for i, sample in enumerate(samples)}
-    alone, whole = drawing(samples, texts), scoring(samples, texts)
-    result = {"answers": config.count, "rendering": alone, "scoring": whole}
-    result["share_in_rendering"] = alone["seconds"] / whole["seconds"]
-    result["scoring_cpu_seconds"] = whole["cpu_seconds"] - alone["cpu_seconds"]
+    before, whole, after = drawing(samples, texts), scoring(samples, texts), drawing(samples, texts)
+    seconds, cpu = ((before[key] + after[key]) / 2 for key in ("seconds", "cpu_seconds"))
+    result = {"answers": config.count, "rendering": [before, after], "scoring": whole}
+    result["share_in_rendering"] = seconds / whole["seconds"]
+    result["scoring_cpu_seconds"] = whole["cpu_seconds"] - cpu
     print(json.dumps(result, indent=1))
     if config.out:
         config.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -4,6 +4,8 @@ Pictures are PIL images of any mode and size, (W, H); arrays are (H, W, 3) or (H
 the target's size in the way of the benchmark concerned. Nothing here needs weights.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from PIL import Image
 
@@ -18,8 +20,8 @@ def ssim(target: Image.Image, rendering: Image.Image | None) -> float:
     if rendering is None:
         return 0.0
     size = tuple(max(len(UNIFORM), side) for side in target.size)  # the usual 7 x 7 window has to fit
-    a, b = (np.asarray(picture.convert("RGB").resize(size)) for picture in (target, rendering))
-    return structural_similarity(a, b)
+    pictures = (picture if picture.size == size else picture.resize(size) for picture in _rgb(target, rendering))
+    return structural_similarity(*map(np.asarray, pictures))
 
 
 def unisvg(target: Image.Image, rendering: Image.Image, side: int = 336, as_published: bool = False) -> dict:
@@ -53,9 +55,14 @@ def starvector(target: Image.Image, rendering: Image.Image, side: int = 224, as_
 
 def _both(target: Image.Image, rendering: Image.Image, side: int) -> tuple[np.ndarray, np.ndarray]:
     """(side, side, 3) uint8, twice."""
-    filter = Image.Resampling.LANCZOS
-    a, b = (picture.convert("RGB").resize((side, side), filter) for picture in (target, rendering))
-    return np.asarray(a), np.asarray(b)
+    a, b = _rgb(target, rendering)
+    small = np.asarray(a.resize((side, side), Image.Resampling.LANCZOS))
+    return small, small if a == b else np.asarray(b.resize((side, side), Image.Resampling.LANCZOS))
+
+
+def _rgb(*pictures: Image.Image) -> Iterator[Image.Image]:
+    """Without a copy of what is RGB already; transparency is dropped, as the benchmarks do."""
+    return (picture if picture.mode == "RGB" else picture.convert("RGB") for picture in pictures)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -266,6 +266,33 @@ def test_refinement_shows_the_last_code_and_keeps_all_rounds(monkeypatch, reward
     assert statistics.refinement_lines({"run": records})[0].count("->") == 2
 
 
+def test_a_chunk_is_asked_before_the_last_one_is_scored(monkeypatch, reward):
+    events, calls = [], []
+    answers = fake_generate(lambda s, g: "```svg\nred 96 72\n```", calls)
+    monkeypatch.setattr(rounds.rollout, "generate", lambda *a, **k: events.append("asked") or answers(*a, **k))
+    score = reward.score
+    monkeypatch.setattr(reward, "score", lambda *a: events.append("scored") or score(*a))
+    evaluate(FakePolicy(), [sample(i) for i in range(3)], FakeRenderer(), reward, chunk=1)
+    assert events == ["asked", "asked", "scored", "asked", "scored", "scored"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_what_was_answered_before_an_error_is_scored(monkeypatch, reward, error):
+    answers = fake_generate(lambda s, g: "```svg\nred 96 72\n```", [])
+
+    def generate(policy, prompts, *a, **k):
+        if prompts[0].id == sample(2).id:
+            raise error("the third one")
+        return answers(policy, prompts, *a, **k)
+
+    monkeypatch.setattr(rounds.rollout, "generate", generate)
+    options = {"chunk": 1}
+    running = evaluation.evaluate(FakePolicy(), [sample(i) for i in range(4)], FakeRenderer(), reward, **options)
+    assert [next(running).sample.id, next(running).sample.id] == [sample(0).id, sample(1).id]
+    with pytest.raises(error, match="the third one"):
+        next(running)
+
+
 def test_bad_input_is_refused(monkeypatch, reward):
     monkeypatch.setattr(rounds.rollout, "generate", fake_generate(lambda s, g: "", []))
     options = (FakeRenderer(), reward)

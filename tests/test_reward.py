@@ -302,6 +302,13 @@ def test_a_blank_target_wants_a_blank_rendering():
     assert same == 1 and 0.5 < some < 1 and full == 0
 
 
+@pytest.mark.parametrize("side", [112, 48, 16, 7, 5, 4])
+def test_a_pyramids_level_is_the_mean_of_overlapping_boxes(side):
+    maps = torch.rand(2, 7, side, side)
+    pooled = torch.nn.functional.avg_pool2d(maps, 4, stride=2, padding=1, count_include_pad=False)
+    torch.testing.assert_close(features.halved(maps), pooled)
+
+
 @pytest.mark.parametrize("mode", ["calibrated", "vincicoder"])
 def test_modes_of_pictures_and_odd_sizes(mode):
     by, shown = Reward(mode), draw(shapes_of(0))
