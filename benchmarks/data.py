@@ -43,18 +43,27 @@ ROWS, CORES = 1_600_000, 80
 
 
 class Memory(threading.Thread):
-    """`peak`: MiB of this process and all its descendants together, while the context is open."""
+    """MiB of this process and all its descendants together, while the context is open: `peak`, and `course`, the
+    greatest in each tenth of the time."""
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.peak, self.done = 0.0, threading.Event()
+        self.seen, self.done = [], threading.Event()
 
     def run(self):
         while not self.done.wait(0.5):
             self.measure()
 
     def measure(self):
-        self.peak = max(self.peak, sum(map(self.pss, self.tree(os.getpid()))))
+        self.seen.append(sum(map(self.pss, self.tree(os.getpid()))))
+
+    @property
+    def peak(self) -> float:
+        return max(self.seen)
+
+    @property
+    def course(self) -> list[int]:
+        return [round(max(part)) for part in np.array_split(self.seen, min(10, len(self.seen)))]
 
     def tree(self, pid: int) -> list[int]:
         found = [pid]
@@ -168,6 +177,7 @@ class Build:
         result = {"count": self.count, "processes": self.processes, "seconds": round(times[1] - started, 1)}
         result |= {"chunks_seconds": round(times[0] - started, 1), "publish_seconds": round(times[1] - times[0], 1)}
         result |= {"rows_per_second": round(self.count / (times[1] - started), 1), "peak_mib": round(memory.peak)}
+        result |= {"mib_by_tenths_of_the_time": memory.course}
         save(f"build_{self.count}", result | {"came_out": rows, "parquet_mib": round(size / 2**20, 1)})
 
 
