@@ -79,7 +79,7 @@ def evaluate(
 
     with tqdm(total=total and total * G * (1 + refine), desc="evaluate", unit="answer", smoothing=0.05) as bar:
         for seeds, answers in rounds.a_step_ahead(asked()):  # a chunk is drawn while the one before it is scored
-            records = rounds.score(answers, scorer, reward, temperature)
+            records = rounds.records_of(answers, scorer, reward, temperature)
             for k in range(refine):
                 records = rounds.refine(policy, records, scorer, reward, bar, seed=seeds[1 + k], **options)
             executed += sum(record.score.executed for record in records)

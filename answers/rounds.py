@@ -39,7 +39,7 @@ def ask(source, samples: Sequence[Sample], scorer, bar, G, temperature, max_new_
     return sorted(answers, key=lambda answer: (order[answer[0].sample_id], answer[0].index))
 
 
-def score(answers: Sequence[tuple], scorer, reward, temperature: float) -> list[Record]:
+def records_of(answers: Sequence[tuple], scorer, reward, temperature: float) -> list[Record]:
     """Records of what `ask` returned, in its order."""
     nothing = Rendering(None, NO_CODE, 0.0)
     renderings, metrics = [], []
@@ -62,7 +62,7 @@ def refine(policy, records: Sequence[Record], scorer, reward, bar, **options) ->
     drafts = {f"{r.sample.id}#{r.index}": data.as_refinement(r.sample, r.code) for r in records if r.code is not None}
     samples = [replace(sample, id=key) for key, sample in drafts.items()]
     answers = ask(policy, samples, scorer, bar, G=1, **options) if samples else []
-    latest = {record.sample.id: record for record in score(answers, scorer, reward, options["temperature"])}
+    latest = {record.sample.id: record for record in records_of(answers, scorer, reward, options["temperature"])}
     bar.update(len(records) - len(samples))
     refined = []
     for old in records:
