@@ -23,7 +23,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,6 +31,7 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
+from torch.overrides import TorchFunctionMode
 
 import data
 from corpus import loading
@@ -177,6 +178,13 @@ def load_trainer(checkpoint: Path | None, config) -> tuple[Policy, list[torch.op
     return policy, optimizers, load_trainer_state(checkpoint, policy, optimizers) if checkpoint else {"step": 0}
 
 
+class Float32(TorchFunctionMode):
+    """Muon iterates in bf16, which a CPU without units for it emulates, several times slower: there it stays fp32."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return args[0].clone() if function is torch.Tensor.bfloat16 else function(*args, **(kwargs or {}))
+
+
 def optimizer_step(policy: Policy, optimizers: list, lr: float, grad_clip: float) -> float:
     """Clip, step, clear -> the gradient's norm before clipping."""
     norm = whole(torch.nn.utils.clip_grad_norm_(policy.parameters(), grad_clip)).item()
@@ -185,7 +193,8 @@ def optimizer_step(policy: Policy, optimizers: list, lr: float, grad_clip: float
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr
-        optimizer.step()
+        with Float32() if policy.device.type == "cpu" else nullcontext():
+            optimizer.step()
         optimizer.zero_grad()
     return norm
 
@@ -227,13 +236,6 @@ def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple
     fits = lambda capacity: len(filled(parts, tokens, capacity)) <= count  # noqa: E731
     rows = filled(parts, tokens, bisect_left(range(row_tokens), True, key=fits))
     return [(row, float(process_number()[1])) for row in rows] + [(rows[-1], 0.0)] * (count - len(rows))
-
-
-@contextmanager
-def timer(times: dict, phase: str):
-    start = time.perf_counter()
-    yield
-    times[f"time/{phase}"] = times.get(f"time/{phase}", 0.0) + time.perf_counter() - start
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -280,10 +282,8 @@ def train_step(policy: Policy, pairs: list[tuple[Prompt, list]], row_tokens: int
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
     join_processes(config.device)
-    if config.batch_size < process_number()[1]:
-        raise ValueError(
-            f"--batch-size {config.batch_size} leaves some of {process_number()[1]} processes without work."
-        )
+    if config.batch_size < (processes := process_number()[1]):
+        raise ValueError(f"--batch-size {config.batch_size} leaves some of {processes} processes without work.")
     run = Run(config)
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)

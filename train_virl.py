@@ -34,11 +34,11 @@ import data
 from data import Sample
 from model import Policy, from_all, join_processes, latest_checkpoint, lent, pack, process_number, save_checkpoint
 from render import Renderer, Rendering
-from report.run import Run, progress_bar
+from report.run import Run, progress_bar, timer
 from report.step import rollout_metrics, status_line, training_metrics, write_samples
 from reward import Reward, Score, alignment
 from rollout import Completion, generate
-from train_sft import Training, autocast, load_trainer, narrow, optimizer_step, parse_config, split_rows, timer
+from train_sft import Training, autocast, load_trainer, narrow, optimizer_step, parse_config, split_rows
 
 
 @dataclass

@@ -188,8 +188,17 @@ def compare(samples: list[data.Sample], renderer: Renderer, warm: ProcessPoolExe
     return row
 
 
-def throughput(jobs: list[data.Sample], workers: int) -> float:
-    """Programs a second of a warm renderer."""
+def throughput(jobs: list[data.Sample], workers: int, cores: set[int]) -> float:
+    """Programs a second of a warm renderer, all of whose processes share `cores`."""
+    everywhere = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)  # what is started from here on inherits it
+    try:
+        return _throughput(jobs, workers)
+    finally:
+        os.sched_setaffinity(0, everywhere)
+
+
+def _throughput(jobs: list[data.Sample], workers: int) -> float:
     with Renderer(workers, timeout=30, cache_mb=0) as renderer:
         warm = [(draw.SAMPLES[s.language], s.language) for s in {s.language: s for s in jobs}.values()] * workers * 2
         for future in [renderer.submit(code + "\n" * i, language) for i, (code, language) in enumerate(warm)]:
@@ -263,12 +272,15 @@ def main(config: Config) -> None:
     for left_out in ("", "html"):  # a browser uses more than one core for one page
         rows = [samples for domain, samples in chosen.items() if domain != left_out]
         jobs = [sample for group in zip(*rows, strict=True) for sample in group] * config.repeats
-        rates = {workers: [] for workers in (1, 2)}
+        cores = sorted(os.sched_getaffinity(0))[:2]
+        settings = {"one_core": (1, cores[:1]), "one_worker": (1, cores), "two_workers": (2, cores)}
+        rates = {name: [] for name in settings}
         for _ in range(3):
-            for workers in rates:
-                rates[workers].append(throughput(jobs, workers))
-        one, two = (statistics.median(rate) for rate in rates.values())
-        row = {"one_worker": round(one, 2), "two_workers": round(two, 2), "ratio": round(two / one, 2)}
+            for name, (workers, own) in settings.items():
+                rates[name].append(throughput(jobs, workers, set(own)))
+        row = {name: round(statistics.median(rate), 2) for name, rate in rates.items()}
+        row["ratio"] = round(row["two_workers"] / row["one_worker"], 2)
+        row["ratio_one_core"] = round(row["two_workers"] / row["one_core"], 2)
         result["programs_per_second"][f"without {left_out}" if left_out else "all domains"] = row
     result["group_of_8_equal_over_one"] = round(duplicates(chosen["chart"][0], 8), 2)
     result["recovery_seconds"] = {name: recovery(name, code) for name, code in ENDLESS.items()}

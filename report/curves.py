@@ -116,6 +116,7 @@ def plot_curves(metrics_path: str | Path, out_path: str | Path) -> None:
 def save(figure: Figure, path: str | Path) -> None:
     """As the PNG `path`, and as SVG beside it."""
     figure.savefig(path)
+    figure.set_layout_engine("none")  # it is laid out
     figure.savefig(Path(path).with_suffix(".svg"), metadata={"Date": None})
 
 

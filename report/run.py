@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import time
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,6 +16,14 @@ from report.curves import plot_curves
 def progress_bar(name: str, start: int, steps: int) -> tqdm:
     hidden = process_number()[0] > 0
     return tqdm(range(start, steps), name, initial=start, total=steps, unit="step", smoothing=0.05, disable=hidden)
+
+
+@contextlib.contextmanager
+def timer(times: dict, phase: str):
+    """Adds the seconds of a block to times["time/PHASE"]."""
+    start = time.perf_counter()
+    yield
+    times[f"time/{phase}"] = times.get(f"time/{phase}", 0.0) + time.perf_counter() - start
 
 
 class Run:
