@@ -27,13 +27,13 @@ ALIKE = {
     "latex": {"layout": 0.15, "drop": 0.44, "number": 0.54, "colour": 0.65, "order": 1.0},
     "mermaid": {"layout": 0.0, "drop": 0.1},  # a guess: there are no real ones
 }
-ENOUGH = 0.3  # flaws are added until the odds that they leave the score there are less, taken as independent
+ENOUGH = 0.2  # flaws are added until the odds that they leave the score there are less, taken as independent
 SIZES = r"Cairo\(|\bsize=\(|render-image-(?:width|height)[\"'], *"  # of a molecule's picture, px
 # language -> what says how things are arranged: where to look, and what stands there instead
 LAYOUT = {
     "python": [
         (r"(?<=figsize=\()\s*\d+(?:\.\d+)?", lambda old, rng: f"{float(old) * rng.choice([0.7, 1.4]):.1f}"),
-        (rf"(?:{SIZES})\d+", lambda old, rng: _resized(old, rng)),
+        (rf"(?:{SIZES})\d{{3,}}", lambda old, rng: _resized(old, rng)),
         (r"(?<=loc=)[\"'](?:upper|lower|best|center)[\w ]*[\"']", lambda old, rng: repr(_other(old, LEGEND, rng))),
         (
             r"\bbarh?(?=\((?![^\n]*\b(?:height|width|bottom|left)=))",
@@ -46,19 +46,19 @@ LAYOUT = {
     "svg": [
         (r"(?<=viewBox=[\"'])[^\"']+", lambda old, rng: _shifted(old, rng)),
         (r"(?<=text-anchor=[\"'])\w+", lambda old, rng: _other(old, ("start", "middle", "end"), rng)),
-        (r"(?<=<g)(?=[\s>])", lambda old, rng: f' transform="translate({rng.integers(5, 40)} {rng.integers(5, 40)})"'),
+        (r"(?<=<g)(?=[\s>])", lambda old, rng: f' transform="scale({rng.choice([0.75, 0.85, 1.2])})"'),
     ],
     "html": [
         (r"(?<=flex-direction:)\s*\w+(?=[;\"'}])", lambda old, rng: " column" if "row" in old else " row"),
         (r"(?<=text-align:)\s*\w+", lambda old, rng: f" {_other(old.strip(), ('left', 'center', 'right'), rng)}"),
         (r"(?<=justify-content:)\s*[\w-]+", lambda old, rng: f" {_other(old.strip(), JUSTIFY, rng)}"),
-        (r"(?<=display:)\s*(?:flex|grid)", lambda old, rng: " block"),
-        (r"(?<=<body)(?=>)", lambda old, rng: f' style="margin: {rng.integers(30, 90)}px"'),
+        (r"(?<=display:)\s*(?:flex|grid)", lambda old, rng: f" inline-{old.strip()}"),
+        (r"(?<=<body)(?=>)", lambda old, rng: f' style="margin: {rng.integers(12, 30)}px"'),
     ],
     "latex": [
         (r"(?<=[\[,])\s*(?:above|below|left|right)(?=\s*[,=\]])", lambda old, rng: _other(old.strip(), SIDES, rng)),
-        (r"(?<=\\begin\{tikzpicture\})(?!\s*\[)", lambda old, rng: f"[xscale={rng.choice([0.6, 1.5])}]"),
-        (r"(?<=\\begin\{tikzpicture\}\[)", lambda old, rng: f"xscale={rng.choice([0.6, 1.5])}, "),
+        (r"(?<=\\begin\{tikzpicture\})(?!\s*\[)", lambda old, rng: f"[xscale={rng.choice([0.75, 1.25])}]"),
+        (r"(?<=\\begin\{tikzpicture\}\[)", lambda old, rng: f"xscale={rng.choice([0.75, 1.25])}, "),
     ],
     "mermaid": [(r"(?<=graph )(?:TD|TB|LR|RL|BT)|(?<=flowchart )(?:TD|TB|LR|RL|BT)", lambda old, rng: _turned(old))],
 }
@@ -76,7 +76,8 @@ ORDER = {
 }
 # language -> what has to stay for a program to run: the call that draws, names that others use
 NEEDED = {
-    "python": r"(?m:^.*render-image.*\n)|(?m:^.*(?:ToFile|ToImage|MolTo\w*|\.figure|subplots?|Compute2DCoords)\(.*\n)",
+    "python": r"(?m:^.*render-(?:image|output).*\n)"
+    r"|(?m:^.*(?:ToFile|ToImage|MolTo\w*|\.figure|subplots?|Compute2DCoords)\(.*\n)",
     "latex": r"(?m:^.*(?:node|coordinate)\s*(?:\[[^\]\n]*\]\s*)?\([A-Za-z].*\n|^[^;\n]*\\foreach.*\n"
     r"|^.*name path.*\n)",
 }
@@ -85,7 +86,7 @@ NEEDED = {
 FRAGILE = {
     "python": r"(?<=[\w\])])\[[^\[\]\n]*\]|\b(?:zeros|ones|empty|full)\([^\n]*|\bshape\b[^\n]*"
     r"|\b(?:bins|levels|boundaries|connect)\s*=\s*[\[(][^\])]*[\])]|(?i:colou?r)\w*\s*[=(]\s*[(\[][\d.,\s]*[)\]]"
-    rf"|figsize=\([^)]*\)|(?:{SIZES})[^)]*\)"
+    rf"|render-[\w-]*color[^\n]*|figsize=\([^)]*\)|(?:{SIZES})[^)]*\)"
     r"|\b(?:[vh]a|\w*coords|\w+alignment|\w+_type|\w*style|marker|transform|which|axis)\s*=\s*[\"'][^\"'\n]*[\"']",
     "latex": r"\b\w+/\.style\s*(?:\d+ args)?|label=\{\[[^\]]*\]",
     "mermaid": r"(?m:^.*\d{4}-\d\d-\d\d.*$|^.*\bafter\b.*$|^\s*\w+Format\b.*$)",
@@ -114,8 +115,8 @@ def _shifted(box: str, rng: np.random.Generator) -> str:
     if len(numbers) != 4:
         return box
     x, y, width, height = numbers
-    grow = rng.choice([0.8, 1.25])
-    return f"{x + 0.1 * width * rng.choice([-1, 1]):g} {y:g} {width * grow:g} {height * grow:g}"
+    grow = rng.choice([0.9, 1.15])
+    return f"{x + 0.06 * width * rng.choice([-1, 1]):g} {y:g} {width * grow:g} {height * grow:g}"
 
 
 def _places(code: str, language: str) -> dict[str, list]:
@@ -127,8 +128,8 @@ def _places(code: str, language: str) -> dict[str, list]:
     found = {kind: spans(code, language, *where, unseen=fragile) for kind, where in FLAWS[language].items()}
     found["drop"] = spans(code, language, *FLAWS[language]["drop"], unseen=needed)
     if language == "mermaid":
-        found["drop"] += spans(code, language, "", ELEMENT)
-    if language == "python" and len(found["drop"]) < 2:  # the only call may be all that is drawn
+        found["drop"] += spans(code, language, "", ELEMENT, unseen=fragile)
+    if len(found["drop"]) < {"python": 2, "svg": 3}.get(language, 0):  # one of few may be all that is drawn
         del found["drop"]
     found["colour"] = spans(code, language, "", COLOUR)
     elements = spans(code, language, "", ORDER[language], unseen=needed)

@@ -21,7 +21,8 @@ TEX_LABEL = (
 )
 # language -> what is left alone, then kind of flaw -> (where to look: group of a match, or anywhere; what to change)
 UNSEEN = {
-    "python": r"(?m)#(?![\da-fA-F]{3,6}\b).*$|(?:subplots?|reshape|range|GridSpec|seed|default_rng)\([^)]*\)",
+    "python": r"(?m)\A(?:#.*\n|\s)*(?s:(\"\"\"|''').*?\1)|#(?![\da-fA-F]{3,6}\b).*$"
+    r"|(?:subplots?|reshape|range|GridSpec|seed|default_rng)\([^)]*\)",
     "svg": r"(?s)<!--.*?-->|<(?:defs|title|metadata)\b.*?</(?:defs|title|metadata)>",
     "html": r"(?s)<!--.*?-->|<(?:title|script)\b.*?</(?:title|script)>",
     "latex": r"(?m)(?<!\\)%.*$",
