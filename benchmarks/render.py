@@ -193,20 +193,18 @@ def throughput(jobs: list[data.Sample], workers: int, cores: set[int]) -> float:
     everywhere = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)  # what is started from here on inherits it
     try:
-        return _throughput(jobs, workers)
+        with Renderer(workers, timeout=30, cache_mb=0) as renderer:
+            warm = (
+                [(draw.SAMPLES[s.language], s.language) for s in {s.language: s for s in jobs}.values()] * workers * 2
+            )
+            for future in [renderer.submit(code + "\n" * i, language) for i, (code, language) in enumerate(warm)]:
+                future.result()
+            start = time.perf_counter()
+            for future in [renderer.submit(sample.code, sample.language) for sample in jobs]:
+                future.result()
+            return len(jobs) / (time.perf_counter() - start)
     finally:
         os.sched_setaffinity(0, everywhere)
-
-
-def _throughput(jobs: list[data.Sample], workers: int) -> float:
-    with Renderer(workers, timeout=30, cache_mb=0) as renderer:
-        warm = [(draw.SAMPLES[s.language], s.language) for s in {s.language: s for s in jobs}.values()] * workers * 2
-        for future in [renderer.submit(code + "\n" * i, language) for i, (code, language) in enumerate(warm)]:
-            future.result()
-        start = time.perf_counter()
-        for future in [renderer.submit(sample.code, sample.language) for sample in jobs]:
-            future.result()
-        return len(jobs) / (time.perf_counter() - start)
 
 
 def duplicates(sample: data.Sample, group: int) -> float:
