@@ -88,9 +88,10 @@ smoke: setup
 test: setup
 	@$(PY) -c "import triton" 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check triton 2>/dev/null \
 	    || echo "Triton could not be fetched: the test of its kernels (in its interpreter, no GPU) will be skipped."
-	@$(PY) -c "import xdist" 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check pytest-xdist 2>/dev/null \
-	    || echo "pytest-xdist could not be fetched: the tests run one by one."
-	@OMP_NUM_THREADS=2 $(PY) -m pytest -q $$($(PY) -c "import xdist; print('-n auto --maxprocesses 4 --dist worksteal')" 2>/dev/null)
+	@if $(PY) -c "import xdist" 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check pytest-xdist 2>/dev/null; \
+	    then several="-n auto --maxprocesses 4 --dist worksteal"; \
+	    else echo "pytest-xdist could not be fetched: the tests run one by one."; fi; \
+	OMP_NUM_THREADS=2 $(PY) -m pytest -q $$several
 
 # the engine and the model under the oldest transformers that is supported, in an environment of its own
 OLDEST := 5.17.0

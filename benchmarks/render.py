@@ -12,6 +12,7 @@ time is the median over `repeats` of one program, a row the mean of these over p
 The release's methods run programs without a sandbox: use data that you trust.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -188,23 +189,27 @@ def compare(samples: list[data.Sample], renderer: Renderer, warm: ProcessPoolExe
     return row
 
 
-def throughput(jobs: list[data.Sample], workers: int, cores: set[int]) -> float:
-    """Programs a second of a warm renderer, all of whose processes share `cores`."""
+@contextlib.contextmanager
+def on_cores(cores: list[int]):
+    """What is started inside, and whatever that starts, shares `cores`."""
     everywhere = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)  # what is started from here on inherits it
+    os.sched_setaffinity(0, cores)
     try:
-        with Renderer(workers, timeout=30, cache_mb=0) as renderer:
-            warm = (
-                [(draw.SAMPLES[s.language], s.language) for s in {s.language: s for s in jobs}.values()] * workers * 2
-            )
-            for future in [renderer.submit(code + "\n" * i, language) for i, (code, language) in enumerate(warm)]:
-                future.result()
-            start = time.perf_counter()
-            for future in [renderer.submit(sample.code, sample.language) for sample in jobs]:
-                future.result()
-            return len(jobs) / (time.perf_counter() - start)
+        yield
     finally:
         os.sched_setaffinity(0, everywhere)
+
+
+def throughput(jobs: list[data.Sample], workers: int) -> float:
+    """Programs a second of a warm renderer."""
+    with Renderer(workers, timeout=30, cache_mb=0) as renderer:
+        warm = [(draw.SAMPLES[s.language], s.language) for s in {s.language: s for s in jobs}.values()] * workers * 2
+        for future in [renderer.submit(code + "\n" * i, language) for i, (code, language) in enumerate(warm)]:
+            future.result()
+        start = time.perf_counter()
+        for future in [renderer.submit(sample.code, sample.language) for sample in jobs]:
+            future.result()
+        return len(jobs) / (time.perf_counter() - start)
 
 
 def duplicates(sample: data.Sample, group: int) -> float:
@@ -267,18 +272,20 @@ def main(config: Config) -> None:
     sums = {name: sum(row["ms"][name]["mean"] for row in rows) for name in ("release", "nanovinci")}
     result["mixture_times_faster"] = round(sums["release"] / sums["nanovinci"], 2)
     result["programs_per_second"] = {}
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    settings = {"one_core": (1, cores[:1]), "one_worker": (1, cores), "two_workers": (2, cores)}
     for left_out in ("", "html"):  # a browser uses more than one core for one page
         rows = [samples for domain, samples in chosen.items() if domain != left_out]
         jobs = [sample for group in zip(*rows, strict=True) for sample in group] * config.repeats
-        cores = sorted(os.sched_getaffinity(0))[:2]
-        settings = {"one_core": (1, cores[:1]), "one_worker": (1, cores), "two_workers": (2, cores)}
         rates = {name: [] for name in settings}
         for _ in range(3):
             for name, (workers, own) in settings.items():
-                rates[name].append(throughput(jobs, workers, set(own)))
-        row = {name: round(statistics.median(rate), 2) for name, rate in rates.items()}
-        row["ratio"] = round(row["two_workers"] / row["one_worker"], 2)
-        row["ratio_one_core"] = round(row["two_workers"] / row["one_core"], 2)
+                with on_cores(own):
+                    rates[name].append(throughput(jobs, workers))
+        row = {name: statistics.median(rate) for name, rate in rates.items()}
+        row["ratio"] = row["two_workers"] / row["one_worker"]
+        row["ratio_one_core"] = row["two_workers"] / row["one_core"]
+        row = {name: round(value, 2) for name, value in row.items()}
         result["programs_per_second"][f"without {left_out}" if left_out else "all domains"] = row
     result["group_of_8_equal_over_one"] = round(duplicates(chosen["chart"][0], 8), 2)
     result["recovery_seconds"] = {name: recovery(name, code) for name, code in ENDLESS.items()}

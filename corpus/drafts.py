@@ -128,7 +128,7 @@ def _places(code: str, language: str) -> dict[str, list]:
     found = {kind: spans(code, language, *where, unseen=fragile) for kind, where in FLAWS[language].items()}
     found["drop"] = spans(code, language, *FLAWS[language]["drop"], unseen=needed)
     if language == "mermaid":
-        found["drop"] += spans(code, language, "", ELEMENT, unseen=fragile)
+        found["drop"] += spans(code, language, "", ELEMENT, unseen=needed)
     if len(found["drop"]) < {"python": 2, "svg": 3}.get(language, 0):  # one of few may be all that is drawn
         del found["drop"]
     found["colour"] = spans(code, language, "", COLOUR)
