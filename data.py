@@ -13,7 +13,6 @@ Rows are read when they are asked for, so a set of millions needs little memory.
 """
 
 import glob
-import io
 import json
 import os
 import re
@@ -34,8 +33,9 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from corpus.files import parquet_footers, png_bytes
+from corpus.files import parquet_footers
 from corpus.flaws import mutate as mutate  # part of this file's interface
+from corpus.pictures import png_bytes, read_picture
 from prompts import (
     ALIASES,
     FENCED,
@@ -83,37 +83,6 @@ def as_refinement(sample: Sample, draft: str, rng: np.random.Generator | None = 
 # -------------------------------------------------------------------------------------------------------- reading rows
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB copy with transparency composited on white, whatever the mode."""
-    if image.mode == "RGB":
-        return image
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def is_blank(image: Image.Image) -> bool:
-    """Whether it has a single colour."""
-    return all(low == high for low, high in image.convert("RGB").getextrema())
-
-
-def _picture(value, folder: Path) -> Image.Image:
-    """RGB on white, from what data sets hold: bytes, a path relative to `folder`, or {"bytes": .., "path": ..}."""
-    value = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
-    if not value or not isinstance(value, bytes | str):
-        raise ValueError("has no picture; give PNG or JPEG bytes, or the path of a file")
-    if isinstance(value, str) and not (folder / value).is_file():
-        raise ValueError(f"the picture {folder / value} does not exist; paths are relative to the data file")
-    try:
-        with Image.open(io.BytesIO(value) if isinstance(value, bytes) else folder / value) as image:
-            return to_rgb(image).copy()
-    except Exception as error:  # Pillow raises a dozen types on hostile bytes
-        raise ValueError(
-            f"the picture cannot be decoded ({error}); remove the row or write the picture again"
-        ) from None
-
-
 def _only(values, what: str):
     values = values if isinstance(values, list) else [values]
     if len(values) != 1:
@@ -151,7 +120,7 @@ def _from_manifest(row: dict, id: str, folder: Path) -> Sample:
         raise ValueError("has neither a program nor a picture; set path or image to a file that is not empty")
     domain = str(row.get("domain") or domain_of(language, code)).removesuffix("_ref")
     rng = np.random.default_rng(zlib.crc32(id.encode()))  # the same prompt in every epoch and every run
-    image = _picture(row["image"], folder) if row.get("image") else None
+    image = read_picture(row["image"], folder) if row.get("image") else None
     prompt = row.get("prompt") or (
         refine_prompt(language, draft, rng) if draft else direct_prompt(language, domain, rng)
     )
@@ -165,17 +134,17 @@ def _from_swift(row: dict, id: str, folder: Path) -> Sample:
     said = {role: [m for m in messages if m.get("role") == role] for role in ("system", "user", "assistant")}
     asking = [*said["system"], _only(said["user"], "user messages")]
     answer = _text(_only(said["assistant"], "assistant messages"), "content") if said["assistant"] else None
-    image = _picture(_only(row.get("images"), "pictures"), folder)
+    image = read_picture(_only(row.get("images"), "pictures"), folder)
     return _sample(row, id, "\n\n".join(_text(message, "content") for message in asking), answer, image, strict=True)
 
 
 def _from_sft(row: dict, id: str, folder: Path) -> Sample:
     user, answer = _text(row, "user_content"), _text(row, "assistant_content")
-    return _sample(row, id, user, answer, _picture(row["image"], folder), strict=True)
+    return _sample(row, id, user, answer, read_picture(row["image"], folder), strict=True)
 
 
 def _from_easyr1(row: dict, id: str, folder: Path) -> Sample:
-    image = _picture(_only(row["images"], "pictures"), folder)
+    image = read_picture(_only(row["images"], "pictures"), folder)
     return _sample(row, id, _text(row, "problem"), row.get("answer"), image, strict=False)
 
 

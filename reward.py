@@ -45,8 +45,8 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
-from corpus.files import open_picture
-from data import extract_code, to_rgb
+from corpus.pictures import open_picture, to_rgb
+from data import extract_code
 from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, vincicoder_grid
 from render import SUFFIXES, Renderer, Rendering
 from report import audit

@@ -24,6 +24,7 @@ import tyro
 from tqdm import tqdm
 
 import data
+from corpus.pictures import is_blank
 from corpus.programs import DOMAINS, LANGUAGES, MAKERS, Dice
 from render import Renderer
 from report.inspection import contact_sheet
@@ -51,7 +52,7 @@ def draw(samples: Iterable[data.Sample], renderer: Renderer, kept: Counter, lost
             image = rendering.image
             if image is None:
                 lost[f"{sample.domain}: {rendering.error.strip()}"] += 1
-            elif data.is_blank(image):
+            elif is_blank(image):
                 lost[f"{sample.domain}: the picture is blank"] += 1
             else:
                 kept[sample.domain] += 1

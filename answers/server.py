@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from corpus.files import png_bytes
+from corpus.pictures import png_bytes
 from data import Sample
 
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # HTTP statuses that may be better next time

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import synth
-from data import Parquet, Sample, _picture, extract_code, fenced
+from corpus.pictures import read_picture
+from data import Parquet, Sample, extract_code, fenced
 
 FENCE = "Answer with one fenced block: ```{language}."
 PROMPTS = {  # what the benchmarks ask; the fence is asked for where they do not
@@ -145,7 +146,7 @@ def json_rows(path: Path) -> list[dict]:
 def from_pair(name: str, benchmark: Benchmark, path: Path, place: Path) -> Sample:
     """A program with its picture beside it; without one the picture is drawn from the program."""
     picture = next((p for s in (".png", ".jpg", ".jpeg", ".webp") if (p := path.with_suffix(s)).is_file()), None)
-    image = _picture(str(picture.resolve()), Path("/")) if picture else None
+    image = read_picture(str(picture.resolve()), Path("/")) if picture else None
     id = f"{name}/{path.relative_to(place).with_suffix('').as_posix()}"
     code = path.read_text(encoding="utf-8", errors="replace")
     return Sample(id, name, benchmark.language, image, prompt_of(benchmark), code)
@@ -166,7 +167,7 @@ def from_row(name: str, benchmark: Benchmark, row: dict, index: int, folder: Pat
             code = found[0]
         if benchmark.family == "molecule" and not row.get("code") and not re.search(r"\bimport\b", code):
             code = DRAWN.format(smiles=code)
-    image = _picture(picture, folder) if picture is not None else None
+    image = read_picture(picture, folder) if picture is not None else None
     id = str(first(IDS) if isinstance(first(IDS), str | int) else index)
     return Sample(f"{name}/{id}", name, benchmark.language, image, prompt_of(benchmark), code)
 

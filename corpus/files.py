@@ -1,32 +1,11 @@
-"""What the readers and writers of data sets share: footers of parquet files, pictures as bytes or from a file."""
+"""What a parquet data set says of itself before its rows are read."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 if TYPE_CHECKING:
     from pyarrow.parquet import FileMetaData
-
-
-def png_bytes(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
-
-
-def open_picture(path: Path) -> Image.Image:
-    """Raises FileNotFoundError or ValueError, in one sentence, for a file that is missing or no whole picture."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        image = Image.open(path)
-        image.load()
-        return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
-        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
 
 
 def parquet_footers(path: str | Path, files: Sequence[Path]) -> tuple[set[str], list["FileMetaData"]]:

@@ -15,6 +15,7 @@ import numpy as np
 
 import data
 from corpus.files import parquet_footers
+from corpus.pictures import read_picture
 from data import Lines, Sample
 from prompts import ALIASES, LANGUAGES, blocks, direct_prompt, domain_of, fenced
 
@@ -25,7 +26,7 @@ BATCH = 64  # rows of a parquet file decoded at a time
 def _direct(id: str, language: str, domain: str, code: str, image, folder: Path) -> Sample:
     """A direct task from a source that has no prompt of its own."""
     rng = np.random.default_rng(zlib.crc32(id.encode()))  # the same prompt whoever reads it
-    picture = data._picture(image, folder) if image else None
+    picture = read_picture(image, folder) if image else None
     return Sample(id, domain, language, picture, direct_prompt(language, domain, rng), code)
 
 
@@ -81,7 +82,7 @@ def _from_chat(row: dict, id: str, folder: Path) -> Sample:
     if len(said["human"]) != 1 or len(said["gpt"]) != 1:
         raise ValueError("has not exactly one question and one answer; keep rows with one turn")
     user, answer = _text({"question": said["human"][0]}, "question"), _text({"answer": said["gpt"][0]}, "answer")
-    image = data._picture(data._only(row.get("image"), "pictures"), folder)
+    image = read_picture(data._only(row.get("image"), "pictures"), folder)
     if not blocks(answer):  # Chart2Code's answers are bare python
         answer = fenced(answer.strip(), "python")
     if not data.mentions(user.lower()):
@@ -97,7 +98,7 @@ def _from_record(row: dict, id: str, folder: Path) -> Sample:
     if not sample.code:
         raise ValueError(f"{sample.id}: its target has no code; refinement rows need the right answer")
     rng = np.random.default_rng(zlib.crc32(f"{sample.id}#{row['index']}".encode()))
-    sample.image, sample.id = data._picture(sample.image, folder), f"{sample.id}#{row['index']}"
+    sample.image, sample.id = read_picture(sample.image, folder), f"{sample.id}#{row['index']}"
     sample.prompt, sample.draft = data.refine_prompt(sample.language, row["code"], rng), row["code"]
     return sample
 

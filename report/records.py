@@ -10,7 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from data import Sample, blocks, is_blank
+from corpus.pictures import is_blank
+from data import Sample, blocks
 from metrics.judge import Judgement, Judgements
 from render import Rendering
 from reward import Score
