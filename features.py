@@ -104,7 +104,7 @@ def edge_tensor(pixels: Tensor) -> Tensor:
 
 def root(x: Tensor) -> Tensor:
     """Square root of what is mostly 0, which takes a CPU seven times as long as of other numbers."""
-    return (x + 1e-12).sqrt_()
+    return (x + 1e-32).sqrt_()
 
 
 def orientations(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
 """Shared by the tests: two tiny Qwen-VL folders with random weights, and prompts for them. Nothing is downloaded."""
 
 import os
+import runpy
+import sys
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -13,6 +16,7 @@ import model
 from corpus.tiny import create_tiny
 from data import Sample
 
+ROOT = Path(__file__).parent.parent
 TEXTS = ["Write SVG code that draws this picture. <svg viewBox='0 0 64 64'><circle cx='1' r='20'/></svg>"] * 4
 
 
@@ -49,6 +53,24 @@ def assert_same_gradient(ours: torch.Tensor, theirs: torch.Tensor, what: str) ->
 
 
 @pytest.fixture
+def script(monkeypatch, capsys):
+    """Run a script of the root in this process, which has imported what a new one would need seconds for -> its exit
+    status, and what it printed or left to the interpreter to print."""
+
+    def run(name: str, *arguments) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        status = None
+        try:
+            runpy.run_path(str(ROOT / name), run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+        printed = "".join(capsys.readouterr())
+        return (1, printed + status) if isinstance(status, str) else (status or 0, printed)
+
+    return run
+
+
+@pytest.fixture
 def policy(tiny_folder):
     return sharpened(tiny_folder)
 
@@ -65,3 +87,8 @@ def make_samples() -> list[Sample]:
 @pytest.fixture
 def samples():
     return make_samples()
+
+
+def pytest_collection_modifyitems(items):
+    """What waits longest for other processes begins first: at the end one test process would wait for another."""
+    items.sort(key=lambda item: item.path.name != "test_train.py")

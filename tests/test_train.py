@@ -384,18 +384,18 @@ def test_several_processes_and_machines_take_the_same_steps_and_resume(qwen3_fol
         assert one["entropy"] == pytest.approx(several["entropy"], 1e-4) and several["mismatch"] < 1e-3
 
 
-@pytest.mark.parametrize("script", ["train_sft.py", "train_virl.py"])
-def test_mistakes_get_one_sentence(script, tmp_path, qwen3_folder):
+@pytest.mark.parametrize("name", ["train_sft.py", "train_virl.py"])
+def test_mistakes_get_one_sentence(name, script, tmp_path, qwen3_folder):
     for arguments, expected in (
         (["tiny"], "--model is missing"),
         (["tiny", "--model", qwen3_folder, "--data", "no.parquet", "--out", tmp_path / "a"], "does not exist"),
         (["tiny", "--model", tmp_path / "no", "--data", "x", "--out", tmp_path / "b"], "no such folder"),
         (["tiny", "--resume", "--out", tmp_path / "c"], "no run to resume"),
     ):
-        ended = run(script, *arguments)
-        assert ended.returncode == 1 and expected in ended.stderr, ended.stderr[-500:]
-        assert "Traceback" not in ended.stderr
-    assert run(script, "tiny", "--no-such-flag", 1).returncode == 2
+        status, printed = script(name, *arguments)
+        assert status == 1 and printed.startswith(f"{name}: ") and expected in printed, printed[-500:]
+        assert "Traceback" not in printed
+    assert script(name, "tiny", "--no-such-flag", 1)[0] == 2
 
 
 def test_a_run_is_never_overwritten(qwen3_folder, tmp_path):
