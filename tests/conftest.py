@@ -87,8 +87,3 @@ def make_samples() -> list[Sample]:
 @pytest.fixture
 def samples():
     return make_samples()
-
-
-def pytest_collection_modifyitems(items):
-    """What waits longest for other processes begins first: at the end one test process would wait for another."""
-    items.sort(key=lambda item: item.path.name != "test_train.py")

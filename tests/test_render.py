@@ -47,6 +47,13 @@ def renderer():
         yield shared
 
 
+@pytest.fixture(scope="module")
+def patient():
+    """For programs that import what no worker has ready, which takes seconds on a busy machine."""
+    with render.Renderer(workers=1, timeout=60, cache_mb=0) as shared:
+        yield shared
+
+
 def is_blank(image):
     pixels = np.asarray(image)
     return (pixels == pixels[0, 0]).all()
@@ -513,13 +520,13 @@ PLOTLY = "import plotly.graph_objects as go\nfig = go.Figure(go.Bar(x=['a', 'b']
 
 
 @pytest.mark.parametrize("ending", ["fig.show()", "fig.write_image('a.png')", "import plotly.io\nplotly.io.show(fig)"])
-def test_plotly_figures_are_drawn_by_the_browser(renderer, ending):
+def test_plotly_figures_are_drawn_by_the_browser(patient, ending):
     pytest.importorskip("plotly")
     need("html")
-    image = draws(renderer, PLOTLY + "fig.update_layout(width=300, height=200)\n" + ending, "python")
+    image = draws(patient, PLOTLY + "fig.update_layout(width=300, height=200)\n" + ending, "python")
     assert image.size == (300, 200)
     assert (0, 128, 128) in {colour for _, colour in image.getcolors(1 << 18)}
-    assert draws(renderer, PLOTLY + "fig.show()", "python").size == (700, 500)
+    assert draws(patient, PLOTLY + "fig.show()", "python").size == (700, 500)
 
 
 def test_a_forged_page_cannot_ask_for_a_huge_picture():
