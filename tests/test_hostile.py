@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_render import SVG, need, png_bomb, processes_of_ours
+from test_render import SVG, need, patiently, png_bomb, processes_of_ours
 
 import render
 import sandbox
@@ -300,7 +300,7 @@ def attack(
     trap = Trap()
     with render.Renderer(workers=1, timeout=TIMEOUT, memory_mb=768, cache_mb=0) as renderer:
         good = state or draw.SAMPLES[language]
-        picture = renderer.render(good, language).image.tobytes()
+        picture = patiently(renderer, good, language).image.tobytes()
         for name, code in programs.items():
             with subtests.test(language=language, program=name):
                 started = time.monotonic()
@@ -314,7 +314,7 @@ def attack(
                 else:
                     assert 0 < result.image.width * result.image.height <= 4_000_000
                     assert language != "python" or name in harmless, "it was let through"
-                after = renderer.render(good, language)
+                after = patiently(renderer, good, language)
                 assert after.image is not None and after.image.tobytes() == picture, after.error or "it changed"
                 assert not trap.sprung(), "it reached what it must not"
     trap.close()

@@ -47,21 +47,24 @@ def renderer():
         yield shared
 
 
-@pytest.fixture(scope="module")
-def patient():
-    """For programs that import what no worker has ready, which takes seconds on a busy machine."""
-    with render.Renderer(workers=1, timeout=60, cache_mb=0) as shared:
-        yield shared
-
-
 def is_blank(image):
     pixels = np.asarray(image)
     return (pixels == pixels[0, 0]).all()
 
 
+def patiently(renderer, code, language):
+    """The rendering of a good program, which a machine that is busy with other things may have to draw twice: these
+    tests use time-outs of a few seconds, for many of their programs have to run into them."""
+    deadline = time.monotonic() + 60
+    result = renderer.render(code, language)
+    while (result.error or "").startswith("timeout") and time.monotonic() < deadline:
+        result = renderer.render(code, language)
+    return result
+
+
 def draws(renderer, code, language):
     """The picture of a good program."""
-    result = renderer.render(code, language)
+    result = patiently(renderer, code, language)
     assert result.error is None, result.error
     assert result.image.mode == "RGB" and not is_blank(result.image)
     return result.image
@@ -520,13 +523,14 @@ PLOTLY = "import plotly.graph_objects as go\nfig = go.Figure(go.Bar(x=['a', 'b']
 
 
 @pytest.mark.parametrize("ending", ["fig.show()", "fig.write_image('a.png')", "import plotly.io\nplotly.io.show(fig)"])
-def test_plotly_figures_are_drawn_by_the_browser(patient, ending):
+def test_plotly_figures_are_drawn_by_the_browser(ending):
     pytest.importorskip("plotly")
     need("html")
-    image = draws(patient, PLOTLY + "fig.update_layout(width=300, height=200)\n" + ending, "python")
-    assert image.size == (300, 200)
-    assert (0, 128, 128) in {colour for _, colour in image.getcolors(1 << 18)}
-    assert draws(patient, PLOTLY + "fig.show()", "python").size == (700, 500)
+    with render.Renderer(workers=1, timeout=60) as renderer:  # no worker has plotly ready
+        image = draws(renderer, PLOTLY + "fig.update_layout(width=300, height=200)\n" + ending, "python")
+        assert image.size == (300, 200)
+        assert (0, 128, 128) in {colour for _, colour in image.getcolors(1 << 18)}
+        assert draws(renderer, PLOTLY + "fig.show()", "python").size == (700, 500)
 
 
 def test_a_forged_page_cannot_ask_for_a_huge_picture():
