@@ -128,13 +128,13 @@ def halved(maps: Tensor) -> Tensor:
         cells = [maps.narrow(dim, 0, 1), pair_sums(maps.narrow(dim, 1, (S - 1) // 2 * 2), dim)]
         cells = torch.cat([*cells, maps.narrow(dim, S - 1, 1)], dim)  # of an odd S the last one is in no window
         maps = cells.narrow(dim, 0, S // 2) + cells.narrow(dim, 1, S // 2)
-    return maps.mul_(_window_weights(S).to(maps.device))
+    return maps.mul_(_window_weights(S, maps.device))
 
 
 @lru_cache
-def _window_weights(S: int) -> Tensor:
+def _window_weights(S: int, device: torch.device) -> Tensor:
     """(S // 2, S // 2): 1 / pixels of a window, of which one that the edge cuts off has 3 rows or columns, not 4."""
-    counts = torch.full((S // 2,), 4.0)
+    counts = torch.full((S // 2,), 4.0, device=device)
     counts[[0, -1] if S % 2 == 0 else [0]] = 3
     return 1 / (counts[:, None] * counts)
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 import render
 import sandbox
+from corpus.pictures import is_blank
 from workers import draw
 
 TIMEOUT = 3.0
@@ -47,14 +48,10 @@ def renderer():
         yield shared
 
 
-def is_blank(image):
-    pixels = np.asarray(image)
-    return (pixels == pixels[0, 0]).all()
-
-
 def patiently(renderer, code, language):
     """The rendering of a good program, which a machine that is busy with other things may have to draw twice: these
-    tests use time-outs of a few seconds, for many of their programs have to run into them."""
+    tests use time-outs of a few seconds, for many of their programs have to run into them. The renderer must not keep
+    pictures (`cache_mb=0`), for it would keep the time-out too."""
     deadline = time.monotonic() + 60
     result = renderer.render(code, language)
     while (result.error or "").startswith("timeout") and time.monotonic() < deadline:
@@ -151,7 +148,7 @@ def test_greedy_program_is_stopped(renderer, language):
 def test_greedy_svg_is_stopped():
     """librsvg may draw nothing where the picture does not fit; it must not take the memory."""
     need("svg")
-    with render.Renderer(workers=1, timeout=TIMEOUT, memory_mb=512) as small:
+    with render.Renderer(workers=1, timeout=TIMEOUT, memory_mb=512, cache_mb=0) as small:
         result = small.render(SVG.format(png_bomb()), "svg")
         assert result.image is None or is_blank(result.image)
         draws(small, draw.SAMPLES["svg"], "svg")
@@ -526,7 +523,7 @@ PLOTLY = "import plotly.graph_objects as go\nfig = go.Figure(go.Bar(x=['a', 'b']
 def test_plotly_figures_are_drawn_by_the_browser(ending):
     pytest.importorskip("plotly")
     need("html")
-    with render.Renderer(workers=1, timeout=60) as renderer:  # no worker has plotly ready
+    with render.Renderer(workers=1, timeout=60, cache_mb=0) as renderer:  # no worker has plotly ready
         image = draws(renderer, PLOTLY + "fig.update_layout(width=300, height=200)\n" + ending, "python")
         assert image.size == (300, 200)
         assert (0, 128, 128) in {colour for _, colour in image.getcolors(1 << 18)}
