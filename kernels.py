@@ -5,6 +5,7 @@ on CUDA tensors where Triton is installed, and is tested against its twin (on a 
 
     packed_attention    training: many sequences in one row, no padding in the row, no leaking between sequences
     decode_attention    sampling: one new token per sample; a prompt's keys are stored and read once per group
+    rms_norm, silu_mul  sampling: what surrounds attention in a layer
     norm_rope_append    sampling: normalise and rotate queries and keys, write keys and values into their pages
     token_logprobs      log-probabilities of given tokens without ever holding [T, V]
     sample_tokens       seeded sampling that does not depend on the order or number of rows
@@ -17,9 +18,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from model import Spans
 
 triton = None
 if torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
@@ -29,6 +34,7 @@ if torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
     except ImportError:
         pass
 jit = triton.jit if triton else lambda function: function
+torch.backends.cuda.enable_cudnn_sdp(False)  # plans anew, for a second, for every new shape: rows have ever new ones
 MOST_ROWS = 128  # of a Triton tile of queries: more do not fit a multiprocessor's registers
 NOTHING = -1e30  # the score of a key that may not be seen: finite, so that no 0 * inf arises
 
@@ -36,48 +42,35 @@ NOTHING = -1e30  # the score of a key that may not be seen: finite, so that no 0
 # attention in training
 
 
-@dataclass
-class AttentionBlock:
-    """S sequences of a packed row that are attended in one padded call. Padding repeats position 0 and is never read.
-
-    queries  (S, Lq) int64   positions of the row that ask
-    keys     (S, Lk) int64   positions of the row that may be looked at
-    mask     (S, 1, Lq, Lk) bool, or None when queries and keys are the same sequence and attention is causal
-    real     (n,) int64      which of the S * Lq queries are no padding
-    rows     (n,) int64      the positions of the row they stand for
-    """
-
-    queries: torch.Tensor
-    keys: torch.Tensor
-    mask: torch.Tensor | None
-    real: torch.Tensor
-    rows: torch.Tensor
-
-    def to(self, device) -> AttentionBlock:
-        return AttentionBlock(*(None if x is None else x.to(device) for x in vars(self).values()))
-
-
-def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, blocks: list[AttentionBlock], scale: float):
-    """Attention inside a packed row: every sequence sees itself (and its group's prompt), nothing else.
+def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spans: Spans, scale: float) -> torch.Tensor:
+    """Attention inside a packed row (model.pack): every sequence sees its prefix and itself, nothing else.
 
     q (T, H, D), k and v (T, C, D) -> (T, H, D). The gradient is exact: keys of a shared prompt collect from all its
     responses because they are gathered, not copied.
     """
+    if q.is_cuda and v.dtype in (torch.bfloat16, torch.float16):
+        return _flash_attention(q.to(v.dtype), k.to(v.dtype), v, spans, scale)
 
     def take(x, positions):  # (T, heads, D) -> (S, heads, L, D); index_select has the faster backward pass
         return x.index_select(0, positions.flatten()).unflatten(0, positions.shape).transpose(1, 2)
 
     parts = []
-    for block in blocks:
-        causal, repeats = block.mask is None, q.shape[1] // k.shape[1]
-        keys, values = take(k, block.keys), take(v, block.keys)
-        if q.is_cuda and not causal:  # with a mask, no fused CUDA kernel takes fewer heads of keys than of queries
-            keys, values = (x.repeat_interleave(repeats, 1) for x in (keys, values))
-        options = dict(attn_mask=block.mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != keys.shape[1])
-        out = F.scaled_dot_product_attention(take(q, block.queries), keys, values, **options)
+    for block in spans.blocks:
+        asking, keys, values = take(q, block.queries), take(k, block.keys), take(v, block.keys)
+        options = dict(attn_mask=block.mask, is_causal=block.mask is None, enable_gqa=q.shape[1] != k.shape[1])
+        out = F.scaled_dot_product_attention(asking, keys, values, scale=scale, **options)
         parts.append(out.transpose(1, 2).flatten(0, 1).index_select(0, block.real))  # (n, H, D)
-    back = torch.cat([block.rows for block in blocks]).argsort()
+    back = torch.cat([block.rows for block in spans.blocks]).argsort()
     return torch.cat(parts).index_select(0, back)
+
+
+def _flash_attention(q, k, v, spans: Spans, scale: float) -> torch.Tensor:
+    """torch's own build of FlashAttention-2 (arXiv 2307.08691) for sequences of any lengths. Where a sequence has more
+    keys than queries the last query sees all of them: what comes before is the prefix."""
+    *ends_and_longest, keys = spans.flash
+    if keys is not None:
+        k, v = k.index_select(0, keys), v.index_select(0, keys)
+    return torch.ops.aten._flash_attention_forward(q, k, v, *ends_and_longest, 0.0, True, False, scale=scale)[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -126,10 +119,6 @@ class KeyTable:
             pages = pages.unflatten(0, (len(self.lengths), -1)).permute(0, 2, 3, 1, 4, 5).flatten(3, 4)
         return pages[:, :, :, : self.longest].unbind(1)
 
-    @property
-    def J(self) -> int:
-        return self.rows.shape[1]
-
     @cached_property
     def asked_by(self) -> torch.Tensor:
         """(items * J,) the row of the batch in each place of `rows`, some row or other in unused ones."""
@@ -158,7 +147,7 @@ def decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> t
 
 def _table_attention(q, kv, table: KeyTable, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Every row asks the keys that `table` has for it: q (B, H, D) -> outputs (B, H, D), log-sum-exp (B, H)."""
-    (_, H, D), C, J = q.shape, kv.shape[2], table.J
+    (_, H, D), C, J = q.shape, kv.shape[2], table.rows.shape[1]
     asking = q if table.place is None else q.index_select(0, table.asked_by)
     asking = asking.view(-1, J, C, H // C, D).transpose(1, 2).flatten(2, 3)  # (items, C, J * H / C, D)
     out, lse = _attention_and_lse(asking, *table.read(kv), table.bias.to(q.dtype), scale)
@@ -187,8 +176,18 @@ def merge_attention(first, second) -> torch.Tensor:
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """RMSNorm (Zhang and Sennrich 2019), normalised in fp32 whatever the format of x (..., D) and weight (D,)."""
+    """RMSNorm (Zhang and Sennrich 2019), normalised in fp32 whatever the format of x (T, width) and weight (width,)."""
+    if triton and x.is_cuda:
+        return _triton_rms_norm(x, weight, eps)
     return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up -> (T, width), the gate being the first half of gate_up (T, 2 width)."""
+    if triton and gate_up.is_cuda:
+        return _triton_silu_mul(gate_up)
+    gate, up = gate_up.chunk(2, -1)
+    return F.silu(gate).mul_(up)
 
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -333,19 +332,43 @@ def sample_tokens(logits, seeds, steps, temperature: float, banned: torch.Tensor
 
 @jit
 def _paged_attention_kernel(
-    q, kv, rows, lengths, pages, out, lse, scale, columns,
-    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, J: tl.constexpr, M: tl.constexpr, PAGE: tl.constexpr,
-    TILES: tl.constexpr, PARTS: tl.constexpr, FIRST: tl.constexpr, SPLITS: tl.constexpr, NOTHING: tl.constexpr,
+    q, stride, kv, out, lse, scale, shared, prompt_rows, prompt_lengths, prompt_pages, prompt_columns,
+    own_rows, own_lengths, own_pages, own_columns,
+    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, J: tl.constexpr, M: tl.constexpr,
+    TILES: tl.constexpr, SPLITS: tl.constexpr, OWN_SPLITS: tl.constexpr, NOTHING: tl.constexpr,
+):  # fmt: skip
+    """The first `shared` programs work on prompts, the others on what samples said: one launch, so that neither waits
+    for the other. The grid does not depend on lengths, so a CUDA graph can hold it."""
+    PARTS: tl.constexpr = SPLITS + OWN_SPLITS
+    program = tl.program_id(0)
+    if program < shared:
+        _attend_pages(
+            q, stride, kv, out, lse, scale, prompt_rows, prompt_lengths, prompt_pages, prompt_columns,
+            program // TILES, program % TILES, H, C, D, PAGE, J, M, SPLITS, 0, PARTS, NOTHING,
+        )  # fmt: skip
+    else:
+        _attend_pages(
+            q, stride, kv, out, lse, scale, own_rows, own_lengths, own_pages, own_columns,
+            program - shared, 0, H, C, D, PAGE, 1, 16, OWN_SPLITS, SPLITS, PARTS, NOTHING,
+        )  # fmt: skip
+
+
+@jit
+def _attend_pages(
+    q, stride, kv, out, lse, scale, rows, lengths, pages, columns, number, tile,
+    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, J: tl.constexpr, M: tl.constexpr,
+    SPLITS: tl.constexpr, FIRST: tl.constexpr, PARTS: tl.constexpr, NOTHING: tl.constexpr,
 ):  # fmt: skip
     """One program: an item, a key/value head, one of SPLITS shares of the item's pages. M of the item's J * H / C query
-    rows (all, if TILES is 1) meet each page as it is read, once. Writes the share's normalised output and log-sum-exp
-    as part FIRST + split. The grid does not depend on lengths, so a CUDA graph can hold it."""
-    item, head, split = tl.program_id(0) // TILES, tl.program_id(1), tl.program_id(2)
+    rows (all, if there is one tile) meet each page as it is read, once. Writes the share's normalised output and
+    log-sum-exp as part FIRST + split of PARTS."""
+    item, split, head = number // SPLITS, number % SPLITS, tl.program_id(1)
     length = tl.load(lengths + item)
-    m, d, t = tl.program_id(0) % TILES * M + tl.arange(0, M), tl.arange(0, D), tl.arange(0, PAGE)
+    m, d, t = tile * M + tl.arange(0, M), tl.arange(0, D), tl.arange(0, PAGE)
     row = tl.load(rows + item * J + m // (H // C), mask=m < J * (H // C), other=-1)
-    query = row * H + head * (H // C) + m % (H // C)  # (M,) which of the B * H queries
-    asking = tl.load(q + query[:, None] * D + d[None], mask=(row >= 0)[:, None], other=0.0)
+    query_head = head * (H // C) + m % (H // C)
+    queries = q + row[:, None] * stride + query_head[:, None] * D + d[None]
+    asking = tl.load(queries, mask=(row >= 0)[:, None], other=0.0)
     used = tl.cdiv(length, PAGE)
     share = tl.cdiv(used, SPLITS)
     top = tl.full((M,), NOTHING, tl.float32)
@@ -364,7 +387,7 @@ def _paged_attention_kernel(
         total = total * keep + tl.sum(weights, 1)
         top = new_top
     total_or_one = tl.where(total > 0, total, 1.0)
-    place = query * PARTS + FIRST + split
+    place = (row * H + query_head) * PARTS + FIRST + split
     tl.store(out + place[:, None] * D + d[None], sums / total_or_one[:, None], mask=(row >= 0)[:, None])
     tl.store(lse + place, tl.where(total > 0, top + tl.log(total_or_one), NOTHING), mask=row >= 0)
 
@@ -382,23 +405,56 @@ def _merge_kernel(out, lse, merged, D: tl.constexpr, PARTS: tl.constexpr, PARTS2
 
 
 def _triton_decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> torch.Tensor:
-    q = q.contiguous()
-    (B, H, D), (_, _, C, PAGE, _) = q.shape, kv.shape
+    (B, H, D), (_, _, C, PAGE, _), J = q.shape, kv.shape, prompts.rows.shape[1]
     # enough programs for 132 multiprocessors twice over, where few items ask
     splits = [max(1, min(16, 264 // (len(table.lengths) * C))) for table in (prompts, own)]
     out = q.new_empty(B, H, sum(splits), D, dtype=torch.float32)
     lse = q.new_full((B, H, sum(splits)), NOTHING, dtype=torch.float32)
-    for table, first, split in zip((prompts, own), (0, splits[0]), splits, strict=True):
-        items, J = table.rows.shape
-        M = min(MOST_ROWS, max(16, triton.next_power_of_2(J * (H // C))))
-        tiles = triton.cdiv(J * (H // C), M)
-        _paged_attention_kernel[items * tiles, C, split](
-            q, kv, table.rows, table.lengths, table.pages, out, lse, scale, table.pages.stride(0),
-            H, C, D, J, M, PAGE, tiles, sum(splits), first, split, NOTHING, num_warps=4, num_stages=2,
-        )  # fmt: skip
-    merged = torch.empty_like(q)
+    M = min(MOST_ROWS, max(16, triton.next_power_of_2(J * (H // C))))
+    tiles = triton.cdiv(J * (H // C), M)
+    shared = len(prompts.lengths) * tiles * splits[0]
+    tables = [x for t in (prompts, own) for x in (t.rows, t.lengths, t.pages, t.pages.stride(0))]
+    _paged_attention_kernel[shared + B * splits[1], C](
+        q, q.stride(0), kv, out, lse, scale, shared, *tables, H, C, D, PAGE, J, M, tiles, *splits, NOTHING,
+        num_warps=8 if M > 64 else 4, num_stages=2,
+    )  # fmt: skip
+    merged = torch.empty_like(q, memory_format=torch.contiguous_format)
     _merge_kernel[(B * H,)](out, lse, merged, D, sum(splits), triton.next_power_of_2(sum(splits)), NOTHING, num_warps=1)
     return merged
+
+
+@jit
+def _rms_norm_kernel(x, weight, out, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """One program: one row, read once."""
+    at, d = tl.program_id(0).to(tl.int64) * WIDTH, tl.arange(0, BLOCK)
+    row = tl.load(x + at + d, mask=d < WIDTH, other=0.0).to(tl.float32)
+    gain = tl.load(weight + d, mask=d < WIDTH, other=0.0).to(tl.float32)
+    normal = row * (1 / tl.sqrt(tl.sum(row * row, 0) / WIDTH + eps)) * gain
+    tl.store(out + at + d, normal.to(out.dtype.element_ty), mask=d < WIDTH)
+
+
+def _triton_rms_norm(x, weight, eps: float) -> torch.Tensor:
+    x, width = x.contiguous(), x.shape[-1]
+    out = torch.empty_like(x)
+    _rms_norm_kernel[(len(x),)](x, weight, out, eps, width, triton.next_power_of_2(width), num_warps=8)
+    return out
+
+
+@jit
+def _silu_mul_kernel(gate_up, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """One program: BLOCK numbers of one row, rounded where the torch twin rounds."""
+    row, d = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    gate = tl.load(gate_up + row * 2 * WIDTH + d, mask=d < WIDTH, other=0.0)
+    up = tl.load(gate_up + row * 2 * WIDTH + WIDTH + d, mask=d < WIDTH, other=0.0)
+    wide = gate.to(tl.float32)
+    tl.store(out + row * WIDTH + d, (wide / (1 + tl.exp(-wide))).to(gate.dtype) * up, mask=d < WIDTH)
+
+
+def _triton_silu_mul(gate_up) -> torch.Tensor:
+    T, width = len(gate_up), gate_up.shape[1] // 2
+    out = gate_up.new_empty(T, width)
+    _silu_mul_kernel[T, triton.cdiv(width, 1024)](gate_up.contiguous(), out, width, 1024)
+    return out
 
 
 @jit

@@ -17,14 +17,14 @@ import atexit
 import gc
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -32,9 +32,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 import transformers
 import tyro
-from safetensors import SafetensorError
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -42,11 +40,10 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForImageTextTo
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil  # of both families
 
-from kernels import AttentionBlock, packed_attention, token_logprobs
+from kernels import packed_attention, token_logprobs
 
 transformers.utils.logging.disable_progress_bar()
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -119,6 +116,81 @@ def rope_tables(positions: torch.Tensor, text_config) -> tuple[torch.Tensor, tor
 
 
 @dataclass
+class Spans:
+    """Which positions of a packed row see which. Every sequence is one (start, end, prefix start, prefix end): position
+    start + i sees the prefix, which may be empty, and start .. start + i. In row order, without gaps."""
+
+    spans: list[tuple[int, int, int, int]]
+    device: torch.device | str = "cpu"
+
+    @cached_property
+    def blocks(self) -> list["AttentionBlock"]:
+        """Sequences of similar length padded into one call: the longest at most twice as long as the shortest."""
+        kind_and_length = lambda span: (span[2] < span[3], span[1] - span[0])  # noqa: E731
+        parts, shortest = [], (None, 0)
+        for span in sorted(self.spans, key=kind_and_length):
+            kind, length = kind_and_length(span)
+            if kind != shortest[0] or length > 2 * shortest[1]:
+                parts.append([])
+                shortest = kind, length
+            parts[-1].append(span)
+        return [AttentionBlock.of(part).to(self.device) for part in parts]
+
+    @cached_property
+    def flash(self) -> tuple:
+        """What flash attention wants: where queries and keys of a sequence end (S + 1,) int32, the longest of each, and
+        which positions are keys, sequence after sequence; None where each sees only itself."""
+        on_device = lambda values, dtype: torch.tensor(values, dtype=dtype).to(self.device)  # noqa: E731
+        queries = [end - start for start, end, _, _ in self.spans]
+        keys = [end - start + prefix_end - prefix for start, end, prefix, prefix_end in self.spans]
+        ends = [on_device([0, *accumulate(lengths)], torch.int32) for lengths in (queries, keys)]
+        if queries == keys:
+            return *ends, max(queries), max(keys), None
+        parts = [torch.arange(*part) for start, end, *prefix in self.spans for part in (prefix, (start, end))]
+        return *ends, max(queries), max(keys), torch.cat(parts).to(self.device)
+
+
+@dataclass
+class AttentionBlock:
+    """S sequences of a packed row that are attended in one padded call. Padding repeats position 0 and is never read.
+
+    queries  (S, Lq) int64   positions of the row that ask
+    keys     (S, Lk) int64   positions of the row that may be looked at
+    mask     (S, 1, Lq, Lk) bool, or None when queries and keys are the same sequence and attention is causal
+    real     (n,) int64      which of the S * Lq queries are no padding
+    rows     (n,) int64      the positions of the row they stand for
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    mask: torch.Tensor | None
+    real: torch.Tensor
+    rows: torch.Tensor
+
+    @classmethod
+    def of(cls, spans: list[tuple[int, int, int, int]]) -> "AttentionBlock":
+        """All with a prefix, or all without."""
+        own = [torch.arange(start, end) for start, end, _, _ in spans]
+        lengths = torch.tensor([len(positions) for positions in own])
+        queries = nn.utils.rnn.pad_sequence(own, batch_first=True)  # (S, Lq)
+        places = torch.arange(queries.shape[1])
+        real = (places < lengths[:, None]).flatten().nonzero()[:, 0]
+        if all(prefix == end for _, _, prefix, end in spans):
+            return cls(queries, queries, None, real, torch.cat(own))
+        prefixes = [torch.arange(start, end) for _, _, start, end in spans]
+        keys = nn.utils.rnn.pad_sequence(
+            [torch.cat(both) for both in zip(prefixes, own, strict=True)], batch_first=True
+        )
+        # query j sees the prefix and j + 1 of its own; padding queries see keys too, so no row is empty
+        reach = torch.tensor([len(prefix) for prefix in prefixes])[:, None] + places + 1
+        mask = torch.arange(keys.shape[1]) < reach[..., None]
+        return cls(queries, keys, mask[:, None], real, torch.cat(own))
+
+    def to(self, device) -> "AttentionBlock":
+        return AttentionBlock(*(None if x is None else x.to(device) for x in vars(self).values()))
+
+
+@dataclass
 class PackedRow:
     """Groups `[prompt | r1 | .. | rG]` one after the other, without padding.
 
@@ -130,47 +202,19 @@ class PackedRow:
     positions: torch.Tensor  # (3, T) int64
     patches: torch.Tensor
     grid: torch.Tensor
-    blocks: list[AttentionBlock]
+    spans: Spans
     source: torch.Tensor  # (sum of R,) int64
     targets: torch.Tensor  # (sum of R,) int64
     owner: torch.Tensor  # (sum of R,) int64
 
     def to(self, device) -> "PackedRow":
         tensors = {name: value.to(device) for name, value in vars(self).items() if torch.is_tensor(value)}
-        return PackedRow(blocks=[block.to(device) for block in self.blocks], **tensors)
-
-
-def _block(queries: list[torch.Tensor], keys: list[torch.Tensor] | None) -> AttentionBlock:
-    """Pad sequences into one attention call. keys None: each sequence attends causally to itself. Otherwise keys[s]
-    is a shared prefix that every query of s sees, before the sequence itself, causally."""
-    pad = lambda rows: nn.utils.rnn.pad_sequence(rows, batch_first=True)  # noqa: E731
-    lengths = torch.tensor([len(rows) for rows in queries])
-    padded = pad(queries)  # (S, Lq)
-    real = (torch.arange(padded.shape[1]) < lengths[:, None]).flatten().nonzero()[:, 0]
-    rows = torch.cat(queries)
-    if keys is None:
-        return AttentionBlock(padded, padded, None, real, rows)
-    prefix_lengths = torch.tensor([len(prefix) for prefix in keys])
-    all_keys = pad([torch.cat([prefix, own]) for prefix, own in zip(keys, queries, strict=True)])
-    reach = prefix_lengths[:, None] + torch.arange(padded.shape[1]) + 1  # query j sees the prefix and j + 1 of its own
-    mask = torch.arange(all_keys.shape[1]) < reach[..., None]  # padding queries see keys too, so no row is empty
-    return AttentionBlock(padded, all_keys, mask[:, None], real, rows)
-
-
-def _blocks(queries: list[torch.Tensor], keys: list[torch.Tensor] | None) -> list[AttentionBlock]:
-    """Only sequences of similar length share a block: in each, the longest is at most twice as long as the shortest."""
-    parts: list[list[int]] = []
-    for i in sorted(range(len(queries)), key=lambda i: len(queries[i])):
-        if not parts or len(queries[i]) > 2 * len(queries[parts[-1][0]]):
-            parts.append([])
-        parts[-1].append(i)
-    return [_block([queries[i] for i in part], keys and [keys[i] for i in part]) for part in parts]
+        return PackedRow(spans=Spans(self.spans.spans, device), **tensors)
 
 
 def pack(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> PackedRow:
     """Lay groups of one prompt and its responses (token ids, each at least one) into one row, on the CPU."""
-    ids, positions, source, targets, owner = [], [], [], [], []
-    whole, shared, shared_prefix = [], [], []
+    ids, positions, source, targets, owner, spans = [], [], [], [], [], []
     at = responses_seen = 0
     for prompt, responses in groups:
         P = len(prompt.ids)
@@ -186,35 +230,35 @@ def pack(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> PackedRow:
             source.append(torch.cat([prefix[-1:], own[:-1]]))
             targets.append(tokens)
             owner.append(torch.full((len(tokens),), responses_seen))
+            spans.append((end, end + len(tokens), at, at + P))
             responses_seen += 1
-            if len(responses) > 1:
-                shared.append(own)
-                shared_prefix.append(prefix)
             end += len(tokens)
-        whole.append(prefix if len(responses) > 1 else torch.arange(at, end))
+        if len(responses) == 1:  # one sequence
+            spans[-1] = at, end, at, at
+        else:
+            spans.insert(len(spans) - len(responses), (at, at + P, at, at))
         at = end
     empty = torch.empty(0, dtype=torch.int64)
-    blocks = _blocks(whole, None) + (_blocks(shared, shared_prefix) if shared else [])
     return PackedRow(
         ids=torch.cat(ids),
         positions=torch.cat(positions, 1),
         patches=torch.cat([prompt.patches for prompt, _ in groups]),
         grid=torch.cat([prompt.grid for prompt, _ in groups]),
-        blocks=blocks,
+        spans=Spans(spans),
         source=torch.cat([empty, *source]),
         targets=torch.cat([empty, *targets]),
         owner=torch.cat([empty, *owner]),
     )
 
 
-def _packed_rows_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, blocks=None, **kwargs):
+def _packed_rows_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, spans=None, **kwargs):
     """The attention function that Hugging Face's layers call. Extra arguments of the forward call also reach the vision
     tower, whose attention is not causal and stays theirs."""
-    if blocks is None or not module.is_causal:
+    if spans is None or not module.is_causal:
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return sdpa(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (1, heads, T, D) -> (T, heads, D)
-    return packed_attention(q, k, v, blocks, scaling)[None], None
+    return packed_attention(q, k, v, spans, scaling)[None], None
 
 
 AttentionInterface.register("packed_rows", _packed_rows_attention)
@@ -333,7 +377,7 @@ class Policy(nn.Module):
             pixel_values=row.patches,
             image_grid_thw=row.grid,
             use_cache=False,
-            blocks=row.blocks,
+            spans=row.spans,
         ).last_hidden_state[0]
         return token_logprobs(hidden.index_select(0, row.source), self.hf.lm_head.weight, row.targets, temperature)
 
@@ -422,60 +466,6 @@ def _banned_ids(config, tokenizer) -> list[int]:
     return sorted(special | set(range(len(tokenizer), config.text_config.vocab_size)))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# checkpoints: written under a temporary name, then renamed, so the last one always loads
-
-
-def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, state: dict, keep: int = 2) -> Path:
-    """Write run/checkpoints/step-N (a Hugging Face folder and trainer.pt), then drop all but the newest `keep`.
-
-    Raises OSError with one sentence where the disk is full; earlier checkpoints stay whole. Every process has to call
-    it, the first one writes.
-    """
-    folder = run / "checkpoints" / f"step-{step:06d}"
-    unfinished = folder.with_name(f".{folder.name}.tmp")
-    writes = process_number()[0] == 0
-    try:
-        if writes:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-        policy.save(unfinished)
-        states = [get_optimizer_state_dict(policy, optimizer, options=WHOLE) for optimizer in optimizers]
-        if not writes:
-            return folder
-        rng = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-        torch.save({"optimizers": states, "rng": rng, "step": step} | state, unfinished / "trainer.pt")
-    except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is called depends on who writes
-        if writes:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        raise OSError(
-            f"Checkpoint {folder} could not be written ({error}). Free some disk space; older ones are intact."
-        ) from error
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(unfinished, folder)
-    for old in sorted(folder.parent.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
-    return folder
-
-
-def latest_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
-    return max((run / "checkpoints").glob("step-*"), default=None)
-
-
-def load_trainer_state(checkpoint: Path, policy: Policy, optimizers: list) -> dict:
-    """Restore optimizers and random state; returns what `save_checkpoint` was given as `state`, with the step."""
-    state = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True, mmap=True)
-    for optimizer, saved in zip(optimizers, state.pop("optimizers"), strict=True):
-        set_optimizer_state_dict(policy, optimizer, saved, options=WHOLE)
-    rng = state.pop("rng")
-    torch.set_rng_state(rng["torch"])
-    if torch.cuda.is_available() and rng["cuda"]:
-        torch.cuda.set_rng_state_all(rng["cuda"][: torch.cuda.device_count()])
-    return state
-
-
 def _save_processor(image_processor, family: str, folder: Path) -> None:
     """The processor files of a Qwen-VL release. Written as text where transformers could only build the video
     processor with torchvision installed, which nothing here needs."""
@@ -493,48 +483,15 @@ def _save_processor(image_processor, family: str, folder: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Create:
-    """Create a tiny Qwen-VL with random weights as a Hugging Face folder, and say what it is."""
-
-    path: tyro.conf.Positional[str]
-    """Folder to write."""
-    family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl"
-    """Which architecture."""
-    width: int = 160
-    """Width of the text model (a multiple of 32)."""
-    layers: int = 4
-    """Layers of the text model."""
-    vocab_size: int = 1024
-    """Size of the byte-level BPE vocabulary."""
-    seed: int = 0
-    """Seed of the random weights."""
-
-
-@dataclass
-class Memory:
-    """Say what lives where in each phase of ViRL, in GB per GPU, and what is left for keys and values."""
-
-    model: tyro.conf.Positional[str]
-    """A release's name (Qwen3-VL-8B, -4B, -2B, Qwen2.5-VL-7B, -3B) or a folder."""
-    gpus: int = 8
-    """GPUs of a machine; further machines change nothing."""
-    row_tokens: int = 32768
-    """Tokens of one packed row."""
-    cards: tuple[int, ...] = (80, 141)
-    """Memory of a GPU, GB."""
-
-
 def main() -> None:
+    from corpus.tiny import Create, create_tiny  # which need a policy
+    from report.memory import Memory, table
+
     config = tyro.extras.subcommand_cli_from_dict({"create": Create, "--memory": Memory}, description=__doc__)
     try:
         if isinstance(config, Memory):
-            from report.memory import table  # only this command needs it
-
             print(table(config.model, config.gpus, config.row_tokens, config.cards))
             return
-        from corpus.tiny import create_tiny  # only a tiny model needs it
-
         create_tiny(config.path, config.family, None, config.vocab_size, config.width, config.layers, seed=config.seed)
     except (OSError, ValueError) as error:
         sys.exit(f"model.py: {error}")

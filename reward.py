@@ -27,7 +27,6 @@ A page with less than a tenth of the target's edges is scaled down further, to 0
 Axes: F frames (thumbnail first, then the K tiles row by row), S frame side in pixels, D features.
 """
 
-import hashlib
 import itertools
 import math
 import os
@@ -45,7 +44,7 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
-from corpus.pictures import open_picture, to_rgb
+from corpus.pictures import digest, open_picture, to_rgb
 from data import extract_code
 from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, vincicoder_grid
 from render import SUFFIXES, Renderer, Rendering
@@ -143,7 +142,7 @@ class Reward:
             lengths = f"{len(targets)} targets, {len(renderings)} renderings, {len(alignments)} alignments"
             raise ValueError(f"{lengths}: give the same number of each")
         pictures = {id(p): p for p in [*targets, *(r.image for r in renderings)] if p is not None}
-        hashes = {key: _hash(picture) for key, picture in pictures.items()}  # a group shares one object: hashed once
+        hashes = {key: digest(picture) for key, picture in pictures.items()}  # a group shares one object: hashed once
         wanted, pairs = {}, {}
         for target, rendering in zip(targets, renderings, strict=True):
             if rendering.image is not None:
@@ -262,11 +261,6 @@ def alignment(text: str, language: str) -> float:
     """1.0 if the last fenced block of `text` in that language exists and holds anything, else 0.0."""
     code = extract_code(text, language)
     return float(bool(code and code.strip()))
-
-
-def _hash(image: Image.Image) -> bytes:
-    about = (image.mode, image.size, image.getpalette() if image.mode == "P" else None, image.info.get("transparency"))
-    return hashlib.sha256(repr(about).encode() + image.tobytes()).digest()  # processors have instructions for it
 
 
 # ---------------------------------------------------------------------------------------------------------------------

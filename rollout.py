@@ -150,15 +150,15 @@ class Engine:
         return cos.to(self.weights.buffer.dtype), kernels.signed(sin).to(self.weights.buffer.dtype)
 
     def layer(self, w, x, cos, sin, kv, spots, attend) -> torch.Tensor:
-        """One decoder layer, x (T, width) -> the same. Keys and values go to `spots` (T, 2C) of kv; attend(q, k, v, kv)
-        -> (T, H, D)."""
+        """One decoder layer, which changes x (T, width) in place. Keys and values go to `spots` (T, 2C) of kv;
+        attend(q, k, v, kv) -> (T, H, D)."""
         eps = self.config.rms_norm_eps
         normal = rms_norm(x, w.attention_norm, eps)
         qkv = F.linear(normal, w.qkv, w.qkv_bias).unflatten(-1, (-1, self.head_size))  # (T, H + 2C, D)
         q, k, v = kernels.norm_rope_append(qkv, w.gains, cos, sin, kv, spots, eps)
-        x = torch.addmm(x, attend(q, k, v, kv).flatten(1), w.o.T)
-        gate, up = F.linear(rms_norm(x, w.mlp_norm, eps), w.gate_up).chunk(2, -1)
-        return torch.addmm(x, F.silu(gate).mul_(up), w.down.T)
+        x.addmm_(attend(q, k, v, kv).flatten(1), w.o.T)
+        gate_up = F.linear(rms_norm(x, w.mlp_norm, eps), w.gate_up)
+        return x.addmm_(kernels.silu_mul(gate_up), w.down.T)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(rms_norm(x, self.weights.norm, self.config.rms_norm_eps), self.weights.lm_head)
@@ -246,7 +246,7 @@ class Engine:
             cos, sin = self.rope(row.positions)
 
             def attend(q, k, v, kv):
-                return kernels.packed_attention(q, k, v, row.blocks, self.head_size**-0.5)
+                return kernels.packed_attention(q, k, v, row.spans, self.head_size**-0.5)
 
             for index, (w, kv) in enumerate(zip(self.weights.layers, self.pool.kv, strict=True)):
                 x = self.layer(w, x, cos, sin, kv, spots, attend)

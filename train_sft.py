@@ -36,18 +36,8 @@ from torch.overrides import TorchFunctionMode
 import data
 from corpus import loading
 from data import Sample
-from model import (
-    Policy,
-    Prompt,
-    from_all,
-    join_processes,
-    latest_checkpoint,
-    load_trainer_state,
-    pack,
-    process_number,
-    save_checkpoint,
-    whole,
-)
+from model import Policy, Prompt, from_all, join_processes, pack, process_number, whole
+from report.checkpoint import latest_checkpoint, load_trainer_state, save_checkpoint
 from report.run import Run, progress_bar
 
 

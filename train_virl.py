@@ -32,8 +32,9 @@ import torch
 
 import data
 from data import Sample
-from model import Policy, from_all, join_processes, latest_checkpoint, lent, pack, process_number, save_checkpoint
+from model import Policy, from_all, join_processes, lent, pack, process_number
 from render import Renderer, Rendering
+from report.checkpoint import latest_checkpoint, save_checkpoint
 from report.run import Run, progress_bar, timer
 from report.step import rollout_metrics, status_line, training_metrics, write_samples
 from reward import Reward, Score, alignment

@@ -1,5 +1,6 @@
-"""Pictures of data sets: from bytes or a file, as PNG, on white, blank or not."""
+"""Pictures of data sets: from bytes or a file, as PNG, on white, blank or not, the same or not."""
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def read_picture(value, folder: Path) -> Image.Image:
         raise ValueError(
             f"the picture cannot be decoded ({error}); remove the row or write the picture again"
         ) from None
+
+
+def digest(image: Image.Image) -> bytes:
+    """Of everything that its pixels depend on."""
+    about = (image.mode, image.size, image.getpalette() if image.mode == "P" else None, image.info.get("transparency"))
+    return hashlib.sha256(repr(about).encode() + image.tobytes()).digest()  # processors have instructions for it
 
 
 def png_bytes(image: Image.Image) -> bytes:

@@ -1,10 +1,12 @@
 """A tiny model: the real classes, small and with random weights, and a tokenizer trained on procedural programs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+import tyro
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -62,6 +64,24 @@ def tiny_config(family: str, tokenizer, width: int, layers: int) -> PretrainedCo
 def synth_texts(count: int = 400) -> list[str]:
     samples = [synth.make(domain, i, seed=10_007, difficulty=0.2) for domain in synth.DOMAINS for i in range(count)]
     return [text for sample in samples for text in (sample.prompt, f"```{sample.language}\n{sample.code}\n```")]
+
+
+@dataclass
+class Create:
+    """Create a tiny Qwen-VL with random weights as a Hugging Face folder, and say what it is."""
+
+    path: tyro.conf.Positional[str]
+    """Folder to write."""
+    family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl"
+    """Which architecture."""
+    width: int = 160
+    """Width of the text model (a multiple of 32)."""
+    layers: int = 4
+    """Layers of the text model."""
+    vocab_size: int = 1024
+    """Size of the byte-level BPE vocabulary."""
+    seed: int = 0
+    """Seed of the random weights."""
 
 
 def create_tiny(

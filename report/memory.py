@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import tyro
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 P, R, G = 2048, 1024, 8
@@ -97,6 +98,20 @@ def lives(config, gpus: int = 8, row_tokens: int = 32768, one: int = 2, pictures
     parts["one layer again, or log-probs"] = (0, max(again * one, head))
     parts["a prefill, and logits"] = (PREFILL * (6 * h + 4 * i) * one + 3 * SLOTS * V * 4, 0)
     return parts
+
+
+@dataclass
+class Memory:
+    """Say what lives where in each phase of ViRL, in GB per GPU, and what is left for keys and values."""
+
+    model: tyro.conf.Positional[str]
+    """A release's name (Qwen3-VL-8B, -4B, -2B, Qwen2.5-VL-7B, -3B) or a folder."""
+    gpus: int = 8
+    """GPUs of a machine; further machines change nothing."""
+    row_tokens: int = 32768
+    """Tokens of one packed row."""
+    cards: tuple[int, ...] = (80, 141)
+    """Memory of a GPU, GB."""
 
 
 def table(name: str, gpus: int = 8, row_tokens: int = 32768, cards: tuple[int, ...] = (80, 141)) -> str:

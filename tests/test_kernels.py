@@ -12,7 +12,7 @@ from made_tables import MEMBERS, keys_of, made_tables
 from torch.autograd import gradcheck
 
 import kernels
-from model import _block
+from model import Spans
 
 
 @pytest.mark.parametrize("heads", [(8, 2), (7, 1), (4, 4)])
@@ -45,10 +45,9 @@ def test_merged_parts_are_attention_over_all_keys():
 def test_packed_attention_gradcheck():
     """Two sequences, of which one is a shared prompt with two responses: the gradient of all keys is exact."""
     torch.manual_seed(0)
-    prompt, first, second, alone = torch.arange(4), torch.arange(4, 7), torch.arange(7, 9), torch.arange(9, 12)
-    blocks = [_block([prompt, alone], None), _block([first, second], [prompt, prompt])]
+    spans = Spans([(0, 4, 0, 0), (4, 7, 0, 4), (7, 9, 0, 4), (9, 12, 9, 9)])
     q, k, v = (torch.randn(12, heads, 4, dtype=torch.float64, requires_grad=True) for heads in (2, 1, 1))
-    assert gradcheck(lambda *qkv: kernels.packed_attention(*qkv, blocks, 0.5), (q, k, v))
+    assert gradcheck(lambda *qkv: kernels.packed_attention(*qkv, spans, 0.5), (q, k, v))
 
 
 @pytest.mark.parametrize("chunk", [3, 100])
@@ -94,11 +93,24 @@ def test_noise_is_uniform_over_seeds_steps_and_tokens():
     assert counts[banned].sum() == 0 and abs(chi_square / freedom - 1) < 4 * (2 / freedom) ** 0.5
 
 
-def test_triton_kernels_equal_their_twins():
-    """Under Triton's interpreter, on the CPU."""
+def run_with_triton(script: str, **environment) -> str:
     if importlib.util.find_spec("triton") is None:
-        pytest.skip("Triton is not installed: pip install triton runs its kernels here, slowly, for this test alone")
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    script = Path(__file__).parent / "triton_kernels.py"
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+        pytest.skip(
+            "Triton is not installed: pip install triton runs and compiles its kernels here, for two tests alone"
+        )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment
+    command = [sys.executable, Path(__file__).parent / script]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout
+
+
+def test_triton_kernels_equal_their_twins():
+    """On a GPU where there is one, otherwise under Triton's interpreter."""
+    environment = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
+    assert "sampling" in run_with_triton("triton_kernels.py", **environment)
+
+
+def test_triton_kernels_compile_for_ampere_and_hopper(tmp_path):
+    """To machine code, which needs no GPU. The interpreter accepts more than the compiler does."""
+    assert run_with_triton("triton_compiler.py", TRITON_CACHE_DIR=str(tmp_path)).count("sm_") == 16

@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 import kernels
 import model
+from report import checkpoint
 
 RESPONSES = [[[10, 20, 30, 40], [50], [11, 12, 13]], [[7, 8, 9, 10, 11]], [[90, 91], [92, 93, 94]]]
 
@@ -150,27 +151,27 @@ def test_a_full_disk_ends_a_save_with_a_sentence_and_leaves_the_old_checkpoint(q
     optimizers = [torch.optim.AdamW(policy.parameters(), lr=1e-3)]
     sum(p.sum() for p in policy.parameters()).backward()
     optimizers[0].step()
-    first = model.save_checkpoint(tmp_path, 1, policy, optimizers, {"note": 7})
+    first = checkpoint.save_checkpoint(tmp_path, 1, policy, optimizers, {"note": 7})
     before = {path.name: path.read_bytes() for path in first.iterdir()}
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))  # no file may be larger
     try:
         with pytest.raises(OSError, match="Free some disk space"):
-            model.save_checkpoint(tmp_path, 2, policy, optimizers, {})
+            checkpoint.save_checkpoint(tmp_path, 2, policy, optimizers, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [first.name]
     assert {path.name: path.read_bytes() for path in first.iterdir()} == before
-    assert model.load_trainer_state(first, policy, optimizers) == {"step": 1, "note": 7}
+    assert checkpoint.load_trainer_state(first, policy, optimizers) == {"step": 1, "note": 7}
 
 
 def test_old_checkpoints_go_and_the_newest_is_found(qwen3_folder, tmp_path):
     policy = sharpened(qwen3_folder)
     optimizers = [torch.optim.AdamW(policy.parameters(), lr=1e-3)]
     for step in (1, 2, 10):
-        model.save_checkpoint(tmp_path, step, policy, optimizers, {}, keep=2)
+        checkpoint.save_checkpoint(tmp_path, step, policy, optimizers, {}, keep=2)
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step-000002", "step-000010"]
-    assert model.latest_checkpoint(tmp_path).name == "step-000010"
+    assert checkpoint.latest_checkpoint(tmp_path).name == "step-000010"
 
 
 def test_bad_models_and_pictures_get_one_sentence(tmp_path, qwen3_folder, samples):

@@ -20,7 +20,8 @@ import data
 import train_sft
 import train_virl
 from corpus import loading
-from model import Policy, load_trainer_state, pack, save_checkpoint
+from model import Policy, pack
+from report.checkpoint import load_trainer_state, save_checkpoint
 from train_virl import group_advantages, kl_penalty, policy_loss
 
 ROOT = Path(__file__).parent.parent
