@@ -175,7 +175,7 @@ def run(arguments: str, seconds: float) -> dict:
         except subprocess.TimeoutExpired:
             return {"error": f"not done after {seconds:.0f} s"}
         if ended.returncode or not out.exists():
-            return {"error": ended.stderr[-600:]}
+            return {"error": (ended.stderr.strip() or "no figures").splitlines()[-1]}
         return json.loads(out.read_text())
 
 

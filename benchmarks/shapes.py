@@ -47,8 +47,9 @@ def make_prompts(policy: model.Policy, count: int, length: int, picture_tokens: 
     generator = torch.Generator().manual_seed(1)
     prompts = []
     for i in range(count):
-        text = torch.randint(10, 250, (length - side * side,), generator=generator).tolist()
-        ids = text[:4] + [policy.image_id] * side * side + text[4:]
+        text = torch.randint(10, 250, (length - side * side - 1,), generator=generator).tolist()
+        picture = [policy.hf.config.vision_start_token_id] + [policy.image_id] * side * side  # `generate` counts starts
+        ids = text[:4] + picture + text[4:]
         positions, after = model.mrope_positions(ids, [grid], policy.image_id, policy.merge)
         patches = torch.randn(grid[1] * grid[2], 3 * 2 * 8 * 8, generator=generator)
         prompts.append(model.Prompt(f"p{i}", torch.tensor(ids), positions, after, patches, torch.tensor([grid])))
