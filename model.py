@@ -140,10 +140,9 @@ class Spans:
     def flash(self) -> tuple:
         """What flash attention wants: where queries and keys of a sequence end (S + 1,) int32, the longest of each, and
         which positions are keys, sequence after sequence; None where each sees only itself."""
-        on_device = lambda values, dtype: torch.tensor(values, dtype=dtype).to(self.device)  # noqa: E731
         queries = [end - start for start, end, _, _ in self.spans]
         keys = [end - start + prefix_end - prefix for start, end, prefix, prefix_end in self.spans]
-        ends = [on_device([0, *accumulate(lengths)], torch.int32) for lengths in (queries, keys)]
+        ends = [torch.tensor([0, *accumulate(n)], dtype=torch.int32, device=self.device) for n in (queries, keys)]
         if queries == keys:
             return *ends, max(queries), max(keys), None
         parts = [torch.arange(*part) for start, end, *prefix in self.spans for part in (prefix, (start, end))]
@@ -178,9 +177,8 @@ class AttentionBlock:
         if all(prefix == end for _, _, prefix, end in spans):
             return cls(queries, queries, None, real, torch.cat(own))
         prefixes = [torch.arange(start, end) for _, _, start, end in spans]
-        keys = nn.utils.rnn.pad_sequence(
-            [torch.cat(both) for both in zip(prefixes, own, strict=True)], batch_first=True
-        )
+        both = [torch.cat(parts) for parts in zip(prefixes, own, strict=True)]
+        keys = nn.utils.rnn.pad_sequence(both, batch_first=True)  # (S, Lk)
         # query j sees the prefix and j + 1 of its own; padding queries see keys too, so no row is empty
         reach = torch.tensor([len(prefix) for prefix in prefixes])[:, None] + places + 1
         mask = torch.arange(keys.shape[1]) < reach[..., None]

@@ -50,6 +50,25 @@ def test_packed_attention_gradcheck():
     assert gradcheck(lambda *qkv: kernels.packed_attention(*qkv, spans, 0.5), (q, k, v))
 
 
+@pytest.mark.parametrize(
+    "rows", [[(0, 4, 0, 0), (4, 7, 0, 4), (7, 9, 0, 4), (9, 12, 9, 9)], [(0, 5, 0, 0), (5, 12, 5, 5)]]
+)
+def test_what_flash_attention_is_told_means_the_same(rows):
+    """It needs a GPU; here its rule, the last query sees all keys, is followed sequence by sequence."""
+    torch.manual_seed(0)
+    spans, (q, k, v) = Spans(rows), (torch.randn(12, heads, 4, dtype=torch.float64) for heads in (2, 1, 1))
+    query_ends, key_ends, most_queries, most_keys, keys = spans.flash
+    assert (most_queries, most_keys) == (query_ends.diff().max(), key_ends.diff().max())
+    keys = torch.arange(12) if keys is None else keys
+    parts = []
+    for (a, b), (c, d) in zip(query_ends.unfold(0, 2, 1).tolist(), key_ends.unfold(0, 2, 1).tolist(), strict=True):
+        seen = torch.ones(b - a, d - c, dtype=torch.bool).tril(d - c - (b - a))
+        scores = torch.einsum("qhd,khd->hqk", q[a:b], k[keys[c:d]].expand(-1, 2, -1)) * 0.5
+        weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+        parts.append(torch.einsum("hqk,khd->qhd", weights, v[keys[c:d]].expand(-1, 2, -1)))
+    assert torch.allclose(torch.cat(parts), kernels.packed_attention(q, k, v, spans, 0.5))
+
+
 @pytest.mark.parametrize("chunk", [3, 100])
 def test_token_logprobs_gradcheck(chunk):
     torch.manual_seed(0)
