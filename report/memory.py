@@ -76,11 +76,12 @@ def lives(config, gpus: int = 8, row_tokens: int = 32768, one: int = 2, pictures
     """
     text, vision, weights, T = config.text_config, config.vision_config, count_weights(config), row_tokens
     h, i, V, H = text.hidden_size, text.intermediate_size, text.vocab_size, text.num_attention_heads
+    C = text.num_key_value_heads
     D = getattr(text, "head_dim", None) or h // H
     patches = pictures * T * vision.spatial_merge_size**2
     kept = text.num_hidden_layers * T * h + vision.depth * patches * vision.hidden_size + 3 * T * h
     copies = (P + G * (P + R)) / (P + G * R)  # keys and values of a prompt are gathered for each of its answers
-    again = T * (6 * h + 4 * i + (6 + 2 * copies) * H * D)  # norms, projections, attention, MLP of a layer
+    again = T * (6 * h + 4 * i + (6 * H + 2 * copies * C) * D)  # norms, projections, attention, MLP of a layer
     head = 2 * CHUNK * V * 4 + V * h * 4  # logits of a chunk and their gradient; the head's gradient in fp32
     parts = {
         "weights, fp32": (4 * weights.all / gpus,) * 2,

@@ -1,12 +1,13 @@
 """Sampling: greedy tokens equal Hugging Face's `generate`, log-probs its forward pass; slots, pages, preemption change
 nothing."""
 
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import sharpened
+from conftest import ROOT, sharpened
 from test_model import hugging_face, reference_logps
 
 import model
@@ -239,3 +240,20 @@ def test_two_iterators_of_one_policy_do_not_mix(policy, samples):
         list(generate(policy, prompts, G=1))
     started.close()
     assert len(list(generate(policy, prompts, G=2, max_new_tokens=3))) == 2
+
+
+@pytest.mark.parametrize("lengths", [[4, 4, 4, 4], [3, 5, 2, 4]])
+def test_the_benchmark_gives_the_same_work_to_all_three(monkeypatch, lengths):
+    """Also under the oldest transformers, whose `generate` counts pictures in another way than the newest's."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "rollout.py"))
+    policy = benchmark["make_policy"]("tiny", "cpu", torch.float32)
+    policy.engine = rollout.Engine(policy)
+    prompts, lengths = benchmark["make_prompts"](policy, 2, 40, 16), np.array(lengths)
+    by_engine, by_hugging_face = benchmark["by_engine"], benchmark["by_hugging_face"]
+    runs = [by_engine(policy, prompts, 2, lengths)]
+    runs += [by_hugging_face(policy, prompts, 2, lengths, duplicated) for duplicated in (True, False)]
+    assert [run.tokens for run in runs] == [lengths.sum()] * 3
+    assert [run.prefill_tokens for run in runs] == [80, 160, 80]
+    assert [run.vision_pictures for run in runs] == [2, 4, 2]
+    assert all(0 < run.prefill_seconds < run.seconds for run in runs)
