@@ -220,6 +220,9 @@ def pack(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> PackedRow:
         ids.append(prompt.ids)
         positions.append(prompt.positions)
         end = at + P
+        alone = len(responses) == 1  # then prompt and response are one sequence
+        if not alone:
+            spans.append((at, end, at, at))
         for response in responses:
             tokens = torch.as_tensor(np.asarray(response), dtype=torch.int64)
             own = torch.arange(end, end + len(tokens))
@@ -228,13 +231,9 @@ def pack(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> PackedRow:
             source.append(torch.cat([prefix[-1:], own[:-1]]))
             targets.append(tokens)
             owner.append(torch.full((len(tokens),), responses_seen))
-            spans.append((end, end + len(tokens), at, at + P))
+            spans.append((at, end + len(tokens), at, at) if alone else (end, end + len(tokens), at, at + P))
             responses_seen += 1
             end += len(tokens)
-        if len(responses) == 1:  # one sequence
-            spans[-1] = at, end, at, at
-        else:
-            spans.insert(len(spans) - len(responses), (at, at + P, at, at))
         at = end
     empty = torch.empty(0, dtype=torch.int64)
     return PackedRow(

@@ -223,8 +223,9 @@ def measure(policy, config: Config, N: int, P: int, R: int, kind: str, bandwidth
             result[name]["peak_GB_beside_weights"] = round(peaks[name], 2)
     run, bound = best["engine"], bound_seconds(policy, lengths, P, config.G, bandwidth, flops)
     decoding = run.seconds - run.prefill_seconds - run.capture_seconds
-    result["engine"] |= {"ms_per_step": round(1000 * decoding / run.steps, 3)}
-    result["engine"] |= {"capture_seconds_at_first": round(first.capture_seconds, 2)} if gpu else {}
+    result["engine"]["ms_per_step"] = round(1000 * decoding / run.steps, 3)
+    if gpu:
+        result["engine"]["capture_seconds_at_first"] = round(first.capture_seconds, 2)
     result |= {"decode_bound_seconds": round(bound, 4), "share_of_bound": round(bound / run.seconds, 3)}
     result["decode_share_of_bound"] = round(bound / decoding, 3)
     for name in list(ways)[1:]:

@@ -7,7 +7,8 @@ The step is forward and backward of the policy gradient of N groups of G answers
     packed       `[prompt | r1 | .. | rG]`, one row per group, prompt and picture once (train_virl.update does this)
     per sample   the same packing with G = 1: no padding, but every answer behind its own prompt and picture
     padded       Hugging Face's forward on right-padded batches of one group's G samples, log-probs from whole logits
-All three have the same gradient (tests/test_model.py); here it is compared with the packed one's once more.
+All three have the same gradient (tests/test_model.py); here it is compared with the packed one's once more. For the
+packed one `gradient_apart` compares two runs: a GPU adds in another order each time.
 """
 
 import json

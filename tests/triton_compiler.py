@@ -14,14 +14,14 @@ SHARED = 99 * 1024  # bytes of shared memory that a program may have on the smal
 HEADS = {"H": 32, "C": 8, "D": 128}
 
 
-def build(kernel, constants: dict, warps: int, stages: int = 2, **types: str) -> None:
-    """types: of the arguments that are no constants, all pointers and row lengths multiples of 16, as in the engine."""
+def build(kernel, constants: dict, warps: int, **types: str) -> None:
+    """types: of the arguments that are no constants; all pointers are multiples of 16 bytes, as in the engine."""
     names = kernel.arg_names
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types.get(name, "")[:1] == "*"}
     signature = {name: types.get(name, "constexpr") for name in names}
     source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()}, aligned)
     for capability in (80, 90):
-        options = {"num_warps": warps, "num_stages": stages}
+        options = {"num_warps": warps, "num_stages": 2}
         compiled = compile(source, target=GPUTarget("cuda", capability, 32), options=options)
         assert compiled.asm["cubin"] and compiled.metadata.shared <= SHARED, (kernel.fn.__name__, constants)
         print(f"sm_{capability} {kernel.fn.__name__} {constants}: {compiled.metadata.shared} bytes shared")
@@ -29,11 +29,11 @@ def build(kernel, constants: dict, warps: int, stages: int = 2, **types: str) ->
 
 if __name__ == "__main__":
     bf16, fp32, ints = "*bf16", "*fp32", "*i32"
-    for J, M in ((8, 32), (32, 128)):
+    for J, M, warps in ((8, 32, 4), (32, 128, 8)):
         build(
             kernels._paged_attention_kernel,
             HEADS | {"PAGE": 64, "J": J, "M": M, "TILES": 1, "SPLITS": 4, "OWN_SPLITS": 1, "NOTHING": kernels.NOTHING},
-            warps=8 if M > 64 else 4,
+            warps,
             **dict.fromkeys(("q", "kv"), bf16) | dict.fromkeys(("out", "lse"), fp32) | {"scale": "fp32"},
             **dict.fromkeys(("stride", "shared", "prompt_columns", "own_columns"), "i32"),
             **{f"{kind}_{name}": ints for kind in ("prompt", "own") for name in ("rows", "lengths", "pages")},
