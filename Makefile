@@ -3,6 +3,7 @@
 #   make test     all tests            make smoke    the demo's path in a few steps
 #   make lint     ruff                 make doctor   what works on this machine
 #   make test-oldest   engine and model under the oldest transformers supported
+#   make benchmark-tools   what benchmarks/render.py draws with to be compared: the released code's own renderers
 PYTHON3 ?= python3
 PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo "sudo -n"; })
@@ -24,7 +25,7 @@ NEW_TOKENS := 160
 GROUP := 16
 SYNTH := --domains svg chart --difficulty 0.15 --svg-side 64
 
-.PHONY: setup demo smoke test test-oldest lint doctor clean
+.PHONY: setup demo smoke test test-oldest benchmark-tools lint doctor clean
 setup: .venv/ready
 
 .venv/ready: requirements.txt
@@ -99,6 +100,11 @@ test-oldest:
 	@[ -e .venv-oldest/ready ] || { $(PYTHON3) -m venv .venv-oldest && .venv-oldest/bin/python -m pip install -q \
 	    --disable-pip-version-check -r requirements.txt transformers==$(OLDEST) && touch .venv-oldest/ready; }
 	@OMP_NUM_THREADS=2 .venv-oldest/bin/python -m pytest -q tests/test_kernels.py tests/test_model.py tests/test_rollout.py
+
+benchmark-tools: setup
+	@$(PY) -m pip install -q --disable-pip-version-check cairosvg
+	@command -v pdftoppm >/dev/null || { $(SUDO) apt-get update -qq \
+	    && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends poppler-utils >/dev/null; }
 
 lint: setup
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check .

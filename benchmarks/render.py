@@ -1,5 +1,6 @@
 """Renderer throughput against the method of the paper's release: same programs, same core, same run.
 
+    make benchmark-tools                                      # cairosvg and pdftoppm, which only the release needs
     python benchmarks/render.py --data PATH                   # real programs (data.load), and as many of synth.py
     python benchmarks/render.py --data PATH --count 40 --out results/render.json
 
