@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -60,8 +61,7 @@ def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spans: S
         options = dict(attn_mask=block.mask, is_causal=block.mask is None, enable_gqa=q.shape[1] != k.shape[1])
         out = F.scaled_dot_product_attention(asking, keys, values, scale=scale, **options)
         parts.append(out.transpose(1, 2).flatten(0, 1).index_select(0, block.real))  # (n, H, D)
-    back = torch.cat([block.rows for block in spans.blocks]).argsort()
-    return torch.cat(parts).index_select(0, back)
+    return torch.cat(parts).index_select(0, spans.back)
 
 
 def _flash_attention(q, k, v, spans: Spans, scale: float) -> torch.Tensor:
@@ -80,7 +80,8 @@ def _flash_attention(q, k, v, spans: Spans, scale: float) -> torch.Tensor:
 @dataclass
 class KeyTable:
     """Which keys may be seen, and by whom. An item is a group (the keys of its prompt, asked by the rows of its
-    samples) or a single sample (the keys of its response, asked by one row).
+    samples) or a single sample (the keys of its response, asked by one row). What the twins derive from these few
+    numbers they derive in numpy, which is quicker at that than torch.
 
     rows     (items, J) int32        rows of the batch that ask, -1 where an item has fewer than J
     lengths  (items,) int32          how many keys an item has
@@ -94,7 +95,7 @@ class KeyTable:
 
     @cached_property
     def longest(self) -> int:
-        return max(1, int(self.lengths.max()))
+        return max(1, int(self.lengths.cpu().numpy().max()))
 
     @cached_property
     def bias(self) -> torch.Tensor:
@@ -105,10 +106,10 @@ class KeyTable:
     @cached_property
     def used(self) -> torch.Tensor | slice:
         """(items * columns in use,) the pages in order; a slice of the pool where they follow one another in it."""
-        pages = self.pages[:, : -(-self.longest // self.page_size)].flatten()
-        if bool((pages.diff() == 1).all()):
+        pages = self.pages.cpu().numpy()[:, : -(-self.longest // self.page_size)].ravel()
+        if (np.diff(pages) == 1).all():
             return slice(int(pages[0]), int(pages[-1]) + 1)
-        return pages.long()
+        return torch.from_numpy(pages.astype(np.int64)).to(self.pages.device)
 
     def read(self, kv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values, each (items, C, longest, D): where they lie if an item has one page and the items' pages
@@ -127,11 +128,11 @@ class KeyTable:
     @cached_property
     def place(self) -> torch.Tensor | None:
         """(B,) where in `rows`, flattened, each row of the batch is; None where it is there in order."""
-        rows = self.rows.flatten()
-        used = (rows >= 0).nonzero()[:, 0]
-        if len(used) == len(rows) and bool((rows[1:] > rows[:-1]).all()):
+        rows = self.rows.cpu().numpy().ravel()
+        used = np.flatnonzero(rows >= 0)
+        if len(used) == len(rows) and (np.diff(rows) > 0).all():
             return None
-        return torch.empty_like(used).index_copy_(0, rows[used].long(), used)
+        return torch.from_numpy(used[rows[used].argsort()]).to(self.rows.device)
 
 
 def decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> torch.Tensor:
@@ -190,10 +191,10 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
     return F.silu(gate).mul_(up)
 
 
-def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out=None) -> torch.Tensor:
     """Rotary positions (Su et al. 2021), halves rotated as in the Qwen models. x (..., heads, D); cos, sin (..., D),
     the first half of sin negated (`signed`): then a rotation by half a head is all that is left of rotating pairs."""
-    return torch.addcmul(x * cos[..., None, :], x.roll(x.shape[-1] // 2, -1), sin[..., None, :])
+    return torch.addcmul(x * cos[..., None, :], x.roll(x.shape[-1] // 2, -1), sin[..., None, :], out=out)
 
 
 def signed(sin: torch.Tensor) -> torch.Tensor:
@@ -221,7 +222,7 @@ def norm_rope_append(qkv, gains, cos, sin, kv, places, eps: float):
     H = qkv.shape[1] - 2 * C
     qk = qkv[:, : H + C]
     normal = qk if gains is None else F.rms_norm(qk, (D,), eps=eps) * gains
-    qk.copy_(apply_rope(normal, cos, sin))
+    apply_rope(normal, cos, sin, out=qk)
     kv.view(-1, D).index_copy_(0, places.flatten(), qkv[:, H:].flatten(0, 1))
     return qkv.split([H, C, C], 1)
 

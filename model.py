@@ -137,6 +137,11 @@ class Spans:
         return [AttentionBlock.of(part).to(self.device) for part in parts]
 
     @cached_property
+    def back(self) -> torch.Tensor:
+        """(T,) where each position of the row is among the blocks' real queries, one block after the other."""
+        return torch.cat([block.rows for block in self.blocks]).argsort()
+
+    @cached_property
     def flash(self) -> tuple:
         """What flash attention wants: where queries and keys of a sequence end (S + 1,) int32, the longest of each, and
         which positions are keys, sequence after sequence; None where each sees only itself."""

@@ -139,7 +139,7 @@ class Engine:
         self.weights = Weights(policy, torch.bfloat16 if bf16 else policy.hf.lm_head.weight.dtype)
         self.head_size = policy.hf.model.language_model.layers[0].self_attn.head_dim
         self.banned = torch.zeros(len(self.weights.lm_head), dtype=torch.bool, device=policy.device)
-        self.pool = self.slots = None
+        self.pool = self.slots = self.turns = None
         self.graphs: dict[tuple, torch.cuda.CUDAGraph] = {}
         self.use_graphs = gpu and kernels.triton is not None
         self.counters, self.busy = Counter(), False
@@ -177,7 +177,7 @@ class Engine:
             return kernels.decode_attention(q, kv, prompts, own, self.head_size**-0.5)
 
         x = F.embedding(token, self.weights.embed)  # (B, width)
-        cos, sin = self.rope((s.start[:rows] + length).expand(3, -1))
+        cos, sin = (table.index_select(0, s.start[:rows] + length) for table in self.turns)
         for w, kv in zip(self.weights.layers, self.pool.kv, strict=True):
             x = self.layer(w, x, cos, sin, kv, spots, attend)
         drawn, logps = kernels.sample_tokens(self.logits(x), s.seed[:rows], length + 1, temperature, self.banned)
@@ -187,7 +187,7 @@ class Engine:
         length.add_(1)
         s.step.add_(1)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def decode_block(self, rows: int, groups: int, temperature: float) -> None:
         """`block` steps for the first `rows` slots. With graphs, for a few more (dead) slots and groups, so that there
         are few graphs; a dead slot writes to page 0, which belongs to nobody."""
@@ -269,20 +269,20 @@ class Engine:
             self.page, self.pool = (-(-size // 8) | 1) * 8, None  # no power of two: they share a cache's lines
         columns = -(-(max_new_tokens + self.block) // self.page)
         prompt_columns = bucket(-(-longest // self.page), 1 << 30)
-        shape = (slots, G, columns, prompt_columns)
-        if self.slots is None or any(old < new for old, new in zip(self.slots.shape, shape, strict=True)):
-            shape = shape if self.slots is None else tuple(map(max, shape, self.slots.shape))
-            self.slots = Slots(*shape, self.block, self.policy.device)
-            self.graphs.clear()
+        old = self.slots.shape if self.slots else (0, 0, 0, 0)
+        shape = tuple(map(max, old, (slots, G, columns, prompt_columns)))
+        if shape != old:
+            self.slots, self.graphs = Slots(*shape, self.block, self.policy.device), {}
+        furthest = max(prompt.next_position for prompt in prompts) + max_new_tokens + self.block
+        if self.turns is None or len(self.turns[0]) < furthest:  # the rotations of all positions of text
+            self.turns, self.graphs = self.rope(torch.arange(furthest, device=self.policy.device).expand(3, -1)), {}
         live = min(slots, G * len(prompts))
         needed = live * -(-max_new_tokens // self.page) + min(live, live // G + 2) * prompt_columns + 1
         if self.pool is None or self.pool.count < needed and not self.pool.largest:
             self.pool, self.graphs = None, {}
-            limits = self.weights.buffer, self.memory, self.most_pages
-            self.pool = PagePool(self.config, self.head_size, self.page, needed, *limits)
-        least = -(-max_new_tokens // self.page) + -(-longest // self.page)
-        if self.pool.count - 1 < least:
-            size, tokens = self.pool.count - 1, longest + max_new_tokens
+            self.pool = PagePool(self, needed)
+        least, tokens = -(-max_new_tokens // self.page) + -(-longest // self.page), longest + max_new_tokens
+        if (size := self.pool.count - 1) < least:
             raise ValueError(f"One answer of {tokens} tokens needs {least} pages, memory holds {size}: shorten it.")
 
     def generate(self, prompts, G, max_new_tokens, temperature, seed, slots, numbers) -> Iterator[Completion]:
@@ -327,8 +327,9 @@ class PagePool:
     """kv (layers, count, 2, C, page, D), and which pages are free. Page 0 belongs to nobody: dead slots write there,
     unused table entries point there."""
 
-    def __init__(self, config, head_size: int, page: int, count: int, like: torch.Tensor, memory: float, most: int):
-        shape = (config.num_hidden_layers, 2, config.num_key_value_heads, page, head_size)
+    def __init__(self, engine: Engine, count: int):
+        like, config = engine.weights.buffer, engine.config
+        shape = (config.num_hidden_layers, 2, config.num_key_value_heads, engine.page, engine.head_size)
         page_bytes = np.prod(shape) * like.element_size()
         if like.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -336,7 +337,7 @@ class PagePool:
         else:
             words = Path("/proc/meminfo").read_text().split()  # what caches of files would make room for is available
             free = 1024 * int(words[words.index("MemAvailable:") + 1])
-        largest = max(3, min(most, int(memory * free / page_bytes)))
+        largest = max(3, min(engine.most_pages, int(engine.memory * free / page_bytes)))
         self.largest = count >= largest  # asking for more would not help
         self.count = min(count, largest)
         shape = (shape[0], self.count, *shape[1:])
@@ -571,8 +572,6 @@ class Batch:
         for row, answer in enumerate(self.live):
             if self.say(answer, host.drawn[row], host.logps[row]):
                 ended.append(row)
-        if not ended:
-            return
         finished = [self.live[row] for row in ended]
         keep = np.delete(np.arange(len(self.live)), ended)
         self.live = [self.live[row] for row in keep]
