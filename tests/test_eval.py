@@ -20,7 +20,7 @@ from data import Sample
 from eval import Record
 from metrics.pixels import ssim
 from render import Rendering
-from report import curves, effort, statistics
+from report import before_after, curves, effort, statistics
 from report import page as html_page
 from report.records import FAILURES, RecordWriter, read_records
 from reward import Reward, Score
@@ -450,6 +450,27 @@ def test_effort_curves_are_those_of_the_lines(tmp_path):
     assert effort.effort_curves({"r": one}) == {} and effort.write_effort({"r": one}, tmp_path / "none") == []
     evaluation.write_report(tmp_path / "one" / "page.html", {"r": iter(one)})
     assert [p.name for p in (tmp_path / "one").iterdir()] == ["page.html"]
+
+
+def test_before_and_after_shows_the_first_poor_ones_of_each_domain(tmp_path, capsys):
+    targets = [sample(i, "chart" if i % 2 else "svg") for i in range(8)]
+    before = [record(t, visual=0.9 if i < 2 else 0.5) for i, t in enumerate(targets)]
+    after = [record(t, visual=0.0, image=None, error="SyntaxError") if t is targets[3] else record(t) for t in targets]
+    folders = [f"before={tmp_path / 'a'}", f"after={tmp_path / 'b'}"]
+    save_records([*before, record(targets[0], index=1, visual=0.1)], tmp_path / "a")
+    save_records(after, tmp_path / "b")
+    judged = before_after.first_answers(tmp_path / "a")
+    assert before_after.choose(judged, below=0.8, each=2) == [targets[i].id for i in (2, 4, 3, 5)]
+    before_after.main(before_after.Config(tuple(folders), "before", each=2, out=tmp_path / "picture.png"))
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.size == (570, 366)  # four targets; they and two runs
+    before_after.main(before_after.Config(tuple(folders), "before", below=0.0, out=tmp_path / "none.png"))
+    assert "nothing to draw" in capsys.readouterr().out and not (tmp_path / "none.png").exists()
+    save_records(after[:3], tmp_path / "c")
+    with pytest.raises(ValueError, match="c has no answer to some"):
+        before_after.main(before_after.Config((folders[0], f"c={tmp_path / 'c'}"), "before"))
+    with pytest.raises(ValueError, match="name=folder"):
+        before_after.main(before_after.Config(tuple(folders), "nobody"))
 
 
 def test_a_single_step_and_a_repeated_step(tmp_path):
