@@ -24,7 +24,7 @@ def test_every_root_file_is_in_the_file_table():
 
 def test_make_targets_named_in_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"(?:^ {4}|`)make (\w+)", README, re.M))
+    targets = set(re.findall(r"(?:^ {4}|`)make ([\w-]+)", README, re.M))
     assert {"demo", "test"} <= targets and all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
 
 
