@@ -177,7 +177,7 @@ class Engine:
             return kernels.decode_attention(q, kv, prompts, own, self.head_size**-0.5)
 
         x = F.embedding(token, self.weights.embed)  # (B, width)
-        cos, sin = (table.index_select(0, s.start[:rows] + length) for table in self.turns)
+        cos, sin = self.turns.index_select(1, s.start[:rows] + length)
         for w, kv in zip(self.weights.layers, self.pool.kv, strict=True):
             x = self.layer(w, x, cos, sin, kv, spots, attend)
         drawn, logps = kernels.sample_tokens(self.logits(x), s.seed[:rows], length + 1, temperature, self.banned)
@@ -274,8 +274,9 @@ class Engine:
         if shape != old:
             self.slots, self.graphs = Slots(*shape, self.block, self.policy.device), {}
         furthest = max(prompt.next_position for prompt in prompts) + max_new_tokens + self.block
-        if self.turns is None or len(self.turns[0]) < furthest:  # the rotations of all positions of text
-            self.turns, self.graphs = self.rope(torch.arange(furthest, device=self.policy.device).expand(3, -1)), {}
+        if self.turns is None or self.turns.shape[1] < furthest:  # (2, positions of text, D): cos and sin
+            text = torch.arange(furthest, device=self.policy.device).expand(3, -1)
+            self.turns, self.graphs = torch.stack(self.rope(text)), {}
         live = min(slots, G * len(prompts))
         needed = live * -(-max_new_tokens // self.page) + min(live, live // G + 2) * prompt_columns + 1
         if self.pool is None or self.pool.count < needed and not self.pool.largest:
