@@ -7,6 +7,7 @@
 PYTHON3 ?= python3
 PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo "sudo -n"; })
+INSTALL := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 DEBIAN := chromium-headless-shell bubblewrap fonts-dejavu-core fonts-liberation texlive-latex-base texlive-latex-recommended \
           texlive-latex-extra texlive-pictures texlive-science texlive-fonts-recommended
 export TOKENIZERS_PARALLELISM := false
@@ -42,7 +43,7 @@ tools:
 	elif [ "$$(id -u)" = 0 ] || [ -n "$(SUDO)" ]; then \
 	    echo "== Debian packages: $(DEBIAN)"; \
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get update -qq; \
-	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN) >/dev/null \
+	    $(INSTALL) $(DEBIAN) >/dev/null \
 	        || echo "Some Debian packages could not be installed; python render.py --doctor tells what is off."; \
 	else echo "No root: install $(DEBIAN) yourself for html, latex and the outer sandbox; going on without."; fi
 	@mkdir -p .venv/share
@@ -105,8 +106,8 @@ test-oldest:
 
 benchmark-tools: setup
 	@$(PY) -m pip install -q --disable-pip-version-check cairosvg
-	@command -v pdftoppm >/dev/null || { $(SUDO) apt-get update -qq \
-	    && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends poppler-utils >/dev/null; }
+	@command -v pdftoppm >/dev/null || { $(SUDO) apt-get update -qq && $(INSTALL) poppler-utils >/dev/null; } \
+	    || { echo "pdftoppm is missing: install poppler-utils as root, then run this again."; exit 1; }
 
 lint: setup
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check .

@@ -77,12 +77,17 @@ def reference_html(code: str, folder: str) -> Image.Image:
     page_file, picture = Path(folder, "page.html"), Path(folder, "picture.png")
     page_file.write_text(code)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=draw.chromium_path())
-        page = browser.new_page(viewport={"width": 1280, "height": 720})
+        page = new_page(playwright)
         page.goto(page_file.as_uri(), wait_until="load", timeout=20_000)
         page.screenshot(path=str(picture), full_page=True, timeout=20_000)
-        browser.close()
+        page.context.browser.close()
     return Image.open(picture).convert("RGB")
+
+
+def new_page(playwright):
+    """A page of a browser of its own."""
+    browser = playwright.chromium.launch(executable_path=draw.chromium_path())
+    return browser.new_page(viewport={"width": 1280, "height": 720})
 
 
 def reference_latex(code: str, folder: str) -> Image.Image:
@@ -137,15 +142,7 @@ def warm_start() -> None:
 
 
 def warm_python(code: str) -> Image.Image:
-    import matplotlib.pyplot as plt
-
-    ours = sys.modules["__main__"]
-    image = draw.to_rgb(draw.run_program(code, warm_python.captured, OPTIONS), OPTIONS.max_pixels)
-    sys.modules["__main__"] = ours
-    warm_python.captured.clear()
-    plt.close("all")
-    plt.rcdefaults()
-    return image
+    return draw.to_rgb(draw.run_program(code, warm_python.captured, OPTIONS), OPTIONS.max_pixels)
 
 
 def warm_svg(code: str) -> Image.Image:
@@ -163,8 +160,7 @@ def warm_page():
     """A page that all documents share."""
     from playwright.sync_api import sync_playwright
 
-    browser = sync_playwright().start().chromium.launch(executable_path=draw.chromium_path())
-    return browser.new_page(viewport={"width": 1280, "height": 720})
+    return new_page(sync_playwright().start())
 
 
 def warm_latex(code: str) -> Image.Image:
@@ -185,7 +181,15 @@ WARM = {"python": warm_python, "svg": warm_svg, "html": warm_html, "latex": warm
 def warm_draw(code: str, language: str) -> float | None:
     """Seconds of the same drawing without a sandbox and without tidying up, in a process that has everything imported,
     a page that is open, or with a TeX format made before: the floor for a renderer in Python."""
-    return seconds(lambda: WARM[language](code))
+    import matplotlib.pyplot as plt
+
+    ours = sys.modules["__main__"]
+    elapsed = seconds(lambda: WARM[language](code))
+    sys.modules["__main__"] = ours
+    warm_python.captured.clear()
+    plt.close("all")
+    plt.rcdefaults()
+    return elapsed
 
 
 def compare(samples: list[data.Sample], renderer: Renderer, warm: ProcessPoolExecutor, repeats: int, bar: tqdm) -> dict:
