@@ -37,7 +37,7 @@ from metrics.weights import Weights
 from render import Renderer
 from report.answers import without_pictures, write_report
 from report.curves import plot_curves  # noqa: F401 (training asks for both pages here)
-from report.records import Record, RecordWriter, read_records
+from report.records import Record, RecordWriter, named_folders, read_records
 from report.statistics import compare_all, print_summary, summarize
 from reward import Reward
 
@@ -216,10 +216,7 @@ class Report:
     """Headline of the page."""
 
     def __call__(self) -> None:
-        pairs = [run.split("=", 1) for run in self.runs]
-        if not pairs or any(len(pair) != 2 for pair in pairs) or len(dict(pairs)) < len(pairs):
-            raise ValueError("Give every run as name=folder, each name once: --runs SFT=runs/a/eval ViRL=runs/b/eval")
-        folders = dict(pairs)
+        folders = named_folders(self.runs)
         print_summary({name: [without_pictures(r) for r in read_records(f)] for name, f in folders.items()})
         write_report(self.out, {name: read_records(f) for name, f in folders.items()}, self.curves, self.title)
         print(f"wrote {self.out}")

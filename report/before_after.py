@@ -4,14 +4,15 @@ python -m report.before_after untrained=runs/a SFT=runs/b ViRL=runs/c --chosen-b
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from report.records import Record, read_records
+from report.answers import without_pictures
+from report.records import Record, named_folders, read_records
 
 
 @dataclass
@@ -30,9 +31,10 @@ class Config:
     """The picture."""
 
 
-def first_answers(folder: str) -> dict[str, Record]:
-    """{target's id: the first of its answers}."""
-    return {record.sample.id: record for record in read_records(folder) if record.index == 0}
+def first_answers(folder: str, ids: Sequence[str] = ()) -> dict[str, Record]:
+    """{target's id: the first of its answers}, with the pictures of `ids` alone."""
+    first = (record for record in read_records(folder) if record.index == 0)
+    return {r.sample.id: r if r.sample.id in ids else without_pictures(r) for r in first}
 
 
 def choose(records: dict[str, Record], below: float, each: int) -> list[str]:
@@ -51,7 +53,6 @@ def draw(runs: dict[str, dict[str, Record]], ids: list[str]) -> Figure:
     rows = {"target": [first[id].sample.image for id in ids]}
     rows |= {name: [records[id].rendering.image for id in ids] for name, records in runs.items()}
     figure = Figure(figsize=(1.2 * len(ids) + 0.9, 1.22 * len(rows)), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     for panels, (name, pictures) in zip(figure.subplots(len(rows), len(ids), squeeze=False), rows.items(), strict=True):
         panels[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
         for axes, picture in zip(panels, pictures, strict=True):
@@ -67,14 +68,14 @@ def draw(runs: dict[str, dict[str, Record]], ids: list[str]) -> Figure:
 
 
 def main(config: Config) -> None:
-    folders = dict(run.split("=", 1) for run in config.runs if "=" in run)
-    if len(folders) < len(config.runs) or config.chosen_by not in folders:
-        raise ValueError("give every run as name=folder, each name once, and one of the names to --chosen-by")
-    runs = {name: first_answers(folder) for name, folder in folders.items()}
-    judged = runs[config.chosen_by]
+    folders = named_folders(config.runs)
+    if config.chosen_by not in folders:
+        raise ValueError(f"--chosen-by {config.chosen_by} is none of the runs, which are given as name=folder")
+    judged = first_answers(folders[config.chosen_by])
     ids = choose(judged, config.below, config.each)
     if not ids:
         return print(f"nothing to draw: no target of {config.chosen_by} scored below {config.below:g}")
+    runs = {name: first_answers(folder, ids) for name, folder in folders.items()}
     if missing := [name for name, records in runs.items() if not set(ids) <= records.keys()]:
         raise ValueError(f"{missing[0]} has no answer to some of the targets; give runs of the same targets")
     config.out.parent.mkdir(parents=True, exist_ok=True)

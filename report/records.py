@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -126,6 +126,14 @@ class RecordWriter:
 def _file_name(id: str) -> str:
     """Readable and unique for any id, whatever characters it holds."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", id)[:60] + "-" + hashlib.sha256(id.encode()).hexdigest()[:8]
+
+
+def named_folders(runs: Sequence[str]) -> dict[str, str]:
+    """{name: folder} of "name=folder" .. Raises ValueError."""
+    pairs = [run.split("=", 1) for run in runs]
+    if not pairs or any(len(pair) != 2 for pair in pairs) or len(dict(pairs)) < len(pairs):
+        raise ValueError("Give every run as name=folder, each name once: SFT=runs/a/eval ViRL=runs/b/eval")
+    return dict(pairs)
 
 
 def read_records(folder: str | Path) -> Iterator[Record]:
