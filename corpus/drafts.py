@@ -21,19 +21,57 @@ TRIES = 10  # proposals, after which a row goes without a draft
 MOST = 8  # flaws in one program
 # language -> share of single flaws of a kind that leave the score above the band, on the real programs of LOG.md
 ALIKE = {
-    "python": {"layout": 0.1, "number": 0.25, "drop": 0.33, "order": 0.67, "colour": 0.75, "smiles": 0.8},
-    "svg": {"layout": 0.02, "drop": 0.14, "colour": 0.29, "number": 0.54, "order": 0.74},
-    "html": {"layout": 0.24, "drop": 0.46, "order": 0.48, "colour": 0.54, "number": 0.56},
-    "latex": {"layout": 0.15, "drop": 0.44, "number": 0.54, "colour": 0.65, "order": 1.0},
-    "mermaid": {"layout": 0.0, "drop": 0.1},  # a guess: there are no real ones
+    "python": {
+        "style": 0.04,
+        "layout": 0.25,
+        "number": 0.34,
+        "drop": 0.38,
+        "order": 0.58,
+        "colour": 0.6,
+        "smiles": 0.33,
+    },
+    "svg": {"style": 0.0, "layout": 0.05, "drop": 0.33, "colour": 0.37, "number": 0.55, "order": 0.76},
+    "html": {"style": 0.01, "layout": 0.68, "drop": 0.55, "order": 0.59, "colour": 0.57, "number": 0.51},
+    "latex": {"style": 0.0, "layout": 0.4, "drop": 0.48, "number": 0.47, "colour": 0.65, "order": 1.0},
+    "mermaid": {"style": 0.0, "layout": 0.0, "drop": 0.1},  # of made diagrams: there are no real ones
 }
 ENOUGH = 0.2  # flaws are added until the odds that they leave the score there are less, taken as independent
-SIZES = r"Cairo\(|\bsize=\(|render-image-(?:width|height)[\"'], *"  # of a molecule's picture, px
-# language -> what says how things are arranged: where to look, and what stands there instead
+SIZES = r"Cairo\(|\bsize=\(|render-image-(?:width|height|size)[\"'], *"  # of a molecule's picture, px
+FIGURE = r"\w.*\b(?:figure|subplots|subplot_mosaic)\("
+# language -> what the whole picture hangs on: its margins, proportions, theme, size of text. A little wrong, it is seen
+# in nearly every picture, and seldom too far. Where to look, and what stands there instead
+STYLE = {
+    "python": [
+        (
+            r"(?<=figsize=\()\s*\d+(?:\.\d+)?",
+            lambda old, rng: f"{float(old) * rng.choice([0.75, 0.85, 1.2, 1.35]):.1f}",
+        ),
+        (rf"(?:{SIZES})\d{{3,}}", lambda old, rng: _resized(old, rng)),
+        (
+            rf"(?<=import matplotlib\.pyplot as plt\n)(?!(?s:.*)(?:figsize=|\n{FIGURE}))"
+            rf"|(?m:^(?={FIGURE}(?!.*figsize=)))",
+            lambda old, rng: f"plt.rcParams.update({{{PARAMETERS[rng.integers(len(PARAMETERS))]}}})\n",
+        ),
+    ],
+    "svg": [(r"(?<=viewBox=[\"'])[^\"']+", lambda old, rng: _shifted(old, rng))],
+    "html": [
+        (
+            r"(?i)(?=</head>)|(?<!</head>)(?<!</head>\n)(?=<body)",
+            lambda old, rng: f"<style>html {{ padding: {rng.integers(12, 25)}px }}</style>\n",
+        )
+    ],
+    "latex": [
+        (r"(?<=\\begin\{tikzpicture\})(?!\s*\[)", lambda old, rng: f"[{_stretched(rng)}]"),
+        (r"(?<=\\begin\{tikzpicture\}\[)", lambda old, rng: f"{_stretched(rng)}, "),
+        (r"(?<=\\begin\{document\})(?!(?s:.*)\\begin\{tikzpicture\})", lambda old, rng: "\\Large "),
+    ],
+    "mermaid": [
+        (r"\A(?!%%\{)", lambda old, rng: f'%%{{init: {{"theme": "{("neutral", "dark")[rng.integers(2)]}"}}}}%%\n')
+    ],
+}
+# language -> what says how some things are arranged
 LAYOUT = {
     "python": [
-        (r"(?<=figsize=\()\s*\d+(?:\.\d+)?", lambda old, rng: f"{float(old) * rng.choice([0.7, 1.4]):.1f}"),
-        (rf"(?:{SIZES})\d{{3,}}", lambda old, rng: _resized(old, rng)),
         (r"(?<=loc=)[\"'](?:upper|lower|best|center)[\w ]*[\"']", lambda old, rng: repr(_other(old, LEGEND, rng))),
         (
             r"\bbarh?(?=\((?![^\n]*\b(?:height|width|bottom|left)=))",
@@ -44,24 +82,25 @@ LAYOUT = {
         (r"(?m)^(?=plt\.show\(\))", lambda old, rng: f"plt.gca().{AXES[rng.integers(len(AXES))]}\n"),
     ],
     "svg": [
-        (r"(?<=viewBox=[\"'])[^\"']+", lambda old, rng: _shifted(old, rng)),
         (r"(?<=text-anchor=[\"'])\w+", lambda old, rng: _other(old, ("start", "middle", "end"), rng)),
-        (r"(?<=<g)(?=[\s>])", lambda old, rng: f' transform="scale({rng.choice([0.75, 0.85, 1.2])})"'),
+        (r"(?<=<g)(?=[\s>])", lambda old, rng: f' transform="scale({rng.choice([0.85, 0.9, 1.15])})"'),
     ],
     "html": [
         (r"(?<=flex-direction:)\s*\w+(?=[;\"'}])", lambda old, rng: " column" if "row" in old else " row"),
         (r"(?<=text-align:)\s*\w+", lambda old, rng: f" {_other(old.strip(), ('left', 'center', 'right'), rng)}"),
         (r"(?<=justify-content:)\s*[\w-]+", lambda old, rng: f" {_other(old.strip(), JUSTIFY, rng)}"),
         (r"(?<=display:)\s*(?:flex|grid)", lambda old, rng: f" inline-{old.strip()}"),
-        (r"(?<=<body)(?=>)", lambda old, rng: f' style="margin: {rng.integers(12, 30)}px"'),
     ],
     "latex": [
-        (r"(?<=[\[,])\s*(?:above|below|left|right)(?=\s*[,=\]])", lambda old, rng: _other(old.strip(), SIDES, rng)),
-        (r"(?<=\\begin\{tikzpicture\})(?!\s*\[)", lambda old, rng: f"[xscale={rng.choice([0.75, 1.25])}]"),
-        (r"(?<=\\begin\{tikzpicture\}\[)", lambda old, rng: f"xscale={rng.choice([0.75, 1.25])}, "),
+        (r"(?<=[\[,])\s*(?:above|below|left|right)(?=\s*[,=\]])", lambda old, rng: _other(old.strip(), SIDES, rng))
     ],
     "mermaid": [(r"(?<=graph )(?:TD|TB|LR|RL|BT)|(?<=flowchart )(?:TD|TB|LR|RL|BT)", lambda old, rng: _turned(old))],
 }
+PARAMETERS = (
+    "'figure.figsize': (7.5, 4.8), 'font.size': 12",
+    "'figure.figsize': (6, 5.4), 'axes.facecolor': 'whitesmoke'",
+    "'figure.figsize': (5.8, 4.8), 'figure.facecolor': 'lightgray'",
+)
 AXES = ("invert_yaxis()", "invert_xaxis()", "set_axis_off()")
 LEGEND = ("upper left", "upper right", "lower left", "lower right", "center")
 JUSTIFY = ("flex-start", "center", "flex-end", "space-between")
@@ -77,8 +116,8 @@ ORDER = {
 # language -> what has to stay for a program to run: the call that draws, names that others use
 NEEDED = {
     "python": r"(?m:^.*render-(?:image|output).*\n)"
-    r"|(?m:^.*(?:ToFile|ToImage|MolTo\w*|\.figure|subplots?|Compute2DCoords)\(.*\n)",
-    "latex": r"(?m:^.*(?:node|coordinate)\s*(?:\[[^\]\n]*\]\s*)?\([A-Za-z].*\n|^[^;\n]*\\foreach.*\n"
+    r"|(?m:^.*(?:ToFile|ToImage|MolTo\w*|\.figure|subplots?|Compute2DCoords|\.layout)\(.*\n)",
+    "latex": r"(?m:^.*(?:node|coordinate)\s*(?:\[[^\]\n]*\]\s*)?\(\w.*\n|^[^;\n]*\\foreach.*\n"
     r"|^.*name path.*\n)",
 }
 # language -> where other words or numbers would end the program: subscripts, shapes, edges in order, words of an
@@ -86,14 +125,15 @@ NEEDED = {
 FRAGILE = {
     "python": r"(?<=[\w\])])\[[^\[\]\n]*\]|\b(?:zeros|ones|empty|full)\([^\n]*|\bshape\b[^\n]*"
     r"|\b(?:bins|levels|boundaries|connect)\s*=\s*[\[(][^\])]*[\])]|(?i:colou?r)\w*\s*[=(]\s*[(\[][\d.,\s]*[)\]]"
-    rf"|render-[\w-]*color[^\n]*|figsize=\([^)]*\)|(?:{SIZES})[^)]*\)"
+    rf"|render-[\w-]*color[^\n]*|subplots_adjust\([\d., ]*\)|figsize=\([^)]*\)|(?:{SIZES})[^)]*\)"
     r"|\b(?:[vh]a|\w*coords|\w+alignment|\w+_type|\w*style|marker|transform|which|axis)\s*=\s*[\"'][^\"'\n]*[\"']",
-    "latex": r"\b\w+/\.style\s*(?:\d+ args)?|label=\{\[[^\]]*\]",
+    "latex": r"\b\w+/\.style\s*(?:\d+ args)?|label=\{\[[^\]]*\]|(?<!circle)(?<!circle )\([\w.]+\)"
+    r"|\\foreach[^{\n]*\{[^{}]*\}|\{\{[\d, ]*\}\}",
     "mermaid": r"(?m:^.*\d{4}-\d\d-\d\d.*$|^.*\bafter\b.*$|^\s*\w+Format\b.*$)",
 }
 ELEMENT = r"(?m)^ {2,}(?!end\b|subgraph\b)\S.*\n|^(?!title\b).*:\s*\d.*\n"  # of diagrams without arrows
 VALUES = r"(?<=\[)\s*-?\d+(?:\.\d+)?(?:\s*,\s*-?\d+(?:\.\d+)?){2,}\s*(?=\])"  # of a chart's series
-KINDS = ("number", "colour", "label", "drop", "smiles", "order", "layout")
+KINDS = ("number", "colour", "label", "drop", "smiles", "order", "layout", "style")
 
 
 def _other(old: str, options: Sequence[str], rng: np.random.Generator) -> str:
@@ -107,7 +147,7 @@ def _turned(old: str) -> str:
 
 def _resized(old: str, rng: np.random.Generator) -> str:
     before, size = re.fullmatch(r"(\D*)(\d+)", old).groups()
-    return f"{before}{round(int(size) * rng.choice([0.75, 1.3]))}"
+    return f"{before}{round(int(size) * rng.choice([0.8, 0.87, 1.15, 1.25]))}"
 
 
 def _shifted(box: str, rng: np.random.Generator) -> str:
@@ -115,8 +155,14 @@ def _shifted(box: str, rng: np.random.Generator) -> str:
     if len(numbers) != 4:
         return box
     x, y, width, height = numbers
-    grow = rng.choice([0.9, 1.15])
-    return f"{x + 0.06 * width * rng.choice([-1, 1]):g} {y:g} {width * grow:g} {height * grow:g}"
+    right, down = rng.permutation([0.03, 0.01]) * rng.choice([-1, 1], 2)
+    grow = rng.choice([0.94, 0.97, 1.06])
+    return f"{x + right * width:g} {y + down * height:g} {width * grow:g} {height * grow:g}"
+
+
+def _stretched(rng: np.random.Generator) -> str:
+    stretch, size = rng.choice([0.8, 0.87, 1.15]), rng.choice([0.85, 1.15, 1.25])
+    return f"{rng.choice(['xscale', 'yscale'])}={stretch}, every node/.append style={{scale={size}}}"
 
 
 def _places(code: str, language: str) -> dict[str, list]:
@@ -139,10 +185,8 @@ def _places(code: str, language: str) -> dict[str, list]:
     found["order"] = [(a[0], b[1], a, b) for a, b in pairs]
     if language == "python":
         found["order"] += [(*place, None, None) for place in spans(code, language, "", VALUES, unseen=fragile)]
-    found["layout"] = []
-    for pattern, change in LAYOUT[language]:
-        hits = (hit.span() for hit in re.finditer(pattern, code))
-        found["layout"] += [(*span, change) for span in hits]
+    for kind, changes in (("layout", LAYOUT[language]), ("style", STYLE[language])):
+        found[kind] = [(*hit.span(), change) for pattern, change in changes for hit in re.finditer(pattern, code)]
     return {kind: where for kind, where in found.items() if where}
 
 
@@ -156,7 +200,7 @@ def _changed(code: str, kind: str, place: tuple, rng: np.random.Generator) -> st
         else:
             (a, b), (c, d) = place[2:]
             new = code[c:d] + code[b:c] + code[a:b]
-    elif kind == "layout":
+    elif kind in ("layout", "style"):
         new = place[2](old, rng)
     elif kind == "colour":
         new = _flaw(old, kind, rng)
@@ -167,11 +211,13 @@ def _changed(code: str, kind: str, place: tuple, rng: np.random.Generator) -> st
     return code[:start] + new + code[end:]
 
 
-def flawed(code: str, language: str, rng: np.random.Generator, right: str | None = None) -> tuple[str, str]:
+def flawed(
+    code: str, language: str, rng: np.random.Generator, right: str | None = None, kinds: Sequence[str] = KINDS
+) -> tuple[str, str]:
     """(`code` with one more flaw, its kind), or (code, "") where nothing can be changed that still parses. It does not
     become `right`, the program without flaws (`code` if not given): two flaws can undo each other."""
     places = _places(code, language)
-    for kind in rng.permutation(sorted(places) * 3).tolist():
+    for kind in rng.permutation(sorted(places.keys() & set(kinds)) * 3).tolist():
         edited = _changed(code, kind, places[kind][rng.integers(len(places[kind]))], rng)
         if edited not in (code, right or code) and _well_formed(edited, language):
             return edited, kind
@@ -219,16 +265,27 @@ class Draft:
         return self.text
 
     def _grow(self) -> None:
-        """As many flaws more as are likely to be seen, or one where the last one went too far."""
+        """As many flaws more as are likely to be seen, or one where the last one went too far. Beneath the first that
+        may well not be seen there goes one of the whole picture's."""
         if not self.programs or self.low >= MOST:
             self.programs, self.low, self.at = [(self.code, "")], 0, 0
-        went_too_far, alike = self.at > self.low, 1.0
+        odds, alike, went_too_far = ALIKE[self.language], 1.0, self.at > self.low
         while alike > ENOUGH and len(self.programs) <= MOST:
-            text, kind = flawed(self.programs[-1][0], self.language, self.rng, self.code)
+            text, kind = self._flawed()
             if not kind:
                 break
-            self.programs.append((text, kind))
-            alike *= 0.0 if went_too_far else ALIKE[self.language].get(kind, 1.0 if kind == "label" else 0.5)
+            alike *= 0.0 if went_too_far else odds.get(kind, 1.0 if kind == "label" else 0.5)
+            if alike > ENOUGH and all(kind != "style" for _, kind in self.programs):
+                styled, style = self._flawed("style")
+                if style:
+                    self.programs.append((styled, style))
+                    alike *= odds[style]
+                    text, kind = self._flawed(kind)
+            if kind:
+                self.programs.append((text, kind))
+
+    def _flawed(self, *kinds: str) -> tuple[str, str]:
+        return flawed(self.programs[-1][0], self.language, self.rng, self.code, kinds or KINDS)
 
     def judge(self, rendering, visual: float, band: tuple[float, float], counts: Counter) -> None:
         """Keep it, or note on which side of the band it is. visual: score of `rendering` against the target."""
@@ -250,4 +307,4 @@ class Draft:
             self.high = None
 
 
-assert set(LAYOUT) == set(ORDER) == set(LANGUAGES)
+assert set(STYLE) == set(LAYOUT) == set(ORDER) == set(LANGUAGES)

@@ -11,7 +11,8 @@ import numpy as np
 
 COLOURS = ("red", "blue", "green", "orange", "purple", "black", "gray", "teal", "brown", "pink", "yellow", "cyan")
 COLOUR = (
-    rf"(?<!url\()(?<!href=[\"'])#(?:[\da-fA-F]{{6}}|[\da-fA-F]{{3}})\b|(?<![\w#.\\/-])(?:{'|'.join(COLOURS)})(?![\w-])"
+    rf"(?<!url\()(?<!href=[\"'])(?<![\w)\]])#(?:[\da-fA-F]{{6}}|[\da-fA-F]{{3}})\b"  # C#CCC is a molecule
+    rf"|(?<![\w#.\\/-])(?:{'|'.join(COLOURS)})(?![\w-])"
 )
 WORD = r"(?<![\\&%\w{])[A-Za-z]{3,}"
 SVG_GEOMETRY = r"\b(?:c?[xy][12]?|r[xy]?|width|height|d|points|transform|font-size)\s*=\s*[\"']([^\"']*)"

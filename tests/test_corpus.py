@@ -22,6 +22,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image, ImageDraw
 from test_data import picture, png
+from test_render import MISSING
 
 import data
 import synth
@@ -31,7 +32,8 @@ from corpus.choose import Choose
 from corpus.flaws import _other_molecules
 from corpus.publish import quotas
 from corpus.readers import open_source
-from render import Rendering
+from render import Renderer, Rendering
+from reward import Reward
 
 ROOT = Path(__file__).parent.parent
 REAL = ROOT.parent / "shared" / "data" / "real"
@@ -415,6 +417,42 @@ def test_a_draft_that_breaks_goes_back_to_fewer_flaws():
     assert draft.state == "no draft in the band" and counts["svg", "later", "failed"] == drafts.TRIES - 1
 
 
+def test_nine_of_ten_proposals_are_drafts():
+    """Of programs that the flaws were not made with: they render, and their score is in the band."""
+    domains = [domain for domain in synth.DOMAINS if not MISSING[synth.LANGUAGES[domain]]]
+    reward, counts = Reward(), Counter()
+    with Renderer(workers=2) as renderer:
+        for number, domain in itertools.product(range(8), domains):
+            sample = synth.make(domain, number, 11, 0.5)
+            target = renderer.render(sample.code, sample.language).image
+            draft = drafts.Draft(sample.code, sample.language, np.random.default_rng(number))
+            while draft.state == "open":
+                rendering = renderer.render(draft.propose(), sample.language)
+                visual = reward.score([target], [rendering], [1.0])[0].visual
+                draft.judge(rendering, visual, drafts.BAND, counts)
+            assert draft.state == "kept"
+    said = Counter(outcome for _, _, outcome in counts.elements())
+    assert said["in the band"] >= 0.9 * said.total() and said["failed"] <= 0.1 * said.total(), counts
+
+
+def test_what_the_whole_picture_hangs_on_is_found():
+    for code, language, expected in (
+        (CHART, "python", "plt.rcParams.update({"),
+        (CHART.replace("plt.bar", "fig, ax = plt.subplots(figsize=(4, 3))\nax.bar"), "python", "figsize=("),
+        ("MolToFile(MolFromSmiles('CC#CCC'), 'a.png', size=(300, 300))", "python", "size=("),
+        (SVG.replace("<svg", '<svg viewBox="0 0 64 64"'), "svg", "viewBox"),
+        (PAGE, "html", "<style>html { padding: "),
+        (f"<html><head><title>a</title></head>{PAGE[6:]}", "html", "px }</style>\n</head>"),
+        (TIKZ, "latex", "begin{tikzpicture}["),
+        (TIKZ.replace("}\n", "}[thick]\n", 1), "latex", ", thick]"),
+        ("\\begin{document}\nsome words\n\\end{document}", "latex", "\\Large"),
+        ("graph TD\nA-->B", "mermaid", '%%{init: {"theme": '),
+    ):
+        text, kind = drafts.flawed(code, language, np.random.default_rng(0), kinds=["style"])
+        assert kind == "style" and text != code and expected in text, text
+    assert "colour" not in drafts._places("mol = MolFromSmiles('CC#CCC')", "python")  # a bond, not a grey
+
+
 @pytest.mark.parametrize("smiles", ["OC(CC(c1ccccc1)Cl)=O", "N#Cc1ccccc1Br", "Cc1c[nH]c2ccccc12", "C=O", "[Na+].[Cl-]"])
 def test_other_molecules_exist(smiles):
     chemistry = pytest.importorskip("rdkit.Chem")
@@ -448,7 +486,7 @@ def test_drafts_of_real_programs_render_and_differ_visibly(real_corpus):
     tried, kept, proposals, rendered = (sum(int(row[k]) for row in table) for k in (1, 2, 3, 4))
     drafts_read = data.load(next((real_corpus / "sft").glob("refine-*")))
     assert {row[0] for row in table} == {"html", "latex", "python", "svg"} and len(drafts_read) == kept
-    assert kept >= 0.9 * tried and rendered >= 0.9 * proposals and proposals <= 2 * kept
+    assert kept >= 0.9 * tried and rendered >= 0.9 * proposals and kept >= 0.9 * proposals
 
 
 def programs(folder: Path, count: int, seed: int = 0, extra=(), others=()) -> Path:
