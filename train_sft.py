@@ -303,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{tokens / seconds:.0f}", too_long=dropped)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 save_checkpoint(run.folder, step + 1, policy, optimizers, {"too_long": dropped})
-                run.plot()
+                run.plot(step + 1 == config.steps)
     if run.writes:
         print(f"SFT done: {latest_checkpoint(run.folder)}" + (f", {dropped} pairs were too long" if dropped else ""))
 

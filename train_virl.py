@@ -357,7 +357,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             bar.set_postfix_str(status_line(metrics, len(indices)))
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 save_checkpoint(run.folder, step + 1, policy, optimizers, {})
-                run.plot()
+                run.plot(step + 1 == config.steps)
                 write_samples(run, groups)
     if run.writes:
         print(f"ViRL done: {latest_checkpoint(run.folder)}")

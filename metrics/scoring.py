@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from data import Sample, domain_of
-from metrics import chartmimic, design2code, earth_mover, molecules, pixels, text
+from metrics import chartmimic, design2code, molecules, pixels, text
 from metrics.catalogue import METRICS
 from render import Rendering
 
@@ -155,7 +155,9 @@ class Scorer:
         values = {"image2struct.ems": 0.0, "image2struct.ssim": 0.0}
         if image is not None:
             a, b = pixels.padded(job.sample.image, image)
-            values["image2struct.ems"] = earth_mover.earth_mover_similarity(a, b)
+            from metrics.earth_mover import earth_mover_similarity  # its solver's package takes seconds to import
+
+            values["image2struct.ems"] = earth_mover_similarity(a, b)
             values["image2struct.ssim"] = pixels.image2struct_ssim(job.sample.image, image)
         if job.sample.code:
             pair, published = (job.sample.code, job.code or ""), self.as_published

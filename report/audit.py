@@ -24,7 +24,6 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
-from scipy.stats import spearmanr
 from tqdm import tqdm
 
 import data
@@ -194,6 +193,8 @@ def examine(samples: Sequence[data.Sample], rewards: dict, renderer: Renderer) -
 def rank_correlation(losses: Sequence[float]) -> float:
     """Spearman's correlation of the losses with the order of their sizes; ties share their mean rank."""
     losses = np.round(losses, 6)
+    from scipy.stats import spearmanr  # takes a second to import, and every script imports this file
+
     return 0.0 if np.ptp(losses) == 0 else float(spearmanr(range(len(losses)), losses).statistic)
 
 

@@ -18,6 +18,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 PANELS = (  # title, pattern of the metrics drawn together; the first match counts
@@ -95,7 +96,6 @@ def plot_curves(metrics_path: str | Path, out_path: str | Path) -> None:
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.6 * columns, 2.9 * rows), dpi=110, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, (title, keys, draw) in zip(axes, panels, strict=False):
@@ -114,10 +114,10 @@ def plot_curves(metrics_path: str | Path, out_path: str | Path) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """As the PNG `path`, and as SVG beside it."""
-    figure.savefig(path)
+    """As the PNG `path`, and as SVG beside it. The canvases themselves: `savefig` would draw all twice."""
+    FigureCanvasAgg(figure).print_png(path)
     figure.set_layout_engine("none")  # it is laid out
-    figure.savefig(Path(path).with_suffix(".svg"), metadata={"Date": None})
+    FigureCanvasSVG(figure).print_svg(Path(path).with_suffix(".svg"), metadata={"Date": None})
 
 
 def _draw_lines(ax, series, keys: list[str]) -> None:

@@ -31,7 +31,6 @@ def draw_effort(curves: dict[str, dict[str, Curve]], names: Sequence[str], dark:
     page, ink, soft, grid = ("#1b1d20", "#e9e8e4", "#a09f99", "#2c2f33") if dark else ("white", INK, SOFT, GRID)
     colours = dict(zip(names, (BRIGHT if dark else COLOURS) * (1 + len(names) // len(COLOURS)), strict=False))
     figure = Figure(figsize=(5.2 * len(curves), 3.3), dpi=150, layout="constrained", facecolor=page)
-    FigureCanvasAgg(figure)
     for ax, (kind, runs) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
         first = 1 if kind == "best" else 0
         for name, curve in runs.items():
@@ -64,5 +63,5 @@ def write_effort(runs: dict[str, Sequence[Record]], path: Path) -> list[tuple[by
 
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file)
+    FigureCanvasAgg(figure).print_png(file)
     return file.getvalue()

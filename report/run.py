@@ -33,6 +33,7 @@ class Run:
     def __init__(self, config):
         self.folder, self.log_to, self.writer = Path(config.out), config.log_to, None
         self.metrics_path, self.writes = self.folder / "metrics.jsonl", process_number()[0] == 0
+        self.plotted = time.monotonic()
         if not self.writes:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,6 +71,8 @@ class Run:
         elif self.log_to == "wandb":
             self.writer.log(metrics, step=metrics["step"])
 
-    def plot(self) -> None:
-        if self.writes:
+    def plot(self, ended: bool) -> None:
+        """The curves, which take seconds to draw: at most once a minute, and in the end."""
+        if self.writes and (ended or time.monotonic() - self.plotted > 60):
             plot_curves(self.metrics_path, self.folder / "curves.png")
+            self.plotted = time.monotonic()
