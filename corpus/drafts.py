@@ -3,7 +3,8 @@
 A draft is made by seeded flaws (`corpus/flaws.py`, and the kinds below), one upon the other, and its picture is steered
 into a band of scores: too much like the target, and it gets more flaws; too far off or broken, and it goes back half
 way to the last program that was too alike. What is drawn on the way is a proposal. A draft is what is kept: it
-rendered, and its score lies in the band.
+rendered, and its score lies in the band. Of a long page or figure most flaws in some place are not seen, so beneath
+such a one goes a flaw of the whole picture, its "style": nine of ten proposals are drafts.
 """
 
 import re
@@ -53,10 +54,16 @@ STYLE = {
             lambda old, rng: f"plt.rcParams.update({{{PARAMETERS[rng.integers(len(PARAMETERS))]}}})\n",
         ),
     ],
-    "svg": [(r"(?<=viewBox=[\"'])[^\"']+", lambda old, rng: _shifted(old, rng))],
+    "svg": [
+        (r"(?<=viewBox=[\"'])[^\"']+", lambda old, rng: _shifted(old, rng)),
+        (
+            r"<svg\b(?![^>]*viewBox)[^>]*?\bwidth=[\"']\d+",
+            lambda old, rng: re.sub(r"\d+$", lambda width: f"{int(width[0]) * rng.choice([0.85, 1.2]):.0f}", old),
+        ),
+    ],
     "html": [
         (
-            r"(?i)(?=</head>)|(?<!</head>)(?<!</head>\n)(?=<body)",
+            r"(?i)(?=</head>)|(?<!</head>)(?<!</head>\n)(?=<body)|\A(?!(?s:.*)<(?:!doctype|head|body)\b)",
             lambda old, rng: f"<style>html {{ padding: {rng.integers(12, 25)}px }}</style>\n",
         )
     ],
