@@ -73,7 +73,7 @@ STYLE = {
         (r"(?<=\\begin\{document\})(?!(?s:.*)\\begin\{tikzpicture\})", lambda old, rng: "\\Large "),
     ],
     "mermaid": [
-        (r"\A(?!%%\{)", lambda old, rng: f'%%{{init: {{"theme": "{("neutral", "dark")[rng.integers(2)]}"}}}}%%\n')
+        (r"\A(?!%%\{)", lambda old, rng: f'%%{{init: {{"theme": "neutral", "themeVariables": {_larger(rng)}}}}}%%\n')
     ],
 }
 # language -> what says how some things are arranged
@@ -123,7 +123,7 @@ ORDER = {
 # language -> what has to stay for a program to run: the call that draws, names that others use
 NEEDED = {
     "python": r"(?m:^.*render-(?:image|output).*\n)"
-    r"|(?m:^.*(?:ToFile|ToImage|MolTo\w*|\.figure|subplots?|Compute2DCoords|\.layout)\(.*\n)",
+    r"|(?m:^.*(?:ToFile|ToImage|MolTo\w*|AndDraw\w*|\.figure|subplots?|Compute2DCoords|\.layout)\(.*\n)",
     "latex": r"(?m:^.*(?:node|coordinate)\s*(?:\[[^\]\n]*\]\s*)?\(\w.*\n|^[^;\n]*\\foreach.*\n"
     r"|^.*name path.*\n)",
 }
@@ -154,7 +154,7 @@ def _turned(old: str) -> str:
 
 def _resized(old: str, rng: np.random.Generator) -> str:
     before, size = re.fullmatch(r"(\D*)(\d+)", old).groups()
-    return f"{before}{round(int(size) * rng.choice([0.8, 0.87, 1.15, 1.25]))}"
+    return f"{before}{round(int(size) * rng.choice([0.84, 0.9, 1.12, 1.18]))}"
 
 
 def _shifted(box: str, rng: np.random.Generator) -> str:
@@ -162,9 +162,13 @@ def _shifted(box: str, rng: np.random.Generator) -> str:
     if len(numbers) != 4:
         return box
     x, y, width, height = numbers
-    right, down = rng.permutation([0.03, 0.01]) * rng.choice([-1, 1], 2)
-    grow = rng.choice([0.94, 0.97, 1.06])
+    right, down = rng.permutation([0.012, 0.006]) * rng.choice([-1, 1], 2)
+    grow = rng.choice([0.97, 0.985, 1.02])
     return f"{x + right * width:g} {y + down * height:g} {width * grow:g} {height * grow:g}"
+
+
+def _larger(rng: np.random.Generator) -> str:
+    return f'{{"fontSize": "{rng.choice([14, 16, 18])}px"}}'
 
 
 def _stretched(rng: np.random.Generator) -> str:
@@ -273,12 +277,14 @@ class Draft:
 
     def _grow(self) -> None:
         """As many flaws more as are likely to be seen, or one where the last one went too far. Beneath the first that
-        may well not be seen there goes one of the whole picture's."""
+        may well not be seen there goes one of the whole picture's; in the place of a first one too far, that one."""
         if not self.programs or self.low >= MOST:
             self.programs, self.low, self.at = [(self.code, "")], 0, 0
         odds, alike, went_too_far = ALIKE[self.language], 1.0, self.at > self.low
         while alike > ENOUGH and len(self.programs) <= MOST:
-            text, kind = self._flawed()
+            text, kind = self._flawed("style") if went_too_far and self.tries == 1 else ("", "")
+            if not kind:
+                text, kind = self._flawed(*KINDS)
             if not kind:
                 break
             alike *= 0.0 if went_too_far else odds.get(kind, 1.0 if kind == "label" else 0.5)
@@ -292,7 +298,7 @@ class Draft:
                 self.programs.append((text, kind))
 
     def _flawed(self, *kinds: str) -> tuple[str, str]:
-        return flawed(self.programs[-1][0], self.language, self.rng, self.code, kinds or KINDS)
+        return flawed(self.programs[-1][0], self.language, self.rng, self.code, kinds)
 
     def judge(self, rendering, visual: float, band: tuple[float, float], counts: Counter) -> None:
         """Keep it, or note on which side of the band it is. visual: score of `rendering` against the target."""
