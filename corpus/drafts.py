@@ -44,8 +44,8 @@ FIGURE = r"\w.*\b(?:figure|subplots|subplot_mosaic)\("
 STYLE = {
     "python": [
         (
-            r"(?<=figsize=\()\s*\d+(?:\.\d+)?",
-            lambda old, rng: f"{float(old) * rng.choice([0.75, 0.85, 1.2, 1.35]):.1f}",
+            r"(?:(?<=figsize=\()|(?<=figaspect\()|(?<=figsize[\"']\] = ))\d+(?:\.\d*)?",
+            lambda old, rng: f"{float(old) * rng.choice([0.85, 0.9, 1.12, 1.2]):.1f}",
         ),
         (rf"(?:{SIZES})\d{{3,}}", lambda old, rng: _resized(old, rng)),
         (
@@ -104,9 +104,9 @@ LAYOUT = {
     "mermaid": [(r"(?<=graph )(?:TD|TB|LR|RL|BT)|(?<=flowchart )(?:TD|TB|LR|RL|BT)", lambda old, rng: _turned(old))],
 }
 PARAMETERS = (
-    "'figure.figsize': (7.5, 4.8), 'font.size': 12",
-    "'figure.figsize': (6, 5.4), 'axes.facecolor': 'whitesmoke'",
-    "'figure.figsize': (5.8, 4.8), 'figure.facecolor': 'lightgray'",
+    "'figure.figsize': (7.2, 4.9), 'figure.facecolor': '#f0f0f0'",
+    "'figure.figsize': (6, 5.1), 'axes.facecolor': 'whitesmoke'",
+    "'figure.figsize': (7, 5), 'font.size': 12",
 )
 AXES = ("invert_yaxis()", "invert_xaxis()", "set_axis_off()")
 LEGEND = ("upper left", "upper right", "lower left", "lower right", "center")
