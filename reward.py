@@ -137,7 +137,8 @@ class Reward:
         self, targets: Sequence[Image.Image], renderings: Sequence[Rendering], alignments: Sequence[float]
     ) -> list[Score]:
         """One Score for each of B (target, rendering, alignment). Equal targets, and equal renderings of one target,
-        are encoded once. The score of one pair does not depend on the rest of the batch."""
+        are encoded once, a target that is all its renderings not at all. The score of one pair does not depend on the
+        rest of the batch."""
         if not len(targets) == len(renderings) == len(alignments):
             lengths = f"{len(targets)} targets, {len(renderings)} renderings, {len(alignments)} alignments"
             raise ValueError(f"{lengths}: give the same number of each")
@@ -145,20 +146,19 @@ class Reward:
         hashes = {key: digest(picture) for key, picture in pictures.items()}  # a group shares one object: hashed once
         wanted, pairs = {}, {}
         for target, rendering in zip(targets, renderings, strict=True):
-            if rendering.image is not None:
-                wanted[hashes[id(target)]] = target
-                pairs[hashes[id(target)], hashes[id(rendering.image)]] = rendering.image
+            pair = hashes[id(target)], hashes.get(id(rendering.image))
+            if rendering.image is not None and pair[0] != pair[1]:
+                wanted[pair[0]], pairs[pair] = target, rendering.image
         visuals = self._compare(self._targets(wanted), pairs)
 
         scores = []
         for target, rendering, aligned in zip(targets, renderings, alignments, strict=True):
             executed = rendering.image is not None
-            if executed:
-                parts = visuals[hashes[id(target)], hashes[id(rendering.image)]]
-            else:
-                grid = self._grid(target.size)
-                fine, weights = [0.0] * math.prod(grid), [1 / math.prod(grid)] * math.prod(grid)
-                parts = {"visual": 0.0, "coarse": 0.0, "fine": fine, "grid": grid, "weights": weights}
+            parts = visuals.get((hashes[id(target)], hashes.get(id(rendering.image))))
+            if parts is None:  # there is no picture, or it is the target itself: nothing was encoded
+                value, grid = float(executed), self._grid(target.size)
+                fine, weights = [value] * math.prod(grid), [1 / math.prod(grid)] * math.prod(grid)
+                parts = {"visual": value, "coarse": value, "fine": fine, "grid": grid, "weights": weights}
             total = (1 - self.alignment_weight) * parts["visual"] + self.alignment_weight * aligned
             scores.append(Score(total, alignment=aligned, executed=executed, error=rendering.error, **parts))
         return scores
@@ -214,13 +214,11 @@ class Reward:
 
     def _compare(self, targets: dict[bytes, Target], pairs: dict[tuple[bytes, bytes], Image.Image]) -> dict:
         """(target hash, rendering hash) -> the visual fields of Score."""
-        jobs = [(pair, image, targets[pair[0]]) for pair, image in pairs.items() if pair[0] != pair[1]]
-        same = [(pair, targets[pair[0]]) for pair in pairs if pair[0] == pair[1]]  # the target itself, encoded already
-        known = (([pair], [group[None] for group in t.features], t.content[None]) for pair, t in same)
+        jobs = [(pair, image, targets[pair[0]]) for pair, image in pairs.items()]
         if self.mode == "vincicoder":  # the released code stretches a rendering to the target's size first
             jobs = [(pair, image.convert("RGB").resize(target.size), target) for pair, image, target in jobs]
         visuals = {}
-        for keys, features, contents in itertools.chain(known, self._encode(jobs)):
+        for keys, features, contents in self._encode(jobs):
             wanted = [torch.stack(group) for group in zip(*(targets[key].features for key, _ in keys), strict=True)]
             for pair, s, amount in zip(keys, self._similarity(wanted, features), contents, strict=True):
                 visuals[pair] = self._combine(s, targets[pair[0]], amount, pairs[pair].size)

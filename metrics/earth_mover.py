@@ -34,21 +34,22 @@ def earth_mover_similarity(target: Image.Image, rendering: Image.Image) -> float
     target, rendering = target.convert("RGB"), rendering.convert("RGB")
     if target.tobytes() == rendering.tobytes():
         return 1.0
-    colour, _ = most_frequent(np.asarray(target))
+    colour, _ = most_frequent(target)
     shade = "black" if (colour @ GREY) >= 127 else "white"
-    worst = earth_mover_distance(Image.new("RGB", target.size, shade), target)
+    size = patched_size(target.size)
+    target, rendering = (picture if size == picture.size else picture.resize(size) for picture in (target, rendering))
+    worst = earth_mover_distance(Image.new("RGB", size, shade), target)
     distance = earth_mover_distance(rendering, target)
     return 1 - distance / worst if worst else float(distance == 0)
 
 
 def earth_mover_distance(answer: Image.Image, reference: Image.Image) -> float:
-    """The EMD itself, of two RGB pictures of one size; the reference decides which colour is the background."""
-    size = patched_size(reference.size)
-    a, b = (np.asarray(picture if size == picture.size else picture.resize(size)) for picture in (answer, reference))
-    colour, share = most_frequent(b)
+    """The EMD itself, of two RGB pictures of one size, one that `patched_size` leaves as it is; the reference decides
+    which colour is the background."""
+    colour, share = most_frequent(reference)
     faint = float(np.float32(colour @ GREY / 255))
-    patches_a, places = cut(a, colour)
-    patches_b, _ = cut(b, colour)
+    patches_a, places = cut(np.asarray(answer), colour)
+    patches_b, _ = cut(np.asarray(reference), colour)
     drawn_a, drawn_b = (np.any(patches != faint, axis=1) for patches in (patches_a, patches_b))
     weights_a, weights_b = (np.where(drawn, 1.0, FAINT) for drawn in (drawn_a, drawn_b))
     weights_a, weights_b = weights_a / weights_a.sum(), weights_b / weights_b.sum()
@@ -60,7 +61,7 @@ def earth_mover_distance(answer: Image.Image, reference: Image.Image) -> float:
         weights_a, weights_b = weights_a[kept], weights_b[kept]
     weights = np.maximum(weights_a, weights_b)
     weights = weights / weights.sum()
-    multiplier = PATCH / sum(size)
+    multiplier = PATCH / sum(reference.size)
     distance = np.abs(places[:, None] - places[None]).sum(2) * multiplier  # (N, N)
     return _transport(weights, patches_a, patches_b, faint, distance)
 
@@ -74,12 +75,11 @@ def patched_size(size: tuple[int, int]) -> tuple[int, int]:
     return min(width, MOST_PATCHES) * PATCH, max(1, MOST_PATCHES // width) * PATCH
 
 
-def most_frequent(pixels: np.ndarray) -> tuple[np.ndarray, float]:
-    """(colour (3,), share of the pixels) of (H, W, 3) uint8; of equally frequent ones the smallest."""
-    flat = pixels.reshape(-1, 3).astype(np.int64)
-    values, counts = np.unique((flat[:, 0] << 16) | (flat[:, 1] << 8) | flat[:, 2], return_counts=True)
-    value = int(values[counts.argmax()])
-    return np.array([value >> 16, value >> 8 & 255, value & 255]), counts.max() / len(flat)
+def most_frequent(picture: Image.Image) -> tuple[np.ndarray, float]:
+    """(colour (3,), share of the pixels) of an RGB picture; of equally frequent ones the smallest."""
+    pixels = picture.width * picture.height
+    count, colour = min(picture.getcolors(pixels), key=lambda found: (-found[0], found[1]))
+    return np.array(colour), count / pixels
 
 
 def cut(pixels: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,8 +128,18 @@ BETWEEN_PIXELS = np.abs(ROWS[:, None] - ROWS) + np.abs(COLUMNS[:, None] - COLUMN
 
 
 def _patch_distance(a, b, weights_a, weights_b) -> float:
-    cost = np.abs(a[:, None].astype(np.float64) - b) + BETWEEN_PIXELS
-    return float(ot.emd2(weights_a, weights_b, cost, **SOLVER))
+    """EMD of two patches (P,) with their pixels' weights. What both have at one point stays there, for no detour is
+    shorter; next to a plain patch grey values cost the same in any plan, so that only places are left to be matched."""
+    grey, points_equal, certain = np.abs(a[:, None].astype(np.float64) - b), a == b, 0.0
+    if (a == a[0]).all() or (b == b[0]).all():
+        certain, grey, points_equal = float(weights_a @ grey @ weights_b), 0.0, True
+    shared = np.minimum(weights_a, weights_b) * points_equal
+    left_a, left_b = weights_a - shared, weights_b - shared
+    i, j = np.flatnonzero(left_a), np.flatnonzero(left_b)
+    if not len(i) or not len(j):
+        return certain
+    _, log = ot.emd(left_a[i], left_b[j], (grey + BETWEEN_PIXELS)[np.ix_(i, j)], **SOLVER, log=True)
+    return certain + float(log["cost"])
 
 
 def _bounds(a, b, weights_a, weights_b, levels: int = 64) -> np.ndarray:

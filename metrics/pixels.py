@@ -45,7 +45,7 @@ def starvector(target: Image.Image, rendering: Image.Image, side: int = 224, as_
     """
     a, b = _both(target, rendering, side)
     squares = _difference(a, b) ** 2
-    mask = (a < 255).any(2) & (b < 255).any(2)
+    mask = ~(_white(a) | _white(b))
     return {
         "mse": float(squares.mean()) / 255**2,
         "masked_mse": float((squares * mask[..., None]).mean()) / 255**2,
@@ -58,6 +58,11 @@ def _both(target: Image.Image, rendering: Image.Image, side: int) -> tuple[np.nd
     a, b = _rgb(target, rendering)
     small = np.asarray(a.resize((side, side), Image.Resampling.LANCZOS))
     return small, small if a == b else np.asarray(b.resize((side, side), Image.Resampling.LANCZOS))
+
+
+def _white(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (H, W) bool; `all(2)` takes ten times as long."""
+    return (pixels[..., 0] & pixels[..., 1] & pixels[..., 2]) == 255
 
 
 def _rgb(*pictures: Image.Image) -> Iterator[Image.Image]:

@@ -183,27 +183,42 @@ def test_earth_mover_by_hand():
     assert earth_mover.earth_mover_distance(one, other) == pytest.approx(0.5 * 8 / 24, rel=1e-6)
 
 
+def patch_distance(a, b, weights_a, weights_b) -> float:
+    """The transport problem of two patches as it is written down, all 64 x 64 pairs of points in it."""
+    import ot
+
+    rows, columns = np.mgrid[:8, :8].reshape(2, -1) / 8
+    points = [np.stack([grey.astype(np.float64), rows, columns], axis=1) for grey in (a, b)]
+    return ot.emd2(weights_a, weights_b, np.abs(points[0][:, None] - points[1][None]).sum(2))
+
+
 def test_lazy_transport_equals_the_full_one():
     import ot
 
     a, b = scene(2, (72, 56)), scene(3, (72, 56))
-    colour, _ = earth_mover.most_frequent(np.asarray(b))
+    colour, _ = earth_mover.most_frequent(b)
     faint = float(np.float32(colour @ earth_mover.GREY / 255))
     (p, places), (q, _) = earth_mover.cut(np.asarray(a), colour), earth_mover.cut(np.asarray(b), colour)
     weights = np.random.default_rng(0).random(len(p))
     weights /= weights.sum()
     distance = np.abs(places[:, None] - places[None]).sum(2) * 8 / (72 + 56)
     wp, wq = earth_mover._pixel_weights(p, faint), earth_mover._pixel_weights(q, faint)
-    exact = np.array(
-        [[earth_mover._patch_distance(p[i], q[j], wp[i], wq[j]) for j in range(len(q))] for i in range(len(p))]
-    )
+    exact = np.array([[patch_distance(p[i], q[j], wp[i], wq[j]) for j in range(len(q))] for i in range(len(p))])
+    quick = [[earth_mover._patch_distance(p[i], q[j], wp[i], wq[j]) for j in range(len(q))] for i in range(len(p))]
+    np.testing.assert_allclose(quick, exact, atol=1e-9)
+    assert (exact == 0).any() and (p == q).any(1).sum() > (p == q).all(1).sum(), "patches have points in common"
     bounds = earth_mover._bounds(p, q, wp, wq)
     assert (bounds <= exact + 1e-9).all(), "bounds are bounds"
     full = ot.emd2(weights, weights, exact + distance)
     assert earth_mover._transport(weights, p, q, faint, distance) == pytest.approx(full, rel=1e-6)
     black = np.zeros_like(p)  # a constant picture: no plan is needed
     even = np.full(64, 1 / 64)
-    exact = [earth_mover._patch_distance(black[0], q[j], even, wq[j]) for j in range(len(q))]
+    exact = [patch_distance(black[0], q[j], even, wq[j]) for j in range(len(q))]
+    for quick in (
+        [earth_mover._patch_distance(black[0], q[j], even, wq[j]) for j in range(len(q))],
+        [earth_mover._patch_distance(q[j], black[0], wq[j], even) for j in range(len(q))],
+    ):
+        np.testing.assert_allclose(quick, exact, atol=1e-9)
     full = ot.emd2(weights, weights, np.array(exact)[None] + distance)
     assert earth_mover._transport(weights, black, q, faint, distance) == pytest.approx(full, rel=1e-6)
 
