@@ -52,15 +52,16 @@ def tex_edit_distance(reference: str, answer: str, as_published: bool = False) -
     if not answer.strip() or not reference.strip():
         return float(answer.strip() != reference.strip())
     characters = np.array([ord(c) for c in answer])
-    places = np.arange(len(characters) + 1)
-    row = np.full(len(places), FIFTHS)
+    substitution = {character: FIFTHS * (characters != ord(character)) for character in set(reference)}
+    deletions = DELETION * np.arange(len(characters) + 1)
+    row = np.full(len(deletions), FIFTHS)
     row[0] = 0
-    visits = np.full(len(places), -1)
+    visits = np.full(len(deletions), -1)
     for character in reference:
         reached = row + INSERTION
-        np.minimum(reached[1:], row[:-1] + FIFTHS * (characters != ord(character)), out=reached[1:])
+        np.minimum(reached[1:], row[:-1] + substitution[character], out=reached[1:])
         # next[i] = min(reached[i], next[i - 1] + deletion), for all i at once
-        row = np.minimum.accumulate(reached - DELETION * places) + DELETION * places
+        row = np.minimum.accumulate(reached - deletions) + deletions
         best = int(row.argmin())
         visits[best] += 1
         if character == " ":
