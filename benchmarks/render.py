@@ -243,7 +243,9 @@ def on_cores(cores: list[int]):
 
 
 def throughput(jobs: list[data.Sample], workers: int) -> float:
-    """Programs a second of a warm renderer."""
+    """Programs a second of a warm renderer, which draws all of them once per worker: what a worker does at first sight
+    (a TeX format, a font) then weighs the same, however many there are."""
+    jobs = jobs * workers
     with Renderer(workers, timeout=30, cache_mb=0) as renderer:
         warm = [(draw.SAMPLES[s.language], s.language) for s in {s.language: s for s in jobs}.values()] * workers * 2
         for future in [renderer.submit(code + "\n" * i, language) for i, (code, language) in enumerate(warm)]:
