@@ -144,17 +144,17 @@ class Reward:
             raise ValueError(f"{lengths}: give the same number of each")
         pictures = {id(p): p for p in [*targets, *(r.image for r in renderings)] if p is not None}
         hashes = {key: digest(picture) for key, picture in pictures.items()}  # a group shares one object: hashed once
+        keys = [(hashes[id(t)], hashes.get(id(r.image))) for t, r in zip(targets, renderings, strict=True)]
         wanted, pairs = {}, {}
-        for target, rendering in zip(targets, renderings, strict=True):
-            pair = hashes[id(target)], hashes.get(id(rendering.image))
-            if rendering.image is not None and pair[0] != pair[1]:
-                wanted[pair[0]], pairs[pair] = target, rendering.image
+        for key, target, rendering in zip(keys, targets, renderings, strict=True):
+            if rendering.image is not None and key[0] != key[1]:
+                wanted[key[0]], pairs[key] = target, rendering.image
         visuals = self._compare(self._targets(wanted), pairs)
 
         scores = []
-        for target, rendering, aligned in zip(targets, renderings, alignments, strict=True):
+        for key, target, rendering, aligned in zip(keys, targets, renderings, alignments, strict=True):
             executed = rendering.image is not None
-            parts = visuals.get((hashes[id(target)], hashes.get(id(rendering.image))))
+            parts = visuals.get(key)
             if parts is None:  # there is no picture, or it is the target itself: nothing was encoded
                 value, grid = float(executed), self._grid(target.size)
                 fine, weights = [value] * math.prod(grid), [1 / math.prod(grid)] * math.prod(grid)

@@ -358,7 +358,8 @@ def test_equal_pictures_are_encoded_once_and_the_cache_is_bounded():
     one = next(iter(by.cache.values())).nbytes()
     small = Reward(cache_mb=3.5 * one / 2**20)
     for i in range(6):
-        assert 0 < visuals(draw(shapes_of(i)), target if i else group[1], by=small)[0] < 1
+        same, other = visuals(draw(shapes_of(i)), draw(shapes_of(i)), target if i else group[1], by=small)
+        assert same == pytest.approx(1.0, abs=1e-6) and 0 < other < 1
     assert len(small.cache) == 3
     assert visuals(draw(shapes_of(5)), target, by=small) == visuals(draw(shapes_of(5)), target, by=Reward())
     assert small.cache_hits == 1
