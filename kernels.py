@@ -1,7 +1,8 @@
-"""The few operations that decide speed: plain torch, and beside it a Triton kernel where that pays.
+"""The few operations that decide speed: plain torch, and beside it a Triton kernel and C where that pays.
 
-A torch twin defines what is right and runs everywhere; the Triton kernel of the same name has the same arguments, runs
-on CUDA tensors where Triton is installed, and is tested against its twin (on a CPU with TRITON_INTERPRET=1).
+A torch twin defines what is right and runs everywhere. A Triton kernel with the same arguments runs on CUDA tensors
+where Triton is installed, and is tested against its twin (on a CPU with TRITON_INTERPRET=1); the same in C (`native`)
+runs on a CPU where there is a compiler.
 
     packed_attention    training: many sequences in one row, no padding in the row, no leaking between sequences
     decode_attention    sampling: one new token per sample; a prompt's keys are stored and read once per group
@@ -20,9 +21,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+
+import native
 
 if TYPE_CHECKING:
     from model import Spans
@@ -80,8 +82,7 @@ def _flash_attention(q, k, v, spans: Spans, scale: float) -> torch.Tensor:
 @dataclass
 class KeyTable:
     """Which keys may be seen, and by whom. An item is a group (the keys of its prompt, asked by the rows of its
-    samples) or a single sample (the keys of its response, asked by one row). What the twins derive from these few
-    numbers they derive in numpy, which is quicker at that than torch.
+    samples) or a single sample (the keys of its response, asked by one row).
 
     rows     (items, J) int32        rows of the batch that ask, -1 where an item has fewer than J
     lengths  (items,) int32          how many keys an item has
@@ -95,7 +96,7 @@ class KeyTable:
 
     @cached_property
     def longest(self) -> int:
-        return max(1, int(self.lengths.cpu().numpy().max()))
+        return max(1, int(self.lengths.max()))
 
     @cached_property
     def bias(self) -> torch.Tensor:
@@ -103,22 +104,11 @@ class KeyTable:
         hidden = torch.arange(self.longest, device=self.pages.device) >= self.lengths[:, None]
         return (hidden * NOTHING)[:, None, None]
 
-    @cached_property
-    def used(self) -> torch.Tensor | slice:
-        """(items * columns in use,) the pages in order; a slice of the pool where they follow one another in it."""
-        pages = self.pages.cpu().numpy()[:, : -(-self.longest // self.page_size)].ravel()
-        if (np.diff(pages) == 1).all():
-            return slice(int(pages[0]), int(pages[-1]) + 1)
-        return torch.from_numpy(pages.astype(np.int64)).to(self.pages.device)
-
     def read(self, kv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values, each (items, C, longest, D): where they lie if an item has one page and the items' pages
-        follow one another, as they mostly do on a CPU; otherwise copied."""
-        in_page = kv[:, :, :, : self.longest]
-        pages = in_page[self.used] if isinstance(self.used, slice) else in_page.index_select(0, self.used)
-        if len(pages) > len(self.lengths):  # several columns
-            pages = pages.unflatten(0, (len(self.lengths), -1)).permute(0, 2, 3, 1, 4, 5).flatten(3, 4)
-        return pages[:, :, :, : self.longest].unbind(1)
+        """Copies of the keys and values, each (items, C, longest, D)."""
+        columns = -(-self.longest // self.page_size)
+        pages = kv.index_select(0, self.pages[:, :columns].flatten()).unflatten(0, (-1, columns))
+        return pages.permute(2, 0, 3, 1, 4, 5).flatten(3, 4)[:, :, :, : self.longest].unbind()
 
     @cached_property
     def asked_by(self) -> torch.Tensor:
@@ -126,13 +116,9 @@ class KeyTable:
         return self.rows.clamp(min=0).flatten()
 
     @cached_property
-    def place(self) -> torch.Tensor | None:
-        """(B,) where in `rows`, flattened, each row of the batch is; None where it is there in order."""
-        rows = self.rows.cpu().numpy().ravel()
-        used = np.flatnonzero(rows >= 0)
-        if len(used) == len(rows) and (np.diff(rows) > 0).all():
-            return None
-        return torch.from_numpy(used[rows[used].argsort()]).to(self.rows.device)
+    def place(self) -> torch.Tensor:
+        """(B,) where in `rows`, flattened, each row of the batch is."""
+        return self.rows.flatten().argsort()[(self.rows < 0).sum() :]
 
 
 def decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> torch.Tensor:
@@ -143,18 +129,20 @@ def decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> t
     """
     if triton and q.is_cuda:
         return _triton_decode_attention(q, kv, prompts, own, scale)
+    if native.ready(q):
+        return native.decode_attention(q, kv, prompts, own, scale)
     return merge_attention(*(_table_attention(q, kv, table, scale) for table in (prompts, own)))
 
 
 def _table_attention(q, kv, table: KeyTable, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Every row asks the keys that `table` has for it: q (B, H, D) -> outputs (B, H, D), log-sum-exp (B, H)."""
     (_, H, D), C, J = q.shape, kv.shape[2], table.rows.shape[1]
-    asking = q if table.place is None else q.index_select(0, table.asked_by)
-    asking = asking.view(-1, J, C, H // C, D).transpose(1, 2).flatten(2, 3)  # (items, C, J * H / C, D)
+    asking = q.index_select(0, table.asked_by).view(-1, J, C, H // C, D)
+    asking = asking.transpose(1, 2).flatten(2, 3)  # (items, C, J * H / C, D)
     out, lse = _attention_and_lse(asking, *table.read(kv), table.bias.to(q.dtype), scale)
     out = out.unflatten(2, (J, -1)).transpose(1, 2).reshape(-1, H, D)  # (items * J, H, D)
     lse = lse.unflatten(2, (J, -1)).transpose(1, 2).reshape(-1, H)
-    return (out, lse) if table.place is None else (out.index_select(0, table.place), lse.index_select(0, table.place))
+    return out.index_select(0, table.place), lse.index_select(0, table.place)
 
 
 def _attention_and_lse(q, k, v, bias, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -180,6 +168,8 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """RMSNorm (Zhang and Sennrich 2019), normalised in fp32 whatever the format of x (T, width) and weight (width,)."""
     if triton and x.is_cuda:
         return _triton_rms_norm(x, weight, eps)
+    if native.ready(x):
+        return native.rms_norm(x, weight, eps)
     return F.rms_norm(x, weight.shape, weight, eps)
 
 
@@ -187,6 +177,8 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up -> (T, width), the gate being the first half of gate_up (T, 2 width)."""
     if triton and gate_up.is_cuda:
         return _triton_silu_mul(gate_up)
+    if native.ready(gate_up):
+        return native.silu_mul(gate_up)
     gate, up = gate_up.chunk(2, -1)
     return F.silu(gate).mul_(up)
 
@@ -218,6 +210,8 @@ def norm_rope_append(qkv, gains, cos, sin, kv, places, eps: float):
     """
     if triton and qkv.is_cuda:
         return _triton_norm_rope_append(qkv, gains, cos, sin, kv, places, eps)
+    if native.ready(qkv):
+        return native.norm_rope_append(qkv, gains, cos, sin, kv, places, eps)
     C, D = kv.shape[2], kv.shape[4]
     H = qkv.shape[1] - 2 * C
     qk = qkv[:, : H + C]
@@ -312,6 +306,8 @@ def sample_tokens(logits, seeds, steps, temperature: float, banned: torch.Tensor
     """
     if triton and logits.is_cuda:
         return _triton_sample_tokens(logits, seeds, steps, temperature, banned)
+    if native.ready(logits):
+        return native.sample_tokens(logits, seeds, steps, temperature, banned)
     scores = logits = logits.float() / (temperature or 1.0)
     probabilities = logits.softmax(-1)
     if temperature > 0:

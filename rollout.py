@@ -124,17 +124,16 @@ class Weights:
 class Engine:
     """A policy's decoder with its page pool, slots and CUDA graphs. One per policy, made by `generate`, kept for good.
 
-    page: tokens in a page; on a CPU, unless given, the longest prompt or answer: one piece that is read where it lies
-    (what is never written takes no memory). block: steps between two looks of the host; samples run on for up to
-    block - 1 steps past their end. memory: share of the free memory that the pool may take, pages: how many at most.
+    page: tokens in a page. block: steps between two looks of the host; samples run on for up to block - 1 steps past
+    their end. memory: share of the free memory that the pool may take, pages: how many at most.
     counters: what was done, for benchmarks and tests.
     """
 
-    def __init__(self, policy: Policy, page=None, block=None, memory: float = 0.8, pages: int = 1 << 30):
+    def __init__(self, policy: Policy, page: int = 64, block=None, memory: float = 0.8, pages: int = 1 << 30):
         gpu = policy.device.type == "cuda"
         self.policy, self.config = policy, policy.hf.config.text_config
-        self.whole_pages, self.page = not (page or gpu), page or (64 if gpu else 0)
-        self.block, self.memory, self.most_pages = block or (8 if gpu else 4), memory, pages
+        self.page, self.block = page, block or (8 if gpu else 4)
+        self.memory, self.most_pages = memory, pages
         bf16 = gpu and torch.is_autocast_enabled("cuda")  # training on a GPU: fp32 weights, bf16 everything else
         self.weights = Weights(policy, torch.bfloat16 if bf16 else policy.hf.lm_head.weight.dtype)
         self.head_size = policy.hf.model.language_model.layers[0].self_attn.head_dim
@@ -265,8 +264,6 @@ class Engine:
     def reserve(self, prompts: Sequence[Prompt], G: int, max_new_tokens: int, slots: int) -> None:
         """Make slots and page pool at least as large as these prompts need; drop the graphs of smaller ones."""
         longest = max(len(prompt.ids) for prompt in prompts)
-        if self.whole_pages and self.page < (size := max(longest, max_new_tokens + self.block)):
-            self.page, self.pool = (-(-size // 8) | 1) * 8, None  # no power of two: they share a cache's lines
         columns = -(-(max_new_tokens + self.block) // self.page)
         prompt_columns = bucket(-(-longest // self.page), 1 << 30)
         old = self.slots.shape if self.slots else (0, 0, 0, 0)

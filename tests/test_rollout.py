@@ -145,11 +145,11 @@ def test_preempted_answers_are_computed_again_a_few_at_a_time(policy, samples, m
 def test_a_pool_may_take_what_the_machine_calls_available(policy, samples):
     words = Path("/proc/meminfo").read_text().split()
     available = 1024 * int(words[words.index("MemAvailable:") + 1])
-    policy.engine = Engine(policy, memory=1e-4)
-    policy.engine.reserve([policy.encode(samples[0])], 64, 10_000, 64)
+    policy.engine = Engine(policy, memory=1e-3)
+    policy.engine.reserve([policy.encode(samples[0])], 1000, 1000, 1000)
     taken = sum(layer.nbytes for layer in policy.engine.pool.kv)
     page = taken // policy.engine.pool.count
-    assert abs(taken - max(3 * page, 1e-4 * available)) < page + 2e-5 * available  # others use memory, too
+    assert abs(taken - 1e-3 * available) < page + 2e-4 * available  # others use memory, too
 
 
 def test_a_prompt_is_computed_once_for_its_group(reference):

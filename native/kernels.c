@@ -1,0 +1,185 @@
+/* What surrounds the matrix products of a decoding step: the same as the torch twins of kernels.py, which define what
+   is right, each in one pass over memory. Called by native/__init__.py.
+
+   Axes: T tokens, B rows of the batch, H query heads, C key/value heads, D head size, V vocabulary. The keys and values
+   of a layer lie in kv (pages, 2, C, page size, D). */
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+
+#define TILE 64          /* keys, or words, looked at together */
+#define WORTHWHILE 16384 /* so much work is worth waking other threads */
+
+static inline float larger(float a, float b) { return a > b ? a : b; }
+
+/* x, out (T, width), weight (width) */
+void rms_norm(const float *x, const float *weight, float *out, float eps, int64_t T, int64_t width) {
+    #pragma omp parallel for if (T * width > WORTHWHILE)
+    for (int64_t t = 0; t < T; t++) {
+        const float *row = x + t * width;
+        float squares = 0;
+        for (int64_t i = 0; i < width; i++) squares += row[i] * row[i];
+        const float scale = 1 / sqrtf(squares / width + eps);
+        for (int64_t i = 0; i < width; i++) out[t * width + i] = row[i] * scale * weight[i];
+    }
+}
+
+/* gate_up (T, 2 width), out (T, width) */
+void silu_mul(const float *gate_up, float *out, int64_t T, int64_t width) {
+    #pragma omp parallel for if (T * width > WORTHWHILE)
+    for (int64_t t = 0; t < T; t++) {
+        const float *gate = gate_up + 2 * t * width, *up = gate + width;
+        for (int64_t i = 0; i < width; i++) out[t * width + i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+    }
+}
+
+/* qkv (T, H + 2C, D) and kv change in place; gains (H + C, D) or null, cosines, sines (T, D), places (T, 2C) in kv */
+void norm_rope_append(float *qkv, const float *gains, const float *cosines, const float *sines, float *kv,
+                      const int64_t *places, float eps, int64_t T, int64_t H, int64_t C, int64_t D) {
+    const int64_t heads = H + 2 * C, half = D / 2;
+    #pragma omp parallel for if (T * heads * D > WORTHWHILE)
+    for (int64_t item = 0; item < T * heads; item++) {
+        const int64_t t = item / heads, head = item % heads;
+        float *x = qkv + item * D;
+        if (head < H + C) {
+            const float *cosine = cosines + t * D, *sine = sines + t * D;
+            float normal[D], squares = 0;
+            for (int64_t d = 0; d < D; d++) squares += x[d] * x[d];
+            const float scale = 1 / sqrtf(squares / D + eps);
+            for (int64_t d = 0; d < D; d++) normal[d] = gains ? x[d] * scale * gains[head * D + d] : x[d];
+            for (int64_t d = 0; d < half; d++) {
+                x[d] = normal[d] * cosine[d] + normal[d + half] * sine[d];
+                x[d + half] = normal[d + half] * cosine[d + half] + normal[d] * sine[d + half];
+            }
+        }
+        if (head >= H) { /* a key or a value */
+            float *place = kv + places[t * 2 * C + head - H] * D;
+            for (int64_t d = 0; d < D; d++) place[d] = x[d];
+        }
+    }
+}
+
+/* What a query head knows of the keys seen so far: their highest score, the sum of exp(score - highest), and the sum
+   (D) of values weighted by it. */
+typedef struct {
+    float highest, total, *values;
+} Seen;
+
+/* A query head looks at up to TILE keys. For the usual head sizes D is a constant, and the loops over it unrolled. */
+static inline __attribute__((always_inline)) void look(Seen *seen, const float *query, const float *keys,
+                                                       const float *values, int64_t count, const int64_t D) {
+    float weights[TILE], sums[D], highest = seen->highest, total = 0;
+    for (int64_t t = 0; t < count; t++) {
+        float score = 0;
+        for (int64_t d = 0; d < D; d++) score += query[d] * keys[t * D + d];
+        weights[t] = score;
+        highest = larger(highest, score);
+    }
+    for (int64_t t = 0; t < count; t++) {
+        weights[t] = expf(weights[t] - highest);
+        total += weights[t];
+    }
+    const float keep = expf(seen->highest - highest);
+    for (int64_t d = 0; d < D; d++) sums[d] = seen->values[d] * keep;
+    for (int64_t t = 0; t < count; t++)
+        for (int64_t d = 0; d < D; d++) sums[d] += weights[t] * values[t * D + d];
+    for (int64_t d = 0; d < D; d++) seen->values[d] = sums[d];
+    seen->total = seen->total * keep + total;
+    seen->highest = highest;
+}
+
+/* A kernels.KeyTable: pages (items, columns), lengths (items) */
+typedef struct {
+    const int32_t *lengths, *pages;
+    int64_t columns;
+} Table;
+
+/* One row, which asks items[0] of the first table and items[1] of the second. The query heads that share a key/value
+   head meet its keys tile by tile, while these are in the first cache. */
+static inline __attribute__((always_inline)) void attend(const float *q, const float *kv, float *out, int64_t page_size,
+                                                         int64_t H, int64_t C, float scale, const Table *tables,
+                                                         const int64_t *items, const int64_t D) {
+    const int64_t n = H / C;
+    for (int64_t c = 0; c < C; c++) {
+        float queries[n * D], values[n * D];
+        Seen seen[n];
+        for (int64_t i = 0; i < n * D; i++) queries[i] = q[c * n * D + i] * scale, values[i] = 0;
+        for (int64_t h = 0; h < n; h++) seen[h] = (Seen){-1e30f, 0, values + h * D};
+        for (int part = 0; part < 2; part++) {
+            const int64_t length = tables[part].lengths[items[part]];
+            const int32_t *pages = tables[part].pages + items[part] * tables[part].columns;
+            for (int64_t start = 0, count; start < length; start += count) {
+                const int64_t offset = start % page_size, page = pages[start / page_size];
+                const float *keys = kv + ((page * 2 * C + c) * page_size + offset) * D;
+                count = page_size - offset < length - start ? page_size - offset : length - start;
+                count = count < TILE ? count : TILE;
+                for (int64_t h = 0; h < n; h++)
+                    look(seen + h, queries + h * D, keys, keys + C * page_size * D, count, D);
+            }
+        }
+        for (int64_t i = 0; i < n * D; i++) out[c * n * D + i] = values[i] / seen[i / D].total;
+    }
+}
+
+/* q (B, H, D), q_stride numbers from row to row, out (B, H, D). rows (prompts, J) ask the prompts, -1 being no row; row b
+   asks response b too. */
+void decode_attention(const float *q, int64_t q_stride, const float *kv, float *out, int64_t page_size, int64_t H,
+                      int64_t C, int64_t D, float scale, const int32_t *rows, int64_t prompts, int64_t J,
+                      const int32_t *prompt_lengths, const int32_t *prompt_pages, int64_t prompt_columns,
+                      const int32_t *own_lengths, const int32_t *own_pages, int64_t own_columns) {
+    const Table tables[] = {{prompt_lengths, prompt_pages, prompt_columns}, {own_lengths, own_pages, own_columns}};
+    #pragma omp parallel for schedule(dynamic, 4)
+    for (int64_t place = 0; place < prompts * J; place++) {
+        const int64_t row = rows[place], items[] = {place / J, row};
+        if (row < 0) continue;
+        const float *query = q + row * q_stride;
+        float *result = out + row * H * D;
+        switch (D) {
+            case 32: attend(query, kv, result, page_size, H, C, scale, tables, items, 32); break;
+            case 64: attend(query, kv, result, page_size, H, C, scale, tables, items, 64); break;
+            case 128: attend(query, kv, result, page_size, H, C, scale, tables, items, 128); break;
+            default: attend(query, kv, result, page_size, H, C, scale, tables, items, D);
+        }
+    }
+}
+
+static inline uint32_t hash32(uint32_t x) {
+    x = (x ^ (x >> 16)) * 0x7FEB352Du;
+    x = (x ^ (x >> 15)) * 0x846CA68Bu;
+    return x ^ (x >> 16);
+}
+
+/* logits (B, V), seeds and steps (B) of the noise, banned (V) or null, tokens and logps (B). A word's score is its
+   probability over its exponential noise, or without a temperature its logit. */
+void sample_tokens(const float *logits, const int32_t *seeds, const int32_t *steps, const uint8_t *banned,
+                   int64_t *tokens, float *logps, float temperature, int64_t B, int64_t V) {
+    const float colder = temperature > 0 ? 1 / temperature : 1;
+    #pragma omp parallel for if (B * V > WORTHWHILE)
+    for (int64_t b = 0; b < B; b++) {
+        const float *row = logits + b * V;
+        const uint32_t key = hash32(hash32(seeds[b]) ^ (steps[b] * 0x9E3779B1u));
+        float highest = -FLT_MAX, total = 0, best = -FLT_MAX;
+        int64_t token = 0;
+        for (int64_t v = 0; v < V; v++) highest = larger(highest, row[v] * colder);
+        for (int64_t start = 0; start < V; start += TILE) {
+            const int64_t count = V - start < TILE ? V - start : TILE;
+            const float *here = row + start;
+            float scores[TILE];
+            for (int64_t i = 0; i < count; i++) {
+                scores[i] = expf(here[i] * colder - highest);
+                total += scores[i];
+            }
+            for (int64_t i = 0; i < count; i++) {
+                const float u = (hash32(hash32(start + i) ^ key) + 0.5f) * 0x1p-32f;
+                /* -log(1 - u); for small u, whose draws are the large ones, by its series */
+                const float exponential = u < 1e-3f ? u * (1 + u * (0.5f + u / 3)) : -logf(larger(1 - u, 1e-30f));
+                scores[i] = temperature > 0 ? scores[i] / exponential : here[i];
+            }
+            for (int64_t i = 0; i < count; i++)
+                if (scores[i] > best && !(banned && banned[start + i])) best = scores[i], token = start + i;
+        }
+        tokens[b] = token;
+        logps[b] = row[token] * colder - highest - logf(total);
+    }
+}
