@@ -9,7 +9,7 @@ PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo "sudo -n"; })
 INSTALL := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 DEBIAN := chromium-headless-shell bubblewrap fonts-dejavu-core fonts-liberation texlive-latex-base texlive-latex-recommended \
-          texlive-latex-extra texlive-pictures texlive-science texlive-fonts-recommended
+          texlive-latex-extra texlive-pictures texlive-science texlive-fonts-recommended gcc libc6-dev
 export TOKENIZERS_PARALLELISM := false
 # torch's idle threads sleep instead of spinning: the renderer works on the same cores
 export OMP_WAIT_POLICY := passive
@@ -35,17 +35,19 @@ setup: .venv/ready
 	@$(MAKE) --no-print-directory tools
 	@touch $@
 
-# Renderers that are not Python packages. Without root or network the languages concerned are off, and --doctor says so.
+# Renderers that are not Python packages, and a C compiler for sampling on a CPU. Without root or network the languages
+# concerned are off, and --doctor says so; sampling goes without the compiler.
 .PHONY: tools
 tools:
-	@if command -v pdflatex bwrap >/dev/null && kpsewhich pgfplots.sty standalone.cls >/dev/null 2>&1 \
+	@if command -v pdflatex >/dev/null && command -v bwrap >/dev/null && command -v cc >/dev/null \
+	    && kpsewhich pgfplots.sty standalone.cls >/dev/null 2>&1 \
 	    && { command -v chromium-headless-shell || command -v chromium; } >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] || [ -n "$(SUDO)" ]; then \
 	    echo "== Debian packages: $(DEBIAN)"; \
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get update -qq; \
 	    $(INSTALL) $(DEBIAN) >/dev/null \
 	        || echo "Some Debian packages could not be installed; python render.py --doctor tells what is off."; \
-	else echo "No root: install $(DEBIAN) yourself for html, latex and the outer sandbox; going on without."; fi
+	else echo "No root: install $(DEBIAN) yourself for html, latex, the outer sandbox and C; going on without."; fi
 	@mkdir -p .venv/share
 	@[ -s .venv/share/mermaid.min.js ] || { cd .venv/share && npm pack --silent mermaid@11 >/dev/null 2>&1 \
 	    && tar -xzf mermaid-*.tgz --strip-components=2 package/dist/mermaid.min.js && rm -f mermaid-*.tgz; } \

@@ -56,16 +56,16 @@ def library() -> ctypes.CDLL | None:
 def compiled(compiler: str) -> Path:
     """SOURCE as a shared library, made unless it is there. Raises OSError with the compiler's first words."""
     cpu = Path("/proc/cpuinfo")
-    features = [line for line in cpu.read_text().splitlines() if line.startswith("flags")][:1] if cpu.exists() else []
-    name = hashlib.sha256(SOURCE.read_bytes() + repr((compiler, features)).encode()).hexdigest()[:16]
-    folder = SOURCE.with_name("build") if os.access(SOURCE.parent, os.W_OK) else Path(tempfile.mkdtemp())
-    path = folder / f"kernels-{name}.so"
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    name = hashlib.sha256(SOURCE.read_bytes() + f"{compiler} {features}".encode()).hexdigest()[:16]
+    path = SOURCE.with_name("build") / f"kernels-{name}.so"
     if path.exists():
         return path
-    folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         for parallel in (["-fopenmp"], []):  # Apple's compiler has no OpenMP
-            # the linker must not hear of fast-math: it would make the whole process round tiny numbers to 0
+            # the linker must not hear of fast-math: the whole process would round denormal numbers to 0
             compile = [compiler, "-O3", "-march=native", "-ffast-math", "-fPIC", "-c", SOURCE, "-o", f"{scratch}/o"]
             link = [compiler, "-shared", f"{scratch}/o", "-o", f"{scratch}/so", "-lm"]
             runs = [subprocess.run([*run, *parallel], capture_output=True, text=True) for run in (compile, link)]

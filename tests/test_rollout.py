@@ -11,6 +11,7 @@ from conftest import ROOT, sharpened
 from test_model import hugging_face, reference_logps
 
 import model
+import native
 import rollout
 from kernels import sample_tokens
 from rollout import Engine, bucket, generate
@@ -58,6 +59,13 @@ def test_sampled_logps_equal_hugging_faces_forward_pass(policy, samples, tiny_fo
             theirs = reference_logps(reference, policy, prompts[c.sample_id], c.ids.tolist())
             worst = max(worst, np.abs(theirs.numpy() - c.logps).max())
     assert worst < 1e-4
+
+
+def test_without_a_compiler_the_same_is_drawn(policy, samples, monkeypatch):
+    prompts = [policy.encode(sample) for sample in samples]
+    ours = by_key(generate(policy, prompts, **OPTIONS))
+    monkeypatch.setattr(native, "ready", lambda x: False)
+    assert same(generate(policy, prompts, **OPTIONS), ours)
 
 
 OPTIONS = dict(G=5, max_new_tokens=80, temperature=1.0, seed=3)
