@@ -11,8 +11,8 @@ INSTALL := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --n
 DEBIAN := chromium-headless-shell bubblewrap fonts-dejavu-core fonts-liberation texlive-latex-base texlive-latex-recommended \
           texlive-latex-extra texlive-pictures texlive-science texlive-fonts-recommended gcc libc6-dev
 export TOKENIZERS_PARALLELISM := false
-# torch's idle threads sleep instead of spinning: the renderer works on the same cores
-export OMP_WAIT_POLICY := passive
+# torch's idle threads wait busily for a tenth of a millisecond, then sleep: the renderer works on the same cores
+export GOMP_SPINCOUNT := 10000
 
 # what the demo does; `make smoke` shrinks it
 RUN := runs/demo

@@ -23,7 +23,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +35,7 @@ from data import Sample
 from model import Policy, from_all, join_processes, lent, pack, process_number
 from render import Renderer, Rendering
 from report.checkpoint import latest_checkpoint, save_checkpoint
-from report.run import Run, progress_bar, timer
+from report.run import Run, half_the_threads, progress_bar, timer
 from report.step import rollout_metrics, status_line, training_metrics, write_samples
 from reward import Reward, Score, alignment
 from rollout import Completion, generate
@@ -234,13 +234,21 @@ def rollout(policy: Policy, samples: Sequence[Sample], first: int, renderer, con
     return groups
 
 
+def start_judging(device: torch.device) -> None:
+    """For the thread that judges, while the main one trains on what was judged before: both compute on the same cores,
+    and on the same GPU."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def judge(groups: list[Group], reward: Reward, config: Config, times: dict) -> None:
     """Wait for the renderings of `groups`, score them all in one call, and give each answer its advantage."""
-    with timer(times, "render_wait"):
+    with timer(times, "judge/render_wait"):
         for group in groups:
             no_code = Rendering(None, f"no ```{group.sample.language} block in the answer", 0.0)
             group.renderings = [future.result() if future else no_code for future in group.drawing]
-    with timer(times, "reward"):
+    with timer(times, "judge/reward"):
         targets = [group.sample.image for group in groups for _ in group.completions]
         renderings = [rendering for group in groups for rendering in group.renderings]
         aligned = [alignment(c.text, group.sample.language) for group in groups for c in group.completions]
@@ -324,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         svg_side=config.svg_side,
         allow_unsafe=config.allow_unsafe_rendering,
     )
-    with renderer:
+    with renderer, ThreadPoolExecutor(1, initializer=start_judging, initargs=[policy.device]) as judges:
         samples, _ = data.load_usable(config.data, renderer)
         bar = progress_bar("ViRL", start, config.steps)
         for step in bar:
@@ -335,24 +343,26 @@ def main(argv: Sequence[str] | None = None) -> None:
                 sampler.copy_weights(policy)
             first, end = (len(indices) * share // processes for share in (number, number + 1))
             mine = [samples[i] for i in indices[first:end]]
-            with timer(times, "rollout"):
+            with timer(times, "time/rollout"), half_the_threads():
                 groups = rollout(sampler, mine, first, renderer, config, step)
                 sampler.engine.rest()
             # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
             lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
             for minibatch in waves(groups, config, step):
                 total, sums = loss_total(sum(minibatch, []), config), defaultdict(float)
-                for wave in minibatch:
-                    judge(wave, reward, config, times)
-                    with timer(times, "update"):
+                judged = [judges.submit(judge, wave, reward, config, times) for wave in minibatch]
+                for wave, done in zip(minibatch, judged, strict=True):
+                    with timer(times, "time/held_up"):
+                        done.result()
+                    with timer(times, "time/update"):
                         update(policy, wave, total, config, reference, sums)
-                with timer(times, "update"):
+                with timer(times, "time/update"):
                     norm = optimizer_step(policy, optimizers, lr, config.grad_clip)
             # 3. say what happened
             metrics = {"step": step, **rollout_metrics(groups), **training_metrics(sums), "lr": lr, "grad_norm": norm}
             seconds = time.perf_counter() - began
             metrics |= {"dropped_prompts": len(indices) - sum(from_all(len(groups))), "time/step": seconds, **times}
-            metrics["held_up"] = (times["time/render_wait"] + times["time/reward"]) / times["time/rollout"]
+            metrics["held_up"] = times["time/held_up"] / times["time/rollout"]
             run.log(metrics | {"tokens_per_second": metrics["tokens"] / seconds})
             bar.set_postfix_str(status_line(metrics, len(indices)))
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:

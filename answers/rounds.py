@@ -16,6 +16,7 @@ from data import Sample
 from metrics.pixels import ssim
 from render import Rendering
 from report.records import NO_CODE, Record
+from report.run import half_the_threads
 from reward import alignment
 
 
@@ -31,10 +32,11 @@ def ask(source, samples: Sequence[Sample], scorer, bar, G, temperature, max_new_
     by_id = {sample.id: sample for sample in samples}
     answers = []
     options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-    for completion in answers_of(source, samples, G, **options):
-        sample = by_id[completion.sample_id]
-        answers.append((completion, scorer.submit(sample, data.extract_code(completion.text, sample.language))))
-        bar.update()
+    with half_the_threads():
+        for completion in answers_of(source, samples, G, **options):
+            sample = by_id[completion.sample_id]
+            answers.append((completion, scorer.submit(sample, data.extract_code(completion.text, sample.language))))
+            bar.update()
     order = {id: i for i, id in enumerate(by_id)}
     return sorted(answers, key=lambda answer: (order[answer[0].sample_id], answer[0].index))
 

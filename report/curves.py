@@ -37,6 +37,7 @@ PANELS = (  # title, pattern of the metrics drawn together; the first match coun
     ("Learning rate", r"(.*/)?(lr|learning_rate)"),
     ("Tokens per step", r"(trained_)?tokens"),
     ("Left out", r"too_long|dropped.*"),
+    ("Judging, seconds per step", r"judge/.*"),
 )
 STACKED = ("Failures, share of answers", "Seconds per step")
 QUANTILES = ("p05", "p25", "p50", "p75", "p95")

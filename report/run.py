@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from model import process_number
@@ -19,11 +20,23 @@ def progress_bar(name: str, start: int, steps: int) -> tqdm:
 
 
 @contextlib.contextmanager
-def timer(times: dict, phase: str):
-    """Adds the seconds of a block to times["time/PHASE"]."""
+def timer(times: dict, name: str):
+    """Adds the seconds of a block to times[name]."""
     start = time.perf_counter()
     yield
-    times[f"time/{phase}"] = times.get(f"time/{phase}", 0.0) + time.perf_counter() - start
+    times[name] = times.get(name, 0.0) + time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def half_the_threads():
+    """torch on half of its CPU threads meanwhile: the renderer has the other cores. Threads that wait for one another
+    at every operation all stand still as soon as one of them waits for a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Run:

@@ -68,9 +68,7 @@ def training_metrics(sums: dict) -> dict:
 
 
 def status_line(metrics: dict, groups: int) -> str:
-    phases = " ".join(
-        f"{phase}={metrics.get(f'time/{phase}', 0):.1f}" for phase in ("rollout", "render_wait", "update")
-    )
+    phases = " ".join(f"{phase}={metrics.get(f'time/{phase}', 0):.1f}" for phase in ("rollout", "held_up", "update"))
     return (
         f"reward={metrics['reward/mean']:.3f} visual={metrics['reward/visual']:.3f} "
         f"executes={metrics['render_ok']:.0%} flat={metrics['zero_variance_groups']}/{groups} "

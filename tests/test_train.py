@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ import train_virl
 from corpus import loading
 from model import Policy, pack
 from report.checkpoint import load_trainer_state, save_checkpoint
+from report.run import half_the_threads
 from train_virl import group_advantages, kl_penalty, policy_loss
 
 ROOT = Path(__file__).parent.parent
@@ -298,7 +300,7 @@ def test_a_run_killed_and_resumed_equals_an_unbroken_one_bit_for_bit(script, qwe
     process.communicate()
     assert process.returncode == -signal.SIGKILL and not (broken / "checkpoints/step-000006").exists()
     succeed(script, "tiny", "--out", broken, "--resume")
-    timed = lambda name: name.startswith(("time/", "tokens_per_second", "held_up"))  # noqa: E731
+    timed = lambda name: name.startswith(("time/", "judge/", "tokens_per_second", "held_up"))  # noqa: E731
     rows = [[{k: v for k, v in row.items() if not timed(k)} for row in metrics(out)] for out in (straight, broken)]
     assert len(rows[0]) == 6 and rows[0] == rows[1] and any(row["grad_norm"] > 0 for row in rows[0])
     last = [out / "checkpoints/step-000006" for out in (straight, broken)]
@@ -323,6 +325,16 @@ def test_a_last_step_without_work_is_no_reason_not_to_save(qwen3_folder, corpus,
     assert state["too_long"] == sum(idle[:steps])
 
 
+def test_who_shares_the_cores_takes_half_of_the_threads():
+    threads, half = torch.get_num_threads(), max(1, torch.get_num_threads() // 2)
+    with pytest.raises(KeyError), half_the_threads():
+        assert torch.get_num_threads() == half
+        raise KeyError
+    with ThreadPoolExecutor(1, initializer=train_virl.start_judging, initargs=[torch.device("cpu")]) as judges:
+        assert judges.submit(torch.get_num_threads).result() == half
+    assert torch.get_num_threads() == threads
+
+
 def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
     out = tmp_path / "virl"
     arguments = ["--prompts", 3, "--group", 4, "--max-new-tokens", 12, "--steps", 2, "--save-every", 1]
@@ -332,8 +344,8 @@ def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
     assert [row["step"] for row in rows] == [0, 1]
     assert all(row["mismatch"] < 1e-3 and row["grad_norm"] > 0 for row in rows)
     for row in rows:  # whose numbers are rounded
-        waited = row["time/render_wait"] + row["time/reward"]
-        assert row["held_up"] == pytest.approx(waited / row["time/rollout"], rel=0.05, abs=1e-3)
+        assert row["held_up"] == pytest.approx(row["time/held_up"] / row["time/rollout"], rel=0.05, abs=1e-3)
+        assert row["judge/reward"] > 0 and row["judge/render_wait"] >= 0
     for name in ("curves.png", "samples.html", "config.json"):
         assert (out / name).stat().st_size > 500, name
     saved = json.loads((out / "config.json").read_text())
