@@ -11,7 +11,7 @@ INSTALL := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --n
 DEBIAN := chromium-headless-shell bubblewrap fonts-dejavu-core fonts-liberation texlive-latex-base texlive-latex-recommended \
           texlive-latex-extra texlive-pictures texlive-science texlive-fonts-recommended gcc libc6-dev
 export TOKENIZERS_PARALLELISM := false
-# torch's idle threads wait busily for a tenth of a millisecond, then sleep: the renderer works on the same cores
+# torch's idle threads wait busily for some 0.15 ms, then sleep: the renderer works on the same cores
 export GOMP_SPINCOUNT := 10000
 
 # what the demo does; `make smoke` shrinks it
@@ -97,7 +97,7 @@ test: setup
 	@if $(PY) -c "import xdist" 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check pytest-xdist 2>/dev/null; \
 	    then several="-n auto --maxprocesses 4 --dist worksteal"; \
 	    else echo "pytest-xdist could not be fetched: the tests run one by one."; fi; \
-	OMP_NUM_THREADS=2 $(PY) -m pytest -q $$several
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q $$several
 
 # the engine and the model under the oldest transformers that is supported, in an environment of its own
 OLDEST := 5.17.0

@@ -235,11 +235,11 @@ def rollout(policy: Policy, samples: Sequence[Sample], first: int, renderer, con
 
 
 def start_judging(device: torch.device) -> None:
-    """For the thread that judges, while the main one trains on what was judged before: both compute on the same cores,
-    and on the same GPU."""
+    """For the thread that judges while the main one trains: they share the cores, or the GPU, and wait each for its own
+    work there."""
     torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_stream(torch.cuda.Stream(device))
 
 
 def judge(groups: list[Group], reward: Reward, config: Config, times: dict) -> None:
@@ -296,8 +296,8 @@ def update(policy: Policy, groups: list[Group], total: float, config: Config, re
 
 
 def waves(groups: list[Group], config: Config, step: int) -> list[list[list[Group]]]:
-    """The groups of each optimizer step of a rollout, in WAVES parts: one part trains while the programs of the next
-    are still being drawn. The groups sampled first go first; among several optimizer steps they are dealt at random."""
+    """The groups of each optimizer step of a rollout, in WAVES parts: one part trains while the next is still
+    being drawn and judged. Those sampled first go first; among several optimizer steps they are dealt at random."""
     fewest = min(from_all(len(groups)))  # all processes must agree on the number of parts
     minibatches = min(config.minibatches, fewest)
     if minibatches > 1:
@@ -332,12 +332,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         svg_side=config.svg_side,
         allow_unsafe=config.allow_unsafe_rendering,
     )
-    with renderer, ThreadPoolExecutor(1, initializer=start_judging, initargs=[policy.device]) as judges:
+    with ThreadPoolExecutor(1, initializer=start_judging, initargs=[policy.device]) as judges, renderer:
         samples, _ = data.load_usable(config.data, renderer)
         bar = progress_bar("ViRL", start, config.steps)
         for step in bar:
             began, times = time.perf_counter(), {}
-            # 1. N pictures; G programs each, rendered and scored as they come
+            # 1. N pictures; G programs each, rendered as they come
             indices = list(dict.fromkeys(data.batch_indices(len(samples), config.prompts, config.seed, step)))
             if sampler is not policy:
                 sampler.copy_weights(policy)
@@ -348,12 +348,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                 sampler.engine.rest()
             # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
             lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
-            for minibatch in waves(groups, config, step):
+            parts = waves(groups, config, step)
+            judged = iter([judges.submit(judge, wave, reward, config, times) for part in parts for wave in part])
+            for minibatch in parts:
                 total, sums = loss_total(sum(minibatch, []), config), defaultdict(float)
-                judged = [judges.submit(judge, wave, reward, config, times) for wave in minibatch]
-                for wave, done in zip(minibatch, judged, strict=True):
+                for wave in minibatch:
                     with timer(times, "time/held_up"):
-                        done.result()
+                        next(judged).result()
                     with timer(times, "time/update"):
                         update(policy, wave, total, config, reference, sums)
                 with timer(times, "time/update"):

@@ -2,7 +2,7 @@
 
 A step of a small model is some hundred small operations, and torch's way to one of them costs more than its work. The
 functions here have the arguments and results of the torch twins in `kernels.py`, which do the same where there is no C
-compiler. The library is compiled at first use, in a second, for the processor at hand, and kept in `native/build`.
+compiler. The library is compiled at first use, in half a second, for the processor at hand, and kept in `native/build`.
 """
 
 import ctypes
@@ -40,7 +40,7 @@ def ready(x: torch.Tensor) -> bool:
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The functions of ARGUMENTS, or None, with a line that says why, where they cannot be compiled."""
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    compiler = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
     try:
         if not compiler:
             raise OSError("no C compiler was found (install gcc)")
@@ -58,8 +58,8 @@ def compiled(compiler: str) -> Path:
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    name = hashlib.sha256(SOURCE.read_bytes() + f"{compiler} {features}".encode()).hexdigest()[:16]
-    path = SOURCE.with_name("build") / f"kernels-{name}.so"
+    recipe = SOURCE.read_bytes() + Path(__file__).read_bytes() + f"{compiler} {features}".encode()
+    path = SOURCE.with_name("build") / f"kernels-{hashlib.sha256(recipe).hexdigest()[:16]}.so"
     if path.exists():
         return path
     path.parent.mkdir(exist_ok=True)
@@ -68,11 +68,14 @@ def compiled(compiler: str) -> Path:
             # the linker must not hear of fast-math: the whole process would round denormal numbers to 0
             compile = [compiler, "-O3", "-march=native", "-ffast-math", "-fPIC", "-c", SOURCE, "-o", f"{scratch}/o"]
             link = [compiler, "-shared", f"{scratch}/o", "-o", f"{scratch}/so", "-lm"]
-            runs = [subprocess.run([*run, *parallel], capture_output=True, text=True) for run in (compile, link)]
-            if not any(run.returncode for run in runs):
+            for command in (compile, link):
+                run = subprocess.run([*command, *parallel], capture_output=True, text=True, errors="replace")
+                if run.returncode:
+                    break
+            else:
                 os.replace(f"{scratch}/so", path)  # other processes see all of it or nothing
                 return path
-    raise OSError(f"{compiler} failed: {(runs[0].stderr or runs[1].stderr).strip().splitlines()[0]}")
+    raise OSError(f"{compiler} failed: {(run.stderr.strip() or f'status {run.returncode}').splitlines()[0]}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -82,14 +85,14 @@ def compiled(compiler: str) -> Path:
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
-    library().rms_norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), eps, *x.shape)
+    library().rms_norm(*map(pointer, (x, weight, out)), eps, *x.shape)
     return out
 
 
 def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
     gate_up, T, width = gate_up.contiguous(), len(gate_up), gate_up.shape[1] // 2
     out = gate_up.new_empty(T, width)
-    library().silu_mul(gate_up.data_ptr(), out.data_ptr(), T, width)
+    library().silu_mul(pointer(gate_up), pointer(out), T, width)
     return out
 
 
@@ -104,10 +107,10 @@ def norm_rope_append(qkv, gains, cos, sin, kv, places, eps: float):
 def decode_attention(q, kv, prompts, own, scale: float) -> torch.Tensor:
     (B, H, D), (_, _, C, page_size, _), rows = q.shape, kv.shape, prompts.rows
     out = q.new_empty(B, H, D)
-    tables = [x for t in (prompts, own) for x in (t.lengths.data_ptr(), t.pages.data_ptr(), t.pages.stride(0))]
+    tables = [x for t in (prompts, own) for x in (pointer(t.lengths), pointer(t.pages), t.pages.shape[1])]
     library().decode_attention(
-        q.data_ptr(), q.stride(0), kv.data_ptr(), out.data_ptr(), page_size, H, C, D, scale,
-        rows.data_ptr(), *rows.shape, *tables,
+        q.data_ptr(), q.stride(0), pointer(kv), pointer(out), page_size, H, C, D, scale,
+        pointer(rows), *rows.shape, *tables,
     )  # fmt: skip
     return out
 
@@ -120,4 +123,5 @@ def sample_tokens(logits, seeds, steps, temperature: float, banned=None):
 
 
 def pointer(x: torch.Tensor | None) -> int | None:
+    assert x is None or x.is_contiguous()
     return None if x is None else x.data_ptr()

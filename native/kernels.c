@@ -30,7 +30,8 @@ void silu_mul(const float *gate_up, float *out, int64_t T, int64_t width) {
     #pragma omp parallel for if (T * width > WORTHWHILE)
     for (int64_t t = 0; t < T; t++) {
         const float *gate = gate_up + 2 * t * width, *up = gate + width;
-        for (int64_t i = 0; i < width; i++) out[t * width + i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+        for (int64_t i = 0; i < width; i++) /* below -80 nothing is left, and exp of more would be infinite */
+            out[t * width + i] = gate[i] / (1 + expf(-larger(gate[i], -80))) * up[i];
     }
 }
 
@@ -95,31 +96,27 @@ typedef struct {
     int64_t columns;
 } Table;
 
-/* One row, which asks items[0] of the first table and items[1] of the second. The query heads that share a key/value
-   head meet its keys tile by tile, while these are in the first cache. */
+/* The n query heads of a row that share the key/value head c ask items[0] of the first table and items[1] of the second.
+   They meet the keys tile by tile, while these are in the first cache. */
 static inline __attribute__((always_inline)) void attend(const float *q, const float *kv, float *out, int64_t page_size,
-                                                         int64_t H, int64_t C, float scale, const Table *tables,
-                                                         const int64_t *items, const int64_t D) {
-    const int64_t n = H / C;
-    for (int64_t c = 0; c < C; c++) {
-        float queries[n * D], values[n * D];
-        Seen seen[n];
-        for (int64_t i = 0; i < n * D; i++) queries[i] = q[c * n * D + i] * scale, values[i] = 0;
-        for (int64_t h = 0; h < n; h++) seen[h] = (Seen){-1e30f, 0, values + h * D};
-        for (int part = 0; part < 2; part++) {
-            const int64_t length = tables[part].lengths[items[part]];
-            const int32_t *pages = tables[part].pages + items[part] * tables[part].columns;
-            for (int64_t start = 0, count; start < length; start += count) {
-                const int64_t offset = start % page_size, page = pages[start / page_size];
-                const float *keys = kv + ((page * 2 * C + c) * page_size + offset) * D;
-                count = page_size - offset < length - start ? page_size - offset : length - start;
-                count = count < TILE ? count : TILE;
-                for (int64_t h = 0; h < n; h++)
-                    look(seen + h, queries + h * D, keys, keys + C * page_size * D, count, D);
-            }
+                                                         int64_t n, int64_t C, int64_t c, float scale,
+                                                         const Table *tables, const int64_t *items, const int64_t D) {
+    float queries[n * D], values[n * D];
+    Seen seen[n];
+    for (int64_t i = 0; i < n * D; i++) queries[i] = q[i] * scale, values[i] = 0;
+    for (int64_t h = 0; h < n; h++) seen[h] = (Seen){-1e30f, 0, values + h * D};
+    for (int part = 0; part < 2; part++) {
+        const int64_t length = tables[part].lengths[items[part]];
+        const int32_t *pages = tables[part].pages + items[part] * tables[part].columns;
+        for (int64_t start = 0, count; start < length; start += count) {
+            const int64_t offset = start % page_size, page = pages[start / page_size];
+            const float *keys = kv + ((page * 2 * C + c) * page_size + offset) * D;
+            count = page_size - offset < length - start ? page_size - offset : length - start;
+            count = count < TILE ? count : TILE;
+            for (int64_t h = 0; h < n; h++) look(seen + h, queries + h * D, keys, keys + C * page_size * D, count, D);
         }
-        for (int64_t i = 0; i < n * D; i++) out[c * n * D + i] = values[i] / seen[i / D].total;
     }
+    for (int64_t i = 0; i < n * D; i++) out[i] = values[i] / seen[i / D].total;
 }
 
 /* q (B, H, D), q_stride numbers from row to row, out (B, H, D). rows (prompts, J) ask the prompts, -1 being no row; row b
@@ -129,17 +126,18 @@ void decode_attention(const float *q, int64_t q_stride, const float *kv, float *
                       const int32_t *prompt_lengths, const int32_t *prompt_pages, int64_t prompt_columns,
                       const int32_t *own_lengths, const int32_t *own_pages, int64_t own_columns) {
     const Table tables[] = {{prompt_lengths, prompt_pages, prompt_columns}, {own_lengths, own_pages, own_columns}};
-    #pragma omp parallel for schedule(dynamic, 4)
-    for (int64_t place = 0; place < prompts * J; place++) {
-        const int64_t row = rows[place], items[] = {place / J, row};
+    const int64_t n = H / C;
+    #pragma omp parallel for schedule(dynamic)
+    for (int64_t job = 0; job < prompts * J * C; job++) {
+        const int64_t place = job / C, c = job % C, row = rows[place], items[] = {place / J, row};
         if (row < 0) continue;
-        const float *query = q + row * q_stride;
-        float *result = out + row * H * D;
+        const float *query = q + row * q_stride + c * n * D;
+        float *result = out + (row * H + c * n) * D;
         switch (D) {
-            case 32: attend(query, kv, result, page_size, H, C, scale, tables, items, 32); break;
-            case 64: attend(query, kv, result, page_size, H, C, scale, tables, items, 64); break;
-            case 128: attend(query, kv, result, page_size, H, C, scale, tables, items, 128); break;
-            default: attend(query, kv, result, page_size, H, C, scale, tables, items, D);
+            case 32: attend(query, kv, result, page_size, n, C, c, scale, tables, items, 32); break;
+            case 64: attend(query, kv, result, page_size, n, C, c, scale, tables, items, 64); break;
+            case 128: attend(query, kv, result, page_size, n, C, c, scale, tables, items, 128); break;
+            default: attend(query, kv, result, page_size, n, C, c, scale, tables, items, D);
         }
     }
 }

@@ -23,7 +23,8 @@ def table_there(table: kernels.KeyTable) -> kernels.KeyTable:
 
 
 def check(what: str, ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 2e-6) -> None:
-    worst = (ours.cpu().float() - theirs.float()).abs().max().item()
+    """Within `tolerance` of the largest number, or of 1."""
+    worst = ((ours.cpu().float() - theirs.float()).abs().max() / theirs.abs().max().clamp(min=1)).item()
     print(f"{what}: {worst:.1e}")
     assert worst <= tolerance, what
 
@@ -41,7 +42,7 @@ def norm_rope_append(of, T: int = 5) -> None:
     H, C, D, size = 6, 2, 32, 16
     angles = torch.rand(T, D)
     cos, sin = angles.cos(), kernels.signed(angles.sin())
-    page, offset = torch.randperm(T * size)[:T] // size, torch.arange(T) % size
+    page, offset = torch.randperm(T), torch.arange(T) % size
     for gains in (torch.rand(H + C, D), None):
         qkv, kv = torch.randn(T, H + 2 * C, D), torch.zeros(T, 2, C, size, D)
         places = kernels.spots(kv, page, offset)
@@ -55,6 +56,7 @@ def norm_rope_append(of, T: int = 5) -> None:
 def norm_and_mlp(of, T: int = 5) -> None:
     torch.manual_seed(0)
     x, weight, gate_up = torch.randn(T, 160), torch.rand(160), torch.randn(T, 2 * 1500)
+    gate_up[0, :64] = torch.linspace(-200, 200, 64)  # whose exponentials are infinite
     check("rms_norm", of.rms_norm(*there(x, weight), 1e-6), kernels.rms_norm(x, weight, 1e-6))
     check("silu_mul", of.silu_mul(*there(gate_up)), kernels.silu_mul(gate_up))
 
@@ -75,8 +77,9 @@ def sampling(of) -> None:
 def compare(of) -> None:
     """Every function of `of` with its twin, which runs on the CPU in plain torch."""
     with mock.patch.object(native, "ready", lambda x: False):
-        for H, C in ((8, 2), (7, 1), (4, 4)):
+        for H, C, kernels.MOST_ROWS in ((8, 2, 128), (7, 1, 128), (4, 4, 128), (16, 1, 16)):  # the last: three tiles
             attention(of, H, C)
+        kernels.MOST_ROWS = 128
         norm_rope_append(of)
         norm_and_mlp(of)
         sampling(of)
@@ -85,5 +88,3 @@ def compare(of) -> None:
 if __name__ == "__main__":
     assert kernels.triton, "Triton cannot be imported"
     compare(SimpleNamespace(**{name: getattr(kernels, f"_triton_{name}") for name in native.ARGUMENTS}))
-    kernels.MOST_ROWS = 16
-    attention(SimpleNamespace(decode_attention=kernels._triton_decode_attention), 16, 1)  # three tiles

@@ -125,8 +125,16 @@ def test_noise_is_uniform_over_seeds_steps_and_tokens(way):
 needs_a_compiler = pytest.mark.skipif(native.library() is None, reason="There is no C compiler here: install gcc")
 
 
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
 @needs_a_compiler
-def test_functions_in_c_equal_their_twins(monkeypatch):
+def test_functions_in_c_equal_their_twins(monkeypatch, three_threads):
     kernels_and_twins.compare(native)
     monkeypatch.setattr(native, "ready", lambda x: False)
     for D, size in ((32, 16), (64, 7), (128, 16), (80, 100)):  # pages of less than a tile, of more, of no whole one
@@ -144,19 +152,20 @@ def test_the_library_leaves_tiny_numbers_alone():
 @needs_a_compiler
 def test_the_library_is_made_once(monkeypatch, tmp_path):
     monkeypatch.setattr(native, "SOURCE", shutil.copy(native.SOURCE, tmp_path / "kernels.c"))
-    made = native.compiled("cc")
+    compiler = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))))
+    made = native.compiled(compiler)
     before = made.stat().st_mtime_ns
-    assert native.compiled("cc") == made and made.stat().st_mtime_ns == before
+    assert native.compiled(compiler) == made and made.stat().st_mtime_ns == before
     assert [path.name for path in made.parent.iterdir()] == [made.name]
     native.SOURCE.write_text(native.SOURCE.read_text() + "/* changed */")
-    assert native.compiled("cc") != made
+    assert native.compiled(compiler) != made
 
 
-@pytest.mark.parametrize("compiler", ["none", "broken"])
+@pytest.mark.parametrize("compiler", ["none", "broken", "dumb"])
 def test_without_a_compiler_the_twins_do_it(monkeypatch, tmp_path, capsys, compiler):
     cc = tmp_path / "cc"
-    if compiler == "broken":
-        cc.write_text("#!/bin/sh\necho cc: out of order >&2\nexit 1\n")
+    if compiler != "none":
+        cc.write_text("#!/bin/sh\n" + "echo cc: out of order >&2\n" * (compiler == "broken") + "exit 7\n")
         cc.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(native, "SOURCE", shutil.copy(native.SOURCE, tmp_path / "kernels.c"))
@@ -169,7 +178,7 @@ def test_without_a_compiler_the_twins_do_it(monkeypatch, tmp_path, capsys, compi
     assert torch.equal(ours, torch.nn.functional.rms_norm(x, (8,), weight, 1e-6))
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "twice as long" in said[0]
-    assert ("cc: out of order" if compiler == "broken" else "install gcc") in said[0]
+    assert {"none": "install gcc", "broken": "cc: out of order", "dumb": "status 7"}[compiler] in said[0]
 
 
 def run_with_triton(script: str, **environment) -> str:

@@ -61,6 +61,7 @@ def test_sampled_logps_equal_hugging_faces_forward_pass(policy, samples, tiny_fo
     assert worst < 1e-4
 
 
+@pytest.mark.skipif(native.library() is None, reason="There is no C compiler here: install gcc")
 def test_without_a_compiler_the_same_is_drawn(policy, samples, monkeypatch):
     prompts = [policy.encode(sample) for sample in samples]
     ours = by_key(generate(policy, prompts, **OPTIONS))

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -326,13 +327,37 @@ def test_a_last_step_without_work_is_no_reason_not_to_save(qwen3_folder, corpus,
 
 
 def test_who_shares_the_cores_takes_half_of_the_threads():
-    threads, half = torch.get_num_threads(), max(1, torch.get_num_threads() // 2)
-    with pytest.raises(KeyError), half_the_threads():
-        assert torch.get_num_threads() == half
-        raise KeyError
-    with ThreadPoolExecutor(1, initializer=train_virl.start_judging, initargs=[torch.device("cpu")]) as judges:
-        assert judges.submit(torch.get_num_threads).result() == half
-    assert torch.get_num_threads() == threads
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(6)
+        with pytest.raises(KeyError), half_the_threads():
+            assert torch.get_num_threads() == 3
+            raise KeyError
+        with ThreadPoolExecutor(1, initializer=train_virl.start_judging, initargs=[torch.device("cpu")]) as judges:
+            assert judges.submit(torch.get_num_threads).result() == 3
+        assert torch.get_num_threads() == 6
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_wave_is_judged_while_the_one_before_trains(qwen3_folder, corpus, tmp_path, monkeypatch):
+    """The second wave is not judged before the first one trains; what goes wrong in the third is said."""
+    judged, training = [], threading.Event()
+    judge, update = train_virl.judge, train_virl.update
+
+    def judge_late(groups, *rest):
+        judged.append(groups)
+        assert len(judged) == 1 or training.wait(60), "nothing trains meanwhile"
+        if len(judged) == 3:
+            raise ValueError("the third wave")
+        judge(groups, *rest)
+
+    monkeypatch.setattr(train_virl, "judge", judge_late)
+    monkeypatch.setattr(train_virl, "update", lambda *arguments: (training.set(), update(*arguments)))
+    arguments = ["--prompts", 3, "--group", 2, "--max-new-tokens", 8, "--steps", 1, "--out", tmp_path]
+    with pytest.raises(ValueError, match="the third wave"):
+        train_virl.main(list(map(str, ["tiny", "--model", qwen3_folder, "--data", corpus, *arguments])))
+    assert len(judged) == 3
 
 
 def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
