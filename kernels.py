@@ -129,7 +129,7 @@ def decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> t
     """
     if triton and q.is_cuda:
         return _triton_decode_attention(q, kv, prompts, own, scale)
-    if native.ready(q):
+    if native.ready(q) and q.shape[-1] % 8 == 0:
         return native.decode_attention(q, kv, prompts, own, scale)
     return merge_attention(*(_table_attention(q, kv, table, scale) for table in (prompts, own)))
 

@@ -67,25 +67,47 @@ typedef struct {
     float highest, total, *values;
 } Seen;
 
-/* A query head looks at up to TILE keys. For the usual head sizes D is a constant, and the loops over it unrolled. */
+typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias)); /* what a register holds */
+
+/* The scores of 8 keys. Each has 8 partial sums; they are added up two keys at a time, which leaves the keys in
+   order. */
+static inline __attribute__((always_inline)) Eight scores_of(const float *query, const float *keys, const int64_t D) {
+    Eight s[8];
+    for (int key = 0; key < 8; key++) {
+        const Eight *a = (const Eight *)query, *b = (const Eight *)(keys + key * D);
+        s[key] = a[0] * b[0];
+        for (int64_t i = 1; i < D / 8; i++) s[key] += a[i] * b[i];
+    }
+    for (int n = 4; n > 1; n /= 2)
+        for (int i = 0; i < n; i++)
+            s[i] = __builtin_shufflevector(s[2 * i], s[2 * i + 1], 0, 2, 8, 10, 4, 6, 12, 14) +
+                   __builtin_shufflevector(s[2 * i], s[2 * i + 1], 1, 3, 9, 11, 5, 7, 13, 15);
+    return __builtin_shufflevector(s[0], s[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+           __builtin_shufflevector(s[0], s[1], 4, 5, 6, 7, 12, 13, 14, 15);
+}
+
+/* A query head looks at up to TILE keys. D is a multiple of 8, and a constant for the usual sizes, so that what a head
+   knows stays in registers. */
 static inline __attribute__((always_inline)) void look(Seen *seen, const float *query, const float *keys,
                                                        const float *values, int64_t count, const int64_t D) {
-    float weights[TILE], sums[D], highest = seen->highest, total = 0;
-    for (int64_t t = 0; t < count; t++) {
-        float score = 0;
-        for (int64_t d = 0; d < D; d++) score += query[d] * keys[t * D + d];
-        weights[t] = score;
-        highest = larger(highest, score);
+    float weights[TILE], highest = seen->highest, total = 0;
+    int64_t t = 0;
+    for (; t + 8 <= count; t += 8) *(Eight *)(weights + t) = scores_of(query, keys + t * D, D);
+    for (; t < count; t++) {
+        weights[t] = 0;
+        for (int64_t d = 0; d < D; d++) weights[t] += query[d] * keys[t * D + d];
     }
-    for (int64_t t = 0; t < count; t++) {
+    for (t = 0; t < count; t++) highest = larger(highest, weights[t]);
+    for (t = 0; t < count; t++) {
         weights[t] = expf(weights[t] - highest);
         total += weights[t];
     }
     const float keep = expf(seen->highest - highest);
-    for (int64_t d = 0; d < D; d++) sums[d] = seen->values[d] * keep;
-    for (int64_t t = 0; t < count; t++)
-        for (int64_t d = 0; d < D; d++) sums[d] += weights[t] * values[t * D + d];
-    for (int64_t d = 0; d < D; d++) seen->values[d] = sums[d];
+    Eight *before = (Eight *)seen->values, sums[D / 8];
+    for (int64_t i = 0; i < D / 8; i++) sums[i] = before[i] * keep;
+    for (t = 0; t < count; t++)
+        for (int64_t i = 0; i < D / 8; i++) sums[i] += weights[t] * ((const Eight *)(values + t * D))[i];
+    for (int64_t i = 0; i < D / 8; i++) before[i] = sums[i];
     seen->total = seen->total * keep + total;
     seen->highest = highest;
 }
@@ -96,8 +118,8 @@ typedef struct {
     int64_t columns;
 } Table;
 
-/* The n query heads of a row that share the key/value head c ask items[0] of the first table and items[1] of the second.
-   They meet the keys tile by tile, while these are in the first cache. */
+/* The n query heads of a row that share the key/value head c ask items[0] of the first table and items[1] of the
+   second. They meet the keys tile by tile, while these are in the first cache. */
 static inline __attribute__((always_inline)) void attend(const float *q, const float *kv, float *out, int64_t page_size,
                                                          int64_t n, int64_t C, int64_t c, float scale,
                                                          const Table *tables, const int64_t *items, const int64_t D) {
@@ -119,8 +141,8 @@ static inline __attribute__((always_inline)) void attend(const float *q, const f
     for (int64_t i = 0; i < n * D; i++) out[i] = values[i] / seen[i / D].total;
 }
 
-/* q (B, H, D), q_stride numbers from row to row, out (B, H, D). rows (prompts, J) ask the prompts, -1 being no row; row b
-   asks response b too. */
+/* q (B, H, D), q_stride numbers from row to row, out (B, H, D). rows (prompts, J) ask the prompts, -1 being no row;
+   row b asks response b too. */
 void decode_attention(const float *q, int64_t q_stride, const float *kv, float *out, int64_t page_size, int64_t H,
                       int64_t C, int64_t D, float scale, const int32_t *rows, int64_t prompts, int64_t J,
                       const int32_t *prompt_lengths, const int32_t *prompt_pages, int64_t prompt_columns,
