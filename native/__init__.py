@@ -40,21 +40,21 @@ def ready(x: torch.Tensor) -> bool:
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The functions of ARGUMENTS, or None, with a line that says why, where they cannot be compiled."""
-    compiler = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
     try:
-        if not compiler:
-            raise OSError("no C compiler was found (install gcc)")
-        loaded = ctypes.CDLL(str(compiled(compiler)))
+        loaded = ctypes.CDLL(str(compiled()))
     except OSError as error:
-        print(f"Sampling on this CPU will take about twice as long as it could: {error}.", file=sys.stderr)
+        print(f"Sampling on this CPU will take about three times as long as it could: {error}.", file=sys.stderr)
         return None
     for name, arguments in ARGUMENTS.items():
         getattr(loaded, name).argtypes, getattr(loaded, name).restype = arguments, None
     return loaded
 
 
-def compiled(compiler: str) -> Path:
-    """SOURCE as a shared library, made unless it is there. Raises OSError with the compiler's first words."""
+def compiled() -> Path:
+    """SOURCE as a shared library, made unless it is there. Raises OSError, with the compiler's first words."""
+    compiler = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
+    if not compiler:
+        raise OSError("no C compiler was found (install gcc)")
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     features = next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 
 import model
+import native
 from corpus.tiny import create_tiny
 from data import Sample
 
 ROOT = Path(__file__).parent.parent
+needs_a_compiler = pytest.mark.skipif(native.library() is None, reason="There is no C compiler here: install gcc")
 TEXTS = ["Write SVG code that draws this picture. <svg viewBox='0 0 64 64'><circle cx='1' r='20'/></svg>"] * 4
 
 

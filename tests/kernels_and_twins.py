@@ -23,8 +23,8 @@ def table_there(table: kernels.KeyTable) -> kernels.KeyTable:
 
 
 def check(what: str, ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 2e-6) -> None:
-    """Within `tolerance` of the largest number, or of 1."""
-    worst = ((ours.cpu().float() - theirs.float()).abs().max() / theirs.abs().max().clamp(min=1)).item()
+    """Every number within `tolerance` of itself, or of 1 where it is smaller."""
+    worst = ((ours.cpu().float() - theirs.float()).abs() / theirs.float().abs().clamp(min=1)).max().item()
     print(f"{what}: {worst:.1e}")
     assert worst <= tolerance, what
 
@@ -77,9 +77,10 @@ def sampling(of) -> None:
 def compare(of) -> None:
     """Every function of `of` with its twin, which runs on the CPU in plain torch."""
     with mock.patch.object(native, "ready", lambda x: False):
-        for H, C, kernels.MOST_ROWS in ((8, 2, 128), (7, 1, 128), (4, 4, 128), (16, 1, 16)):  # the last: three tiles
+        for H, C in ((8, 2), (7, 1), (4, 4)):
             attention(of, H, C)
-        kernels.MOST_ROWS = 128
+        with mock.patch.object(kernels, "MOST_ROWS", 16):
+            attention(of, 16, 1)  # three tiles
         norm_rope_append(of)
         norm_and_mlp(of)
         sampling(of)

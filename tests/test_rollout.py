@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, sharpened
+from conftest import ROOT, needs_a_compiler, sharpened
 from test_model import hugging_face, reference_logps
 
 import model
@@ -61,7 +61,7 @@ def test_sampled_logps_equal_hugging_faces_forward_pass(policy, samples, tiny_fo
     assert worst < 1e-4
 
 
-@pytest.mark.skipif(native.library() is None, reason="There is no C compiler here: install gcc")
+@needs_a_compiler
 def test_without_a_compiler_the_same_is_drawn(policy, samples, monkeypatch):
     prompts = [policy.encode(sample) for sample in samples]
     ours = by_key(generate(policy, prompts, **OPTIONS))
