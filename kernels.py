@@ -1,8 +1,8 @@
-"""The few operations that decide speed: plain torch, and beside it a Triton kernel and C where that pays.
+"""The few operations that decide speed: plain torch, and beside it a Triton kernel where that pays.
 
 A torch twin defines what is right and runs everywhere. A Triton kernel with the same arguments runs on CUDA tensors
-where Triton is installed, and is tested against its twin (on a CPU with TRITON_INTERPRET=1); the same in C (`native`)
-runs on a CPU where there is a compiler.
+where Triton is installed, and is tested against its twin (on a CPU with TRITON_INTERPRET=1). So are the functions that
+a decoding step is made of on a CPU, in C (`native`).
 
     packed_attention    training: many sequences in one row, no padding in the row, no leaking between sequences
     decode_attention    sampling: one new token per sample; a prompt's keys are stored and read once per group
@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-
-import native
 
 if TYPE_CHECKING:
     from model import Spans
@@ -129,8 +127,6 @@ def decode_attention(q, kv, prompts: KeyTable, own: KeyTable, scale: float) -> t
     """
     if triton and q.is_cuda:
         return _triton_decode_attention(q, kv, prompts, own, scale)
-    if native.ready(q) and q.shape[-1] % 8 == 0:
-        return native.decode_attention(q, kv, prompts, own, scale)
     return merge_attention(*(_table_attention(q, kv, table, scale) for table in (prompts, own)))
 
 
@@ -168,8 +164,6 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """RMSNorm (Zhang and Sennrich 2019), normalised in fp32 whatever the format of x (T, width) and weight (width,)."""
     if triton and x.is_cuda:
         return _triton_rms_norm(x, weight, eps)
-    if native.ready(x):
-        return native.rms_norm(x, weight, eps)
     return F.rms_norm(x, weight.shape, weight, eps)
 
 
@@ -177,8 +171,6 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up -> (T, width), the gate being the first half of gate_up (T, 2 width)."""
     if triton and gate_up.is_cuda:
         return _triton_silu_mul(gate_up)
-    if native.ready(gate_up):
-        return native.silu_mul(gate_up)
     gate, up = gate_up.chunk(2, -1)
     return F.silu(gate).mul_(up)
 
@@ -210,8 +202,6 @@ def norm_rope_append(qkv, gains, cos, sin, kv, places, eps: float):
     """
     if triton and qkv.is_cuda:
         return _triton_norm_rope_append(qkv, gains, cos, sin, kv, places, eps)
-    if native.ready(qkv):
-        return native.norm_rope_append(qkv, gains, cos, sin, kv, places, eps)
     C, D = kv.shape[2], kv.shape[4]
     H = qkv.shape[1] - 2 * C
     qk = qkv[:, : H + C]
@@ -306,8 +296,6 @@ def sample_tokens(logits, seeds, steps, temperature: float, banned: torch.Tensor
     """
     if triton and logits.is_cuda:
         return _triton_sample_tokens(logits, seeds, steps, temperature, banned)
-    if native.ready(logits):
-        return native.sample_tokens(logits, seeds, steps, temperature, banned)
     scores = logits = logits.float() / (temperature or 1.0)
     probabilities = logits.softmax(-1)
     if temperature > 0:

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 
 import kernels
+import native
 from kernels import KeyTable, rms_norm
 from model import Policy, Prompt, pack, rope_tables
 
@@ -169,7 +170,7 @@ class Engine:
         token, length, pages = s.token[:rows], s.length[:rows], s.pages[:rows]
         page = pages.gather(1, (length // self.page).long()[:, None])[:, 0]
         spots = kernels.spots(self.pool.kv[0], page, length % self.page)  # where this token's keys and values go
-        prompts = self.slots.prompts(groups, self.page)
+        prompts = KeyTable(s.members[:groups], s.prompt_length[:groups], s.prompt_pages[:groups], self.page)
         own = KeyTable(s.row[:rows], length + 1, pages, self.page)
 
         def attend(q, k, v, kv):
@@ -193,14 +194,17 @@ class Engine:
         self.slots.push()
         self.counters["steps"] += self.block
         with torch.autocast(self.policy.device.type, enabled=False):
-            step = lambda: self.decode_step(rows, groups, temperature)  # noqa: E731
-            if self.use_graphs:
+            if native.ready(self):  # on a CPU the whole block is one call of C
+                native.decode_block(self, rows, groups, temperature)
+            elif self.use_graphs:
                 key = (bucket(rows, self.slots.count), bucket(groups, self.slots.count), temperature)
                 if key not in self.graphs:
                     self.graphs[key] = self.capture(*key)
-                step = self.graphs[key].replay
-            for _ in range(self.block):
-                step()
+                for _ in range(self.block):
+                    self.graphs[key].replay()
+            else:
+                for _ in range(self.block):
+                    self.decode_step(rows, groups, temperature)
         self.slots.pull()
 
     def capture(self, rows: int, groups: int, temperature: float) -> torch.cuda.CUDAGraph:
@@ -384,7 +388,7 @@ class Slots:
             setattr(self.host, name, getattr(self.host, name).numpy())
             at = end
         self.host.row[:, 0] = np.arange(count)
-        self.arranged, self.tables = ([], (0, 0)), {}
+        self.arranged = [], (0, 0)
 
     def push(self) -> None:
         self.host.step[:] = 0
@@ -419,15 +423,8 @@ class Slots:
                 h.members[item, : len(rows)] = rows
                 h.prompt_length[item] = len(group.prompt.ids)
                 h.prompt_pages[item, : len(group.pages)] = group.pages
-            self.arranged, self.tables = (list(live), (len(live), len(groups))), {}
+            self.arranged = list(live), (len(live), len(groups))
         return self.arranged[1]
-
-    def prompts(self, groups: int, page_size: int) -> KeyTable:
-        """The table of the first `groups` prompts, the same object until `arrange` changes it."""
-        if groups not in self.tables:
-            tables = self.device.members, self.device.prompt_length, self.device.prompt_pages
-            self.tables[groups] = KeyTable(*(table[:groups] for table in tables), page_size)
-        return self.tables[groups]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""What surrounds the matrix products of a decoding step, in C for CPUs (`kernels.c`), float32.
+"""A block of decoding steps in C for CPUs (`kernels.c`), float32: what a CUDA graph is to a GPU.
 
-A step of a small model is some hundred small operations, and torch's way to one of them costs more than its work. The
-functions here have the arguments and results of the torch twins in `kernels.py`, which do the same where there is no C
-compiler. The library is compiled at first use, in half a second, for the processor at hand, and kept in `native/build`.
+A step of a small model is some hundred small operations, and torch's way to one of them costs more than its work. In C
+all steps of a block are one call. `Engine.decode_step` in `rollout.py` defines what is right, and does it where there
+is no C compiler. The library is compiled at first use, in half a second, for the processor at hand, and kept in
+`native/build`.
 """
 
 import ctypes
@@ -18,35 +19,75 @@ from pathlib import Path
 import torch
 
 SOURCE = Path(__file__).with_name("kernels.c")
-P, N, F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float  # pointer, whole number, number
-ARGUMENTS = {
-    "rms_norm": (P, P, P, F, N, N),
-    "silu_mul": (P, P, N, N),
-    "norm_rope_append": (P, P, P, P, P, P, F, N, N, N, N),
-    "decode_attention": (P, N, P, P, N, N, N, N, F, P, N, N, P, P, N, P, P, N),
-    "sample_tokens": (P, P, P, P, P, P, F, N, N),
-}
+POINTER = ctypes.c_void_p
+LAYER = ("attention_norm", "qkv", "qkv_bias", "gains", "o", "mlp_norm", "gate_up", "down")
+SLOTS = ("token", "length", "start", "seed", "pages", "members", "prompt_length", "prompt_pages", "drawn", "logps")
+
+
+def fields(kind, *names: str) -> list:
+    return [(name, kind) for name in names]
+
+
+class Layer(ctypes.Structure):
+    _fields_ = fields(POINTER, *LAYER, "kv")
+
+
+class Block(ctypes.Structure):
+    _fields_ = (
+        fields(ctypes.c_int64, "B", "prompts", "steps", "layers", "width", "inner", "H", "C", "D", "V", "page_size")
+        + fields(ctypes.c_int64, "G", "columns", "prompt_columns")
+        + fields(ctypes.c_float, "eps", "temperature")
+        + fields(ctypes.POINTER(Layer), "layer")
+        + fields(POINTER, "embed", "norm", "lm_head", "cosines", "sines", "banned", *SLOTS)
+        + fields(POINTER, "x", "narrow", "wide", "cosine", "sine", "chance", "places")
+    )
+
+
+def ready(engine) -> bool:
+    """Whether the engine's steps can be done here: its weights are float32 on a CPU, of sizes that fill registers."""
+    buffer, config = engine.weights.buffer, engine.config
+    sizes = *engine.weights.lm_head.shape, config.intermediate_size, engine.head_size
+    return buffer.is_cpu and buffer.dtype == torch.float32 and not any(n % 8 for n in sizes) and library() is not None
+
+
+def decode_block(engine, rows: int, groups: int, temperature: float) -> None:
+    """engine.block times engine.decode_step(rows, groups, temperature)."""
+    weights, config, slots = engine.weights, engine.config, engine.slots
+    (V, width), inner, D = weights.lm_head.shape, config.intermediate_size, engine.head_size
+    H, C = config.num_attention_heads, config.num_key_value_heads
+    layers = [
+        Layer(*(pointer(getattr(w, name)) for name in LAYER), pointer(kv))
+        for w, kv in zip(weights.layers, engine.pool.kv, strict=True)
+    ]
+    columns = width, max(width, H * D, inner), max((H + 2 * C) * D, 2 * inner, V), D, D, 1
+    tensors = [weights.embed, weights.norm, weights.lm_head, *engine.turns, engine.banned]
+    tensors += [getattr(slots.device, name) for name in SLOTS]
+    tensors += [*(torch.empty(rows, n) for n in columns), torch.empty(rows, 2 * C, dtype=torch.int64)]
+    block = Block(
+        rows, groups, engine.block, len(layers), width, inner, H, C, D, V, engine.page, *slots.shape[1:],
+        config.rms_norm_eps, temperature, (Layer * len(layers))(*layers), *map(pointer, tensors),
+    )  # fmt: skip
+    library().decode_block(ctypes.byref(block))
+
+
+def pointer(x: torch.Tensor | None) -> int | None:
+    assert x is None or x.is_contiguous()
+    return None if x is None else x.data_ptr()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the library
 
 
-def ready(x: torch.Tensor) -> bool:
-    """Whether the functions below can be called with tensors such as x."""
-    return x.is_cpu and x.dtype == torch.float32 and library() is not None
-
-
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The functions of ARGUMENTS, or None, with a line that says why, where they cannot be compiled."""
+    """`decode_block`, or None, with a line that says why, where it cannot be compiled."""
     try:
         loaded = ctypes.CDLL(str(compiled()))
     except OSError as error:
-        print(f"Sampling on this CPU will take about three times as long as it could: {error}.", file=sys.stderr)
+        print(f"Sampling on this CPU will take two to five times as long as it could: {error}.", file=sys.stderr)
         return None
-    for name, arguments in ARGUMENTS.items():
-        getattr(loaded, name).argtypes, getattr(loaded, name).restype = arguments, None
+    loaded.decode_block.argtypes, loaded.decode_block.restype = [ctypes.POINTER(Block)], None
     return loaded
 
 
@@ -76,52 +117,3 @@ def compiled() -> Path:
                 os.replace(f"{scratch}/so", path)  # other processes see all of it or nothing
                 return path
     raise OSError(f"{compiler} failed: {(run.stderr.strip() or f'status {run.returncode}').splitlines()[0]}")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# its functions
-
-
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    x = x.contiguous()
-    out = torch.empty_like(x)
-    library().rms_norm(*map(pointer, (x, weight, out)), eps, *x.shape)
-    return out
-
-
-def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
-    gate_up, T, width = gate_up.contiguous(), len(gate_up), gate_up.shape[1] // 2
-    out = gate_up.new_empty(T, width)
-    library().silu_mul(pointer(gate_up), pointer(out), T, width)
-    return out
-
-
-def norm_rope_append(qkv, gains, cos, sin, kv, places, eps: float):
-    (T, heads, D), C = qkv.shape, kv.shape[2]
-    H = heads - 2 * C
-    tensors = (qkv, gains, cos.contiguous(), sin.contiguous(), kv, places)
-    library().norm_rope_append(*map(pointer, tensors), eps, T, H, C, D)
-    return qkv.split([H, C, C], 1)
-
-
-def decode_attention(q, kv, prompts, own, scale: float) -> torch.Tensor:
-    (B, H, D), (_, _, C, page_size, _), rows = q.shape, kv.shape, prompts.rows
-    out = q.new_empty(B, H, D)
-    tables = [x for t in (prompts, own) for x in (pointer(t.lengths), pointer(t.pages), t.pages.shape[1])]
-    library().decode_attention(
-        q.data_ptr(), q.stride(0), pointer(kv), pointer(out), page_size, H, C, D, scale,
-        pointer(rows), *rows.shape, *tables,
-    )  # fmt: skip
-    return out
-
-
-def sample_tokens(logits, seeds, steps, temperature: float, banned=None):
-    (B, V), logits, seeds, steps = logits.shape, logits.contiguous(), seeds.int(), steps.int()
-    tokens, logps = logits.new_empty(B, dtype=torch.int64), logits.new_empty(B)
-    library().sample_tokens(*map(pointer, (logits, seeds, steps, banned, tokens, logps)), temperature, B, V)
-    return tokens, logps
-
-
-def pointer(x: torch.Tensor | None) -> int | None:
-    assert x is None or x.is_contiguous()
-    return None if x is None else x.data_ptr()

@@ -1,17 +1,60 @@
-/* What surrounds the matrix products of a decoding step: the same as the torch twins of kernels.py, which define what
-   is right, each in one pass over memory. Called by native/__init__.py.
+/* A decoding step for CPUs, float32: the operations do what the torch twins of kernels.py do, which define what is
+   right, and decode_step, at the end, what rollout.Engine.decode_step does. Called by native/__init__.py.
 
-   Axes: T tokens, B rows of the batch, H query heads, C key/value heads, D head size, V vocabulary. The keys and values
-   of a layer lie in kv (pages, 2, C, page size, D). */
+   Axes: T tokens, B rows of the batch, H query heads, C key/value heads, D head size, V vocabulary, K and N the inputs
+   and outputs of a matrix. The keys and values of a layer lie in kv (pages, 2, C, page size, D). */
 
 #include <float.h>
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #define TILE 64          /* keys, or words, looked at together */
+#define OUTPUTS 16       /* of a matrix, whose weights stay in the first cache while all tokens meet them */
 #define WORTHWHILE 16384 /* so much work is worth waking other threads */
 
+typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias)); /* what a register holds */
+typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* Sums of neighbours: those of a in the first half of each 16 bytes, those of b in the second. */
+#define NEIGHBOURS(a, b) (__builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + \
+                          __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15))
+
 static inline float larger(float a, float b) { return a > b ? a : b; }
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* x (T, K), weight (N, K) -> out (T, N) = x weight' + added, which is (N) with a stride of 0, (T, N) with one of N, or
+   null. K is a multiple of 8, N of 4. Three tokens meet four outputs at a time: twelve sums, which stay in registers. */
+void linear(const float *x, const float *weight, const float *added, int64_t added_stride, float *out, int64_t T,
+            int64_t N, int64_t K) {
+    #pragma omp parallel for if (T * N > WORTHWHILE / K)
+    for (int64_t start = 0; start < N; start += OUTPUTS)
+        for (int64_t t = 0; t < T; t += 3) {
+            const float *rows[3];
+            for (int r = 0; r < 3; r++) rows[r] = x + smaller(t + r, T - 1) * K;
+            for (int64_t n = start; n < smaller(start + OUTPUTS, N); n += 4) {
+                Eight sums[3][4] = {0};
+                for (int64_t k = 0; k < K; k += 8) {
+                    const Eight a = *(const Eight *)(rows[0] + k), b = *(const Eight *)(rows[1] + k),
+                                c = *(const Eight *)(rows[2] + k);
+                    for (int i = 0; i < 4; i++) {
+                        const Eight w = *(const Eight *)(weight + (n + i) * K + k);
+                        __asm__("" ::: "memory"); /* or the compiler reads a, b, c and w anew for every product */
+                        sums[0][i] += a * w;
+                        sums[1][i] += b * w;
+                        sums[2][i] += c * w;
+                    }
+                }
+                for (int r = 0; r < 3 && t + r < T; r++) {
+                    const Eight *s = sums[r], halves = NEIGHBOURS(NEIGHBOURS(s[0], s[1]), NEIGHBOURS(s[2], s[3]));
+                    Four sum = __builtin_shufflevector(halves, halves, 0, 1, 2, 3) +
+                               __builtin_shufflevector(halves, halves, 4, 5, 6, 7);
+                    if (added) sum += *(const Four *)(added + (t + r) * added_stride + n);
+                    *(Four *)(out + (t + r) * N + n) = sum;
+                }
+            }
+        }
+}
 
 /* x, out (T, width), weight (width) */
 void rms_norm(const float *x, const float *weight, float *out, float eps, int64_t T, int64_t width) {
@@ -67,8 +110,6 @@ typedef struct {
     float highest, total, *values;
 } Seen;
 
-typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias)); /* what a register holds */
-
 /* The scores of 8 keys. Each has 8 partial sums; they are added up two keys at a time, which leaves the keys in
    order. */
 static inline __attribute__((always_inline)) Eight scores_of(const float *query, const float *keys, const int64_t D) {
@@ -79,9 +120,7 @@ static inline __attribute__((always_inline)) Eight scores_of(const float *query,
         for (int64_t i = 1; i < D / 8; i++) s[key] += a[i] * b[i];
     }
     for (int n = 4; n > 1; n /= 2)
-        for (int i = 0; i < n; i++)
-            s[i] = __builtin_shufflevector(s[2 * i], s[2 * i + 1], 0, 2, 8, 10, 4, 6, 12, 14) +
-                   __builtin_shufflevector(s[2 * i], s[2 * i + 1], 1, 3, 9, 11, 5, 7, 13, 15);
+        for (int i = 0; i < n; i++) s[i] = NEIGHBOURS(s[2 * i], s[2 * i + 1]);
     return __builtin_shufflevector(s[0], s[1], 0, 1, 2, 3, 8, 9, 10, 11) +
            __builtin_shufflevector(s[0], s[1], 4, 5, 6, 7, 12, 13, 14, 15);
 }
@@ -133,8 +172,7 @@ static inline __attribute__((always_inline)) void attend(const float *q, const f
         for (int64_t start = 0, count; start < length; start += count) {
             const int64_t offset = start % page_size, page = pages[start / page_size];
             const float *keys = kv + ((page * 2 * C + c) * page_size + offset) * D;
-            count = page_size - offset < length - start ? page_size - offset : length - start;
-            count = count < TILE ? count : TILE;
+            count = smaller(smaller(page_size - offset, length - start), TILE);
             for (int64_t h = 0; h < n; h++) look(seen + h, queries + h * D, keys, keys + C * page_size * D, count, D);
         }
     }
@@ -173,7 +211,7 @@ static inline uint32_t hash32(uint32_t x) {
 /* logits (B, V), seeds and steps (B) of the noise, banned (V) or null, tokens and logps (B). A word's score is its
    probability over its exponential noise, or without a temperature its logit. */
 void sample_tokens(const float *logits, const int32_t *seeds, const int32_t *steps, const uint8_t *banned,
-                   int64_t *tokens, float *logps, float temperature, int64_t B, int64_t V) {
+                   int32_t *tokens, float *logps, float temperature, int64_t B, int64_t V) {
     const float colder = temperature > 0 ? 1 / temperature : 1;
     #pragma omp parallel for if (B * V > WORTHWHILE)
     for (int64_t b = 0; b < B; b++) {
@@ -183,7 +221,7 @@ void sample_tokens(const float *logits, const int32_t *seeds, const int32_t *ste
         int64_t token = 0;
         for (int64_t v = 0; v < V; v++) highest = larger(highest, row[v] * colder);
         for (int64_t start = 0; start < V; start += TILE) {
-            const int64_t count = V - start < TILE ? V - start : TILE;
+            const int64_t count = smaller(V - start, TILE);
             const float *here = row + start;
             float scores[TILE];
             for (int64_t i = 0; i < count; i++) {
@@ -202,4 +240,61 @@ void sample_tokens(const float *logits, const int32_t *seeds, const int32_t *ste
         tokens[b] = token;
         logps[b] = row[token] * colder - highest - logf(total);
     }
+}
+
+/* The weights of a layer (rollout.Weights) and its pages; qkv_bias and gains may be null. */
+typedef struct {
+    const float *attention_norm, *qkv, *qkv_bias, *gains, *o, *mlp_norm, *gate_up, *down;
+    float *kv;
+} Layer;
+
+/* What a block of steps knows: the model, rollout.Slots, room for what is on its way. */
+typedef struct {
+    int64_t B, prompts, steps, layers, width, inner, H, C, D, V, page_size, G, columns, prompt_columns;
+    float eps, temperature;
+    const Layer *layer;
+    const float *embed, *norm, *lm_head, *cosines, *sines; /* the last two (positions, D), half of sines negated */
+    const uint8_t *banned;
+    int32_t *token, *length, *start, *seed, *pages, *members, *prompt_length, *prompt_pages, *drawn;
+    float *logps;
+    float *x, *narrow, *wide;       /* (B, width), (B, width, H D or inner), (B, (H + 2C) D, 2 inner or V) */
+    float *cosine, *sine, *chance;  /* of this step: (B, D), (B, D), (B) */
+    int64_t *places;                /* (B, 2C) */
+} Block;
+
+/* Feed the newest token of the first B slots, draw the next ones. */
+static void decode_step(const Block *s, int64_t step) {
+    const int64_t B = s->B, H = s->H, C = s->C, D = s->D, heads = H + 2 * C, width = s->width, inner = s->inner;
+    for (int64_t b = 0; b < B; b++) {
+        const int64_t length = s->length[b]++, position = s->start[b] + length;
+        const int64_t page = s->pages[b * s->columns + length / s->page_size], offset = length % s->page_size;
+        memcpy(s->x + b * width, s->embed + s->token[b] * width, width * sizeof(float));
+        memcpy(s->cosine + b * D, s->cosines + position * D, D * sizeof(float));
+        memcpy(s->sine + b * D, s->sines + position * D, D * sizeof(float));
+        for (int64_t c = 0; c < 2 * C; c++) s->places[b * 2 * C + c] = (page * 2 * C + c) * s->page_size + offset;
+    }
+    for (const Layer *w = s->layer; w < s->layer + s->layers; w++) {
+        rms_norm(s->x, w->attention_norm, s->narrow, s->eps, B, width);
+        linear(s->narrow, w->qkv, w->qkv_bias, 0, s->wide, B, heads * D, width);
+        norm_rope_append(s->wide, w->gains, s->cosine, s->sine, w->kv, s->places, s->eps, B, H, C, D);
+        decode_attention(s->wide, heads * D, w->kv, s->narrow, s->page_size, H, C, D, 1 / sqrtf(D), s->members,
+                         s->prompts, s->G, s->prompt_length, s->prompt_pages, s->prompt_columns, s->length, s->pages,
+                         s->columns);
+        linear(s->narrow, w->o, s->x, width, s->x, B, width, H * D);
+        rms_norm(s->x, w->mlp_norm, s->narrow, s->eps, B, width);
+        linear(s->narrow, w->gate_up, 0, 0, s->wide, B, 2 * inner, width);
+        silu_mul(s->wide, s->narrow, B, inner);
+        linear(s->narrow, w->down, s->x, width, s->x, B, width, inner);
+    }
+    rms_norm(s->x, s->norm, s->narrow, s->eps, B, width);
+    linear(s->narrow, s->lm_head, 0, 0, s->wide, B, s->V, width);
+    sample_tokens(s->wide, s->seed, s->length, s->banned, s->token, s->chance, s->temperature, B, s->V);
+    for (int64_t b = 0; b < B; b++) {
+        s->drawn[b * s->steps + step] = s->token[b];
+        s->logps[b * s->steps + step] = s->chance[b];
+    }
+}
+
+void decode_block(const Block *block) {
+    for (int64_t step = 0; step < block->steps; step++) decode_step(block, step);
 }

@@ -1,5 +1,6 @@
-"""The Triton kernels, or the functions in C, against their torch twins. test_kernels.py calls `compare` for C, and runs
-this file as a script for Triton: on a GPU where there is one, otherwise (with TRITON_INTERPRET=1) interpreted."""
+"""The Triton kernels, or the functions in C, against their torch twins. test_native.py calls `compare` for C;
+test_kernels.py runs this file as a script for Triton: on a GPU where there is one, otherwise (with TRITON_INTERPRET=1)
+interpreted."""
 
 from types import SimpleNamespace
 from unittest import mock
@@ -8,7 +9,6 @@ import torch
 from made_tables import made_tables
 
 import kernels
-import native
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -76,16 +76,17 @@ def sampling(of) -> None:
 
 def compare(of) -> None:
     """Every function of `of` with its twin, which runs on the CPU in plain torch."""
-    with mock.patch.object(native, "ready", lambda x: False):
-        for H, C in ((8, 2), (7, 1), (4, 4)):
-            attention(of, H, C)
-        with mock.patch.object(kernels, "MOST_ROWS", 16):
-            attention(of, 16, 1)  # three tiles
-        norm_rope_append(of)
-        norm_and_mlp(of)
-        sampling(of)
+    for H, C in ((8, 2), (7, 1), (4, 4)):
+        attention(of, H, C)
+    with mock.patch.object(kernels, "MOST_ROWS", 16):
+        attention(of, 16, 1)  # three tiles
+    norm_rope_append(of)
+    norm_and_mlp(of)
+    sampling(of)
 
+
+NAMES = "rms_norm", "silu_mul", "norm_rope_append", "decode_attention", "sample_tokens"
 
 if __name__ == "__main__":
     assert kernels.triton, "Triton cannot be imported"
-    compare(SimpleNamespace(**{name: getattr(kernels, f"_triton_{name}") for name in native.ARGUMENTS}))
+    compare(SimpleNamespace(**{name: getattr(kernels, f"_triton_{name}") for name in NAMES}))

@@ -1,13 +1,12 @@
-"""Attention, log-probs and sampling against plain references in float64; Triton kernels and C against their twins."""
+"""Attention, log-probs and sampling against plain references in float64; Triton kernels against their twins."""
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import kernels_and_twins
+import c_functions
 import pytest
 import torch
 from conftest import needs_a_compiler
@@ -15,7 +14,6 @@ from made_tables import MEMBERS, keys_of, made_tables
 from torch.autograd import gradcheck
 
 import kernels
-import native
 from model import Spans
 
 
@@ -99,14 +97,8 @@ def test_token_logprobs_under_autocast_see_the_same_logits_forward_and_backward(
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-@pytest.fixture(params=["compiled", "twins"])
-def way(request, monkeypatch):
-    """As it is, which is C where there is a compiler, and in plain torch."""
-    if request.param == "twins":
-        monkeypatch.setattr(native, "ready", lambda x: False)
-
-
-def test_noise_is_uniform_over_seeds_steps_and_tokens(way):
+@pytest.mark.parametrize("of", [kernels, pytest.param(c_functions, marks=needs_a_compiler)])
+def test_noise_is_uniform_over_seeds_steps_and_tokens(of):
     """Chi-square over 1,000 tokens with banned ones left out, 200,000 draws: near its degrees of freedom."""
     logits = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 2
     banned = torch.zeros(1000, dtype=torch.bool)
@@ -114,68 +106,13 @@ def test_noise_is_uniform_over_seeds_steps_and_tokens(way):
     counts = torch.zeros(1000)
     for start in range(0, 200_000, 20_000):
         index = torch.arange(start, start + 20_000)
-        tokens, _ = kernels.sample_tokens(logits.expand(20_000, -1), index // 4000, index % 4000, 1.0, banned)
+        tokens, _ = of.sample_tokens(logits.expand(20_000, -1), index // 4000, index % 4000, 1.0, banned)
         counts += tokens.bincount(minlength=1000)
     expected = logits.masked_fill(banned, float("-inf")).softmax(-1) * 200_000
     often = expected > 5
     chi_square = ((counts - expected) ** 2 / expected)[often].sum()
     freedom = int(often.sum()) - 1
     assert counts[banned].sum() == 0 and abs(chi_square / freedom - 1) < 4 * (2 / freedom) ** 0.5
-
-
-@pytest.fixture
-def three_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
-
-
-@needs_a_compiler
-def test_functions_in_c_equal_their_twins(monkeypatch, three_threads):
-    kernels_and_twins.compare(native)
-    monkeypatch.setattr(native, "ready", lambda x: False)
-    for D, size in ((32, 16), (64, 7), (128, 16), (80, 100)):  # pages of less than a tile, of more, of no whole one
-        kernels_and_twins.attention(native, 6, 2, D=D, size=size, count=60)
-    kernels_and_twins.norm_rope_append(native, T=600)  # enough for several threads
-    kernels_and_twins.norm_and_mlp(native, T=600)
-
-
-@needs_a_compiler
-def test_the_library_leaves_tiny_numbers_alone():
-    """Fast mathematics in a library may set the processor to round denormal numbers to 0, for the whole process."""
-    assert native.library() and torch.tensor(1e-40) * 1 > 0 and float(torch.tensor([1e-40]).numpy()[0] / 2) > 0
-
-
-@needs_a_compiler
-def test_the_library_is_made_once(monkeypatch, tmp_path):
-    monkeypatch.setattr(native, "SOURCE", shutil.copy(native.SOURCE, tmp_path / "kernels.c"))
-    made = native.compiled()
-    before = made.stat().st_mtime_ns
-    assert native.compiled() == made and made.stat().st_mtime_ns == before
-    assert [path.name for path in made.parent.iterdir()] == [made.name]
-    native.SOURCE.write_text(native.SOURCE.read_text() + "/* changed */")
-    assert native.compiled() != made
-
-
-@pytest.mark.parametrize("compiler", ["none", "broken", "dumb"])
-def test_without_a_compiler_the_twins_do_it(monkeypatch, tmp_path, capsys, compiler):
-    cc = tmp_path / "cc"
-    if compiler != "none":
-        cc.write_text("#!/bin/sh\n" + "echo cc: out of order >&2\n" * (compiler == "broken") + "exit 7\n")
-        cc.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(native, "SOURCE", shutil.copy(native.SOURCE, tmp_path / "kernels.c"))
-    native.library.cache_clear()
-    try:
-        x, weight = torch.randn(3, 8), torch.rand(8)
-        ours = [kernels.rms_norm(x, weight, 1e-6) for _ in range(2)][0]
-    finally:
-        native.library.cache_clear()
-    assert torch.equal(ours, torch.nn.functional.rms_norm(x, (8,), weight, 1e-6))
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and "three times as long" in said[0]
-    assert {"none": "install gcc", "broken": "cc: out of order", "dumb": "status 7"}[compiler] in said[0]
 
 
 def run_with_triton(script: str, **environment) -> str:

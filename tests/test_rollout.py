@@ -65,7 +65,7 @@ def test_sampled_logps_equal_hugging_faces_forward_pass(policy, samples, tiny_fo
 def test_without_a_compiler_the_same_is_drawn(policy, samples, monkeypatch):
     prompts = [policy.encode(sample) for sample in samples]
     ours = by_key(generate(policy, prompts, **OPTIONS))
-    monkeypatch.setattr(native, "ready", lambda x: False)
+    monkeypatch.setattr(native, "ready", lambda engine: False)
     assert same(generate(policy, prompts, **OPTIONS), ours)
 
 
