@@ -27,7 +27,7 @@ static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
    null. K is a multiple of 8, N of 4. Three tokens meet four outputs at a time: twelve sums, which stay in registers. */
 void linear(const float *x, const float *weight, const float *added, int64_t added_stride, float *out, int64_t T,
             int64_t N, int64_t K) {
-    #pragma omp parallel for if (T * N > WORTHWHILE / K)
+    #pragma omp parallel for if (T * N * K > WORTHWHILE)
     for (int64_t start = 0; start < N; start += OUTPUTS)
         for (int64_t t = 0; t < T; t += 3) {
             const float *rows[3];
