@@ -104,7 +104,8 @@ OLDEST := 5.17.0
 test-oldest:
 	@[ -e .venv-oldest/ready ] || { $(PYTHON3) -m venv .venv-oldest && .venv-oldest/bin/python -m pip install -q \
 	    --disable-pip-version-check -r requirements.txt transformers==$(OLDEST) && touch .venv-oldest/ready; }
-	@OMP_NUM_THREADS=2 .venv-oldest/bin/python -m pytest -q tests/test_kernels.py tests/test_model.py tests/test_rollout.py
+	@OMP_NUM_THREADS=2 .venv-oldest/bin/python -m pytest -q tests/test_kernels.py tests/test_native.py \
+	    tests/test_model.py tests/test_rollout.py
 
 benchmark-tools: setup
 	@$(PY) -m pip install -q --disable-pip-version-check cairosvg

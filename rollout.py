@@ -10,8 +10,9 @@ that ended are handed out, their slots and pages go to the next ones. Only table
 Where the pool runs full the youngest sample gives its pages back and is computed again later.
 
 The decoder is Hugging Face's text model written as plain functions over its own weights, which share memory with one
-flat buffer (`Weights`): sampling never goes stale, addresses never change, and on a GPU each step is one CUDA graph per
-batch size. Noise is a hash of (sample seed, step, token): a completion depends on its prompt, number and seed alone.
+flat buffer (`Weights`): sampling never goes stale, addresses never change. On a GPU each step is one CUDA graph per
+batch size, on a CPU a block of steps is one call of C (`native`). Noise is a hash of (sample seed, step, token): a
+completion depends on its prompt, number and seed alone.
 
 Axes: B slots, G samples per group, P prompt tokens, R response tokens, H query heads, C key/value heads, D head size.
 """
@@ -194,7 +195,7 @@ class Engine:
         self.slots.push()
         self.counters["steps"] += self.block
         with torch.autocast(self.policy.device.type, enabled=False):
-            if native.ready(self):  # on a CPU the whole block is one call of C
+            if native.ready(self):
                 native.decode_block(self, rows, groups, temperature)
             elif self.use_graphs:
                 key = (bucket(rows, self.slots.count), bucket(groups, self.slots.count), temperature)

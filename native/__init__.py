@@ -44,9 +44,9 @@ class Block(ctypes.Structure):
 
 
 def ready(engine) -> bool:
-    """Whether the engine's steps can be done here: its weights are float32 on a CPU, of sizes that fill registers."""
-    buffer, config = engine.weights.buffer, engine.config
-    sizes = *engine.weights.lm_head.shape, config.intermediate_size, engine.head_size
+    """Whether the engine's steps can be done here: its weights are float32 on a CPU, and their rows fill registers."""
+    buffer = engine.weights.buffer
+    sizes = engine.weights.lm_head.shape[1], engine.config.intermediate_size, engine.head_size
     return buffer.is_cpu and buffer.dtype == torch.float32 and not any(n % 8 for n in sizes) and library() is not None
 
 
@@ -63,11 +63,12 @@ def decode_block(engine, rows: int, groups: int, temperature: float) -> None:
     tensors = [weights.embed, weights.norm, weights.lm_head, *engine.turns, engine.banned]
     tensors += [getattr(slots.device, name) for name in SLOTS]
     tensors += [*(torch.empty(rows, n) for n in columns), torch.empty(rows, 2 * C, dtype=torch.int64)]
-    block = Block(
+    values = (
         rows, groups, engine.block, len(layers), width, inner, H, C, D, V, engine.page, *slots.shape[1:],
         config.rms_norm_eps, temperature, (Layer * len(layers))(*layers), *map(pointer, tensors),
     )  # fmt: skip
-    library().decode_block(ctypes.byref(block))
+    assert len(values) == len(Block._fields_)
+    library().decode_block(ctypes.byref(Block(*values)))
 
 
 def pointer(x: torch.Tensor | None) -> int | None:
@@ -91,10 +92,13 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
+def find_compiler() -> str | None:
+    return next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
+
+
 def compiled() -> Path:
     """SOURCE as a shared library, made unless it is there. Raises OSError, with the compiler's first words."""
-    compiler = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
-    if not compiler:
+    if not (compiler := find_compiler()):
         raise OSError("no C compiler was found (install gcc)")
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
@@ -116,4 +120,5 @@ def compiled() -> Path:
             else:
                 os.replace(f"{scratch}/so", path)  # other processes see all of it or nothing
                 return path
-    raise OSError(f"{compiler} failed: {(run.stderr.strip() or f'status {run.returncode}').splitlines()[0]}")
+    said = [*filter(None, run.stderr.splitlines()), f"status {run.returncode}"]
+    raise OSError(f"{compiler} failed: {next((line for line in said if 'error' in line), said[0])}")

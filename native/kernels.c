@@ -1,5 +1,5 @@
-/* A decoding step for CPUs, float32: the operations do what the torch twins of kernels.py do, which define what is
-   right, and decode_step, at the end, what rollout.Engine.decode_step does. Called by native/__init__.py.
+/* A decoding step for CPUs, float32: rollout.Engine.decode_step and its functions, those of kernels.py, define what is
+   right, and have the same names here. Called by native/__init__.py.
 
    Axes: T tokens, B rows of the batch, H query heads, C key/value heads, D head size, V vocabulary, K and N the inputs
    and outputs of a matrix. The keys and values of a layer lie in kv (pages, 2, C, page size, D). */
@@ -10,50 +10,61 @@
 #include <string.h>
 
 #define TILE 64          /* keys, or words, looked at together */
-#define OUTPUTS 16       /* of a matrix, whose weights stay in the first cache while all tokens meet them */
+#define OUTPUTS 16       /* of a matrix, whose weights stay in a near cache while all tokens meet them */
 #define WORTHWHILE 16384 /* so much work is worth waking other threads */
 
 typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias)); /* what a register holds */
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
 
+#ifdef __clang__
+#define SHUFFLED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else /* older ones of gcc do not know that */
+typedef int32_t Order __attribute__((vector_size(32)));
+#define SHUFFLED(a, b, ...) __builtin_shuffle(a, b, (Order){__VA_ARGS__})
+#endif
+
 /* Sums of neighbours: those of a in the first half of each 16 bytes, those of b in the second. */
-#define NEIGHBOURS(a, b) (__builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + \
-                          __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15))
+#define NEIGHBOURS(a, b) \
+    (SHUFFLED(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + SHUFFLED(a, b, 1, 3, 9, 11, 5, 7, 13, 15))
 
 static inline float larger(float a, float b) { return a > b ? a : b; }
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* x (T, K), weight (N, K) -> out (T, N) = x weight' + added, which is (N) with a stride of 0, (T, N) with one of N, or
-   null. K is a multiple of 8, N of 4. Three tokens meet four outputs at a time: twelve sums, which stay in registers. */
+   null. K is a multiple of 8, as is N if `added` is out. Three tokens meet four outputs at a time: twelve sums, which
+   stay in registers. The last four outputs are the last ones of N, some of them perhaps for the second time. */
 void linear(const float *x, const float *weight, const float *added, int64_t added_stride, float *out, int64_t T,
             int64_t N, int64_t K) {
     #pragma omp parallel for if (T * N * K > WORTHWHILE)
-    for (int64_t start = 0; start < N; start += OUTPUTS)
+    for (int64_t start = 0; start < N - 3; start += OUTPUTS) {
+        const int64_t end = N - start < OUTPUTS + 4 ? N : start + OUTPUTS;
         for (int64_t t = 0; t < T; t += 3) {
             const float *rows[3];
             for (int r = 0; r < 3; r++) rows[r] = x + smaller(t + r, T - 1) * K;
-            for (int64_t n = start; n < smaller(start + OUTPUTS, N); n += 4) {
+            for (int64_t next = start; next < end; next += 4) {
+                const int64_t n = smaller(next, N - 4);
                 Eight sums[3][4] = {0};
                 for (int64_t k = 0; k < K; k += 8) {
                     const Eight a = *(const Eight *)(rows[0] + k), b = *(const Eight *)(rows[1] + k),
                                 c = *(const Eight *)(rows[2] + k);
                     for (int i = 0; i < 4; i++) {
                         const Eight w = *(const Eight *)(weight + (n + i) * K + k);
-                        __asm__("" ::: "memory"); /* or the compiler reads a, b, c and w anew for every product */
+                        __asm__("" ::: "memory"); /* or gcc reads a, b, c and w anew for every product */
                         sums[0][i] += a * w;
                         sums[1][i] += b * w;
                         sums[2][i] += c * w;
                     }
                 }
                 for (int r = 0; r < 3 && t + r < T; r++) {
-                    const Eight *s = sums[r], halves = NEIGHBOURS(NEIGHBOURS(s[0], s[1]), NEIGHBOURS(s[2], s[3]));
-                    Four sum = __builtin_shufflevector(halves, halves, 0, 1, 2, 3) +
-                               __builtin_shufflevector(halves, halves, 4, 5, 6, 7);
+                    const Eight *s = sums[r], both = NEIGHBOURS(NEIGHBOURS(s[0], s[1]), NEIGHBOURS(s[2], s[3]));
+                    const Four *halves = (const Four *)&both;
+                    Four sum = halves[0] + halves[1];
                     if (added) sum += *(const Four *)(added + (t + r) * added_stride + n);
                     *(Four *)(out + (t + r) * N + n) = sum;
                 }
             }
         }
+    }
 }
 
 /* x, out (T, width), weight (width) */
@@ -121,8 +132,7 @@ static inline __attribute__((always_inline)) Eight scores_of(const float *query,
     }
     for (int n = 4; n > 1; n /= 2)
         for (int i = 0; i < n; i++) s[i] = NEIGHBOURS(s[2 * i], s[2 * i + 1]);
-    return __builtin_shufflevector(s[0], s[1], 0, 1, 2, 3, 8, 9, 10, 11) +
-           __builtin_shufflevector(s[0], s[1], 4, 5, 6, 7, 12, 13, 14, 15);
+    return SHUFFLED(s[0], s[1], 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLED(s[0], s[1], 4, 5, 6, 7, 12, 13, 14, 15);
 }
 
 /* A query head looks at up to TILE keys. D is a multiple of 8, and a constant for the usual sizes, so that what a head

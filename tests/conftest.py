@@ -18,7 +18,7 @@ from corpus.tiny import create_tiny
 from data import Sample
 
 ROOT = Path(__file__).parent.parent
-needs_a_compiler = pytest.mark.skipif(native.library() is None, reason="There is no C compiler here: install gcc")
+needs_a_compiler = pytest.mark.skipif(not native.find_compiler(), reason="There is no C compiler here: install gcc")
 TEXTS = ["Write SVG code that draws this picture. <svg viewBox='0 0 64 64'><circle cx='1' r='20'/></svg>"] * 4
 
 

@@ -97,7 +97,7 @@ def test_token_logprobs_under_autocast_see_the_same_logits_forward_and_backward(
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-@pytest.mark.parametrize("of", [kernels, pytest.param(c_functions, marks=needs_a_compiler)])
+@pytest.mark.parametrize("of", [kernels, pytest.param(c_functions, marks=needs_a_compiler)], ids=["torch", "C"])
 def test_noise_is_uniform_over_seeds_steps_and_tokens(of):
     """Chi-square over 1,000 tokens with banned ones left out, 200,000 draws: near its degrees of freedom."""
     logits = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 2
