@@ -1,8 +1,8 @@
 """The few operations that decide speed: plain torch, and beside it a Triton kernel where that pays.
 
 A torch twin defines what is right and runs everywhere. A Triton kernel with the same arguments runs on CUDA tensors
-where Triton is installed, and is tested against its twin (on a CPU with TRITON_INTERPRET=1). So are those in C, of which
-a decoding step on a CPU is made (`native`).
+where Triton is installed, and is tested against its twin (on a CPU with TRITON_INTERPRET=1). So are the functions in
+C that a decoding step on a CPU is made of (`native`).
 
     packed_attention    training: many sequences in one row, no padding in the row, no leaking between sequences
     decode_attention    sampling: one new token per sample; a prompt's keys are stored and read once per group
