@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 SOURCE = Path(__file__).with_name("kernels.c")
-POINTER = ctypes.c_void_p
+ADDRESS = ctypes.c_void_p
 LAYER = ("attention_norm", "qkv", "qkv_bias", "gains", "o", "mlp_norm", "gate_up", "down")
 SLOTS = ("token", "length", "start", "seed", "pages", "members", "prompt_length", "prompt_pages", "drawn", "logps")
 
@@ -29,7 +29,7 @@ def fields(kind, *names: str) -> list:
 
 
 class Layer(ctypes.Structure):
-    _fields_ = fields(POINTER, *LAYER, "kv")
+    _fields_ = fields(ADDRESS, *LAYER, "kv")
 
 
 class Block(ctypes.Structure):
@@ -38,8 +38,8 @@ class Block(ctypes.Structure):
         + fields(ctypes.c_int64, "G", "columns", "prompt_columns")
         + fields(ctypes.c_float, "eps", "temperature")
         + fields(ctypes.POINTER(Layer), "layer")
-        + fields(POINTER, "embed", "norm", "lm_head", "cosines", "sines", "banned", *SLOTS)
-        + fields(POINTER, "x", "narrow", "wide", "cosine", "sine", "chance", "places")
+        + fields(ADDRESS, "embed", "norm", "lm_head", "cosines", "sines", "banned", *SLOTS)
+        + fields(ADDRESS, "x", "narrow", "wide", "cosine", "sine", "chance", "places")
     )
 
 
@@ -97,7 +97,7 @@ def find_compiler() -> str | None:
 
 
 def compiled() -> Path:
-    """SOURCE as a shared library, made unless it is there. Raises OSError, with the compiler's first words."""
+    """SOURCE as a shared library, made unless it is there. Raises OSError, with the compiler's first error."""
     if not (compiler := find_compiler()):
         raise OSError("no C compiler was found (install gcc)")
     cpu = Path("/proc/cpuinfo")

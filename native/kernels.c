@@ -31,8 +31,8 @@ static inline float larger(float a, float b) { return a > b ? a : b; }
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* x (T, K), weight (N, K) -> out (T, N) = x weight' + added, which is (N) with a stride of 0, (T, N) with one of N, or
-   null. K is a multiple of 8, as is N if `added` is out. Three tokens meet four outputs at a time: twelve sums, which
-   stay in registers. The last four outputs are the last ones of N, some of them perhaps for the second time. */
+   null. K is a multiple of 8, N at least 4, and a multiple of 4 if `added` is out. Three tokens meet four outputs at a
+   time: twelve sums, which stay in registers. The last four are the last ones of N, some perhaps for a second time. */
 void linear(const float *x, const float *weight, const float *added, int64_t added_stride, float *out, int64_t T,
             int64_t N, int64_t K) {
     #pragma omp parallel for if (T * N * K > WORTHWHILE)
