@@ -114,8 +114,6 @@ benchmark-tools: setup
 
 lint: setup
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check .
-	@wc -l *.py | awk '$$2 == "total" {if ($$1 > 4500) {print "the root files have " $$1 " lines, more than 4500"; bad = 1}} \
-	    $$2 != "total" && $$1 > 600 {print $$2 " has " $$1 " lines, more than 600"; bad = 1} END {exit bad}'
 
 doctor: setup
 	@$(PY) render.py --doctor
