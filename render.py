@@ -8,7 +8,7 @@ In Python:
     with Renderer() as renderer:
         rendering = renderer.render("<svg ...", "svg")      # or submit(...), which gives a Future
 
-One supervisor thread per slot takes jobs from one queue. It owns one warm worker (`workers/draw.py`) per language,
+One supervisor thread per slot takes jobs from one queue. It owns one warm worker (`languages/worker.py`) per language,
 started when first needed, and kills its whole process tree when a job misses its deadline or the worker breaks.
 Nothing that comes from a program is parsed, decoded or run in this process: workers answer with raw pixels, or where
 not a language but one of INSPECTIONS is asked for, with facts about what a program draws.
@@ -36,11 +36,13 @@ from typing import Annotated
 import tyro
 from PIL import Image
 
+import languages
 import sandbox
-from workers import draw
-from workers.draw import HEADER, INSPECTIONS, LANGUAGES, SAMPLES, Options, ToolMissing
+from languages import INSPECTIONS, LANGUAGES, SAMPLES, SUFFIXES, ToolMissing, browser, mermaid, protocol
+from languages.protocol import HEADER, Options
 
-SUFFIXES = {".py": "python", ".svg": "svg", ".html": "html", ".htm": "html", ".tex": "latex", ".mmd": "mermaid"}
+WORKER = Path(languages.__file__).parent / "worker.py"
+BROWSER_KINDS = ("html", "mermaid", "page facts")  # of workers with a browser: none of them may ask for one
 MAX_CODE = 4 << 20  # characters of a program
 
 
@@ -69,15 +71,15 @@ class Worker:
         if not options.layers.bwrap:
             self.scratch = tempfile.TemporaryDirectory(prefix="nanovinci-", ignore_cleanup_errors=True)
         inside = self.scratch.name if self.scratch else "/tmp"
-        environment = sandbox.clean_environment(inside) | {"PLAYWRIGHT_BROWSERS_PATH": draw.browsers_folder()}
+        environment = sandbox.clean_environment(inside) | {"PLAYWRIGHT_BROWSERS_PATH": browser.browsers_folder()}
         prefix = []
-        if script := draw.mermaid_script():
+        if script := mermaid.mermaid_script():
             environment["NANOVINCI_MERMAID"] = str(script)
         if options.layers.bwrap:
-            ours = [*map(str, Path(draw.__file__).parent.glob("*.py")), sandbox.__file__, draw.browsers_folder()]
+            ours = [*map(str, WORKER.parent.glob("*.py")), sandbox.__file__, browser.browsers_folder()]
             prefix = sandbox.bwrap_command([*sandbox.system_paths(), *ours, *([str(script)] if script else [])])
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, draw.__file__, "--worker", kind, json.dumps(asdict(options))],
+            [*prefix, sys.executable, str(WORKER), "--worker", kind, json.dumps(asdict(options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -97,13 +99,13 @@ class Worker:
     def receive(self, deadline: float) -> tuple[int, int, bytes]:
         """One answer (width, height, payload), checked: the worker is not trusted. Raises OSError or TimeoutError."""
         pipe = self.process.stdout.fileno()
-        header = draw.read_bytes(pipe, HEADER.size, deadline)
+        header = protocol.read_bytes(pipe, HEADER.size, deadline)
         if len(header) < HEADER.size:
             raise OSError(self.ENDED)
         width, height, size = HEADER.unpack(header)
-        if any((width, height, size)) and not draw.is_sound(width, height, size, self.options.max_pixels):
+        if any((width, height, size)) and not protocol.is_sound(width, height, size, self.options.max_pixels):
             raise OSError("the renderer's process answered nonsense")
-        payload = draw.read_bytes(pipe, size, deadline)
+        payload = protocol.read_bytes(pipe, size, deadline)
         if len(payload) < size:
             raise OSError(self.ENDED)
         return width, height, payload
@@ -124,14 +126,14 @@ class Worker:
         width, height, payload = self.receive(started + self.options.timeout + self.grace)
         self.jobs += 1
         seconds = time.monotonic() - started
-        if not width and height == draw.PAGE:
-            raise draw.BrowserPage.of(payload)
-        if not width and height == draw.FACTS:
+        if not width and height == protocol.PAGE:
+            raise protocol.BrowserPage.of(payload)
+        if not width and height == protocol.FACTS:
             if self.kind not in INSPECTIONS:
                 raise OSError("the renderer's process answered nonsense")
             return Rendering(None, None, seconds, payload)
         if not width:
-            return Rendering(None, draw.printable(payload), seconds)
+            return Rendering(None, protocol.printable(payload), seconds)
         return Rendering(Image.frombytes("RGB", (width, height), payload), None, seconds)
 
     def kill(self) -> None:
@@ -140,7 +142,7 @@ class Worker:
         with contextlib.suppress(OSError):  # what could not be written to it
             self.process.stdin.close()
         if self.scratch:
-            draw.remove_folder(self.scratch.name)
+            protocol.remove_folder(self.scratch.name)
             self.scratch.cleanup()
 
 
@@ -247,7 +249,7 @@ class Renderer:
         """A worker that is lost in the middle may have been killed from outside: then the job gets a second one."""
         if language in self.missing:
             return Rendering(None, self.missing[language], 0.0)
-        kind = draw.kind_of(code, language)
+        kind = languages.kind_of(code, language)
         if kind in workers and not workers[kind].is_ready():
             workers.pop(kind).kill()
         started = time.monotonic()
@@ -256,8 +258,8 @@ class Renderer:
                 workers[kind] = Worker(kind, self.options)
                 started = time.monotonic()
             return workers[kind].render(code)
-        except draw.BrowserPage as page:
-            if language == "python":
+        except protocol.BrowserPage as page:
+            if kind not in BROWSER_KINDS:
                 return page.crop(self._run(workers, page.html.decode(errors="replace"), "html"))
             error, again = "the renderer's process answered nonsense", False
         except ToolMissing as missing:
@@ -306,8 +308,8 @@ def doctor(renderer: Renderer) -> bool:
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):
             print(f"package   {package} {version(package)}")
-    print(f"browser   {draw.chromium_path() or 'no Chromium is here: apt install chromium-headless-shell'}")
-    print(f"mermaid   {draw.mermaid_script() or 'mermaid.min.js is not here: run `make setup`'}")
+    print(f"browser   {browser.chromium_path() or 'no Chromium is here: apt install chromium-headless-shell'}")
+    print(f"mermaid   {mermaid.mermaid_script() or 'mermaid.min.js is not here: run `make setup`'}")
     every = True
     for language in LANGUAGES:
         renderer.render(SAMPLES[language], language)  # warm

@@ -47,7 +47,8 @@ from torch import Tensor
 from corpus.pictures import digest, open_picture, to_rgb
 from data import extract_code
 from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, vincicoder_grid
-from render import SUFFIXES, Renderer, Rendering
+from languages import SUFFIXES
+from render import Renderer, Rendering
 from report import audit
 from report.compare import write_comparison
 

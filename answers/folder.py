@@ -14,7 +14,7 @@ from pathlib import Path
 
 from answers.server import Answer
 from data import Sample, fenced
-from render import SUFFIXES
+from languages import SUFFIXES
 
 
 def file_name(id: str) -> str:

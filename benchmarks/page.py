@@ -21,11 +21,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data import Sample  # noqa: E402
+from languages.browser import chromium_path  # noqa: E402
 from render import Rendering  # noqa: E402
 from report.answers import write_report  # noqa: E402
 from report.records import Record  # noqa: E402
 from reward import Score  # noqa: E402
-from workers.draw import chromium_path  # noqa: E402
 
 CARDS = """async () => {
     const pictures = [...document.querySelectorAll(".card img")];

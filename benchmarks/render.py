@@ -37,13 +37,14 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import data  # noqa: E402
+import languages  # noqa: E402
 import sandbox  # noqa: E402
 import synth  # noqa: E402
+from languages import browser, latex, pixels, protocol, python  # noqa: E402
 from render import Renderer  # noqa: E402
-from workers import draw  # noqa: E402
 
 SIDE = 336  # px of an svg's picture, as in the release
-OPTIONS = draw.Options(30.0, 2048, SIDE, 4_000_000, sandbox.Layers(bwrap=False, landlock=0, seccomp=False))
+OPTIONS = protocol.Options(30.0, 2048, SIDE, 4_000_000, sandbox.Layers(bwrap=False, landlock=0, seccomp=False))
 # our renders of a program that are timed together: what a worker tidies up afterwards is part of its price
 IN_A_ROW = 3
 QUIETLY = ["-no-shell-escape", "-halt-on-error", "-interaction=batchmode"]  # pdflatex
@@ -86,12 +87,12 @@ def reference_html(code: str, folder: str) -> Image.Image:
 
 def new_page(playwright):
     """A page of a browser of its own."""
-    browser = playwright.chromium.launch(executable_path=draw.chromium_path())
-    return browser.new_page(viewport={"width": 1280, "height": 720})
+    chromium = playwright.chromium.launch(executable_path=browser.chromium_path())
+    return chromium.new_page(viewport={"width": 1280, "height": 720})
 
 
 def reference_latex(code: str, folder: str) -> Image.Image:
-    Path(folder, "program.tex").write_text(draw.latex_document(code))
+    Path(folder, "program.tex").write_text(latex.latex_document(code))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "program.tex"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
     subprocess.run(
@@ -136,17 +137,17 @@ def warm_start() -> None:
     os.chdir(tempfile.mkdtemp())
     import rdkit.Chem.Draw.rdMolDraw2D  # noqa: F401
 
-    draw.warm_up_figures()
-    warm_python.captured = draw.capture_pictures()
-    draw.capture_figures(warm_python.captured, OPTIONS.max_pixels)
+    python.warm_up_figures()
+    warm_python.captured = python.capture_pictures()
+    python.capture_figures(warm_python.captured, OPTIONS.max_pixels)
 
 
 def warm_python(code: str) -> Image.Image:
-    return draw.to_rgb(draw.run_program(code, warm_python.captured, OPTIONS), OPTIONS.max_pixels)
+    return pixels.to_rgb(python.run_program(code, warm_python.captured, OPTIONS), OPTIONS.max_pixels)
 
 
 def warm_svg(code: str) -> Image.Image:
-    return draw.to_rgb(draw.rasterize_svg(code.encode(), OPTIONS.svg_side), OPTIONS.max_pixels)
+    return pixels.to_rgb(pixels.rasterize_svg(code.encode(), OPTIONS.svg_side), OPTIONS.max_pixels)
 
 
 def warm_html(code: str) -> Image.Image:
@@ -166,13 +167,13 @@ def warm_page():
 def warm_latex(code: str) -> Image.Image:
     """TeX itself is started for each document, with its packages loaded already where that is possible."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "program.tex").write_text(draw.latex_document(code))
-        for name in (draw.preloaded_packages(code), ""):
-            command = ["pdflatex", f"-fmt={draw.tex_format(name, os.getcwd())}", *QUIETLY, "program.tex"]
+        Path(folder, "program.tex").write_text(latex.latex_document(code))
+        for name in (latex.preloaded_packages(code), ""):
+            command = ["pdflatex", f"-fmt={latex.tex_format(name, os.getcwd())}", *QUIETLY, "program.tex"]
             if subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, timeout=60).returncode == 0:
                 break
         pdf = Path(folder, "program.pdf").read_bytes()
-    return draw.crop_margins(draw.rasterize_pdf(pdf, OPTIONS.max_pixels))
+    return pixels.crop_margins(pixels.rasterize_pdf(pdf, OPTIONS.max_pixels))
 
 
 WARM = {"python": warm_python, "svg": warm_svg, "html": warm_html, "latex": warm_latex}
@@ -196,8 +197,8 @@ def compare(samples: list[data.Sample], renderer: Renderer, warm: ProcessPoolExe
     """Release, ours, floor: mean, p50, p95 of the programs' medians in ms, over those that both release and we draw."""
     times, drawn = defaultdict(list), defaultdict(int)
     language = samples[0].language
-    renderer.render(draw.SAMPLES[language], language)  # the worker is up
-    warm.submit(warm_draw, draw.SAMPLES[language], language).result()
+    renderer.render(languages.SAMPLES[language], language)  # the worker is up
+    warm.submit(warm_draw, languages.SAMPLES[language], language).result()
     ways = {
         "release": lambda code, folder: REFERENCES[language](code, folder),
         "nanovinci": lambda code, _: [renderer.render(code, language) for _ in range(IN_A_ROW)][-1],
@@ -247,7 +248,9 @@ def throughput(jobs: list[data.Sample], workers: int) -> float:
     (a TeX format, a font) then weighs the same, however many there are."""
     jobs = jobs * workers
     with Renderer(workers, timeout=30, cache_mb=0) as renderer:
-        warm = [(draw.SAMPLES[s.language], s.language) for s in {s.language: s for s in jobs}.values()] * workers * 2
+        warm = (
+            [(languages.SAMPLES[s.language], s.language) for s in {s.language: s for s in jobs}.values()] * workers * 2
+        )
         for future in [renderer.submit(code + "\n" * i, language) for i, (code, language) in enumerate(warm)]:
             future.result()
         start = time.perf_counter()
@@ -259,7 +262,7 @@ def throughput(jobs: list[data.Sample], workers: int) -> float:
 def duplicates(sample: data.Sample, group: int) -> float:
     """Time of a group of equal programs, in times of one."""
     with Renderer(1, timeout=30) as renderer:
-        renderer.render(draw.SAMPLES[sample.language], sample.language)
+        renderer.render(languages.SAMPLES[sample.language], sample.language)
         one = seconds(lambda: renderer.render(sample.code + "\n", sample.language))
         futures = lambda: [renderer.submit(sample.code, sample.language) for _ in range(group)]  # noqa: E731
         return seconds(lambda: [future.result() for future in futures()]) / one
@@ -268,11 +271,11 @@ def duplicates(sample: data.Sample, group: int) -> float:
 def recovery(language: str, endless: str) -> float | None:
     """Seconds from the deadline of an endless program to the next picture; None if it ended by itself."""
     with Renderer(1, timeout=1.0) as renderer:
-        renderer.render(draw.SAMPLES[language], language)
+        renderer.render(languages.SAMPLES[language], language)
         start = time.perf_counter()
         if "timeout" not in (renderer.render(endless, language).error or ""):
             return None
-        renderer.render(draw.SAMPLES[language] + "\n", language)  # not from the cache
+        renderer.render(languages.SAMPLES[language] + "\n", language)  # not from the cache
         return round(time.perf_counter() - start - 1.0, 2)
 
 

@@ -1,6 +1,6 @@
 """ChartMimic's low-level scores: F1 of the texts, the layout, the chart types and the colours of two figures.
 
-Yang et al., arXiv 2406.09961, `chart2code/utils/evaluator`. A figure is what `workers/chart_facts.py` saw of it inside
+Yang et al., arXiv 2406.09961, `chart2code/utils/evaluator`. A figure is what `languages/chart_facts.py` saw of it in
 the sandbox: {"texts": [..], "layout": [[rows, columns, first row, last row, first column, last column], ..],
 "types": {function: calls}, "colours": [[function, "#RRGGBB" or name of a colour map], ..]},
 and what Plot2Code compares, "positions" and "inches".

@@ -1,7 +1,7 @@
 """Design2Code's visual scores of two web pages: block-match, text, position, colour.
 
 Si et al., arXiv 2403.03163, `Design2Code/metrics/visual_score.py`. A page is the list of text blocks that
-`workers/page_blocks.py` found in Chromium: {"text", "box": [x, y, width, height] as fractions of the page, "colour":
+`languages/page_blocks.py` found in Chromium: {"text", "box": [x, y, width, height] as fractions of the page, "colour":
 [r, g, b]}. Blocks of both pages are merged with their neighbours where that makes the texts fit better, matched one to
 one (Hungarian), and matches of texts less than half alike are dropped. The fifth part, CLIP, needs weights.
 

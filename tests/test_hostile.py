@@ -21,9 +21,10 @@ import pytest
 from PIL import Image
 from test_render import SVG, need, patiently, png_bomb, processes_of_ours
 
+import languages
 import render
 import sandbox
-from workers import draw
+from languages import protocol
 
 TIMEOUT = 1.5
 pytestmark = pytest.mark.skipif(not sandbox.probe().safe, reason="no sandbox works on this machine")
@@ -300,7 +301,7 @@ def attack(
     trap = Trap()
     limit = TIMEOUT / 2 if language == "python" else TIMEOUT  # a good one takes a fiftieth of it
     with render.Renderer(workers=1, timeout=limit, memory_mb=768, cache_mb=0) as renderer:
-        good = state or draw.SAMPLES[language]
+        good = state or languages.SAMPLES[language]
         picture = patiently(renderer, good, language).image.tobytes()
         for name, code in programs.items():
             with subtests.test(language=language, program=name):
@@ -310,7 +311,7 @@ def attack(
                 assert time.monotonic() - started < TIMEOUT + 20, "answered late"
                 assert (result.image is None) != (result.error is None)
                 if result.image is None:
-                    assert result.error.strip() and len(result.error) <= draw.MAX_ERROR + 7
+                    assert result.error.strip() and len(result.error) <= protocol.MAX_ERROR + 7
                     assert all(letter.isprintable() or letter == "\n" for letter in result.error), "steers a terminal"
                 else:
                     assert 0 < result.image.width * result.image.height <= 4_000_000
@@ -365,7 +366,7 @@ def test_a_page_that_holds_up_its_end_costs_the_next_one_nothing():
     with render.Renderer(workers=1, timeout=1, cache_mb=0) as renderer:
         for _ in range(3):
             assert renderer.render(slow + "</script>", "html").image is not None
-            after = renderer.render(draw.SAMPLES["html"], "html")
+            after = renderer.render(languages.SAMPLES["html"], "html")
             assert after.image is not None and after.seconds < 0.9, after.error
 
 
@@ -386,7 +387,7 @@ def test_folders_that_resist_removal_hold_up_nobody(whole, monkeypatch, scratch)
 CALLER = r"""
 import os, sys, tempfile, time
 import render, sandbox
-from workers import draw
+import languages
 if sys.argv[1] == "without":
     layers = sandbox.Layers(False, sandbox.probe().landlock, True)
     sandbox.probe = lambda: layers
@@ -394,7 +395,7 @@ loops = {"python": "import ctypes\nctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\nwhile
          "html": "<script>for (;;);</script>", "latex": r"\\loop\\iftrue\repeat"}
 renderer = render.Renderer(workers=3, timeout=60, cache_mb=0)
 for language in loops:
-    renderer.render(draw.SAMPLES[language], language)
+    renderer.render(languages.SAMPLES[language], language)
 for language, code in loops.items():
     renderer.submit(code, language)
 time.sleep(1)
@@ -436,7 +437,7 @@ def test_killing_at_random_loses_no_job():
         def submit():
             for _ in range(10):
                 for language in ("python", "svg"):
-                    answers.append(renderer.submit(draw.SAMPLES[language], language).result(timeout=120))
+                    answers.append(renderer.submit(languages.SAMPLES[language], language).result(timeout=120))
 
         threads = [threading.Thread(target=submit) for _ in range(4)]
         for thread in threads:
@@ -451,7 +452,7 @@ def test_killing_at_random_loses_no_job():
         assert len(answers) == 80 and all((a.image is None) != (a.error is None) for a in answers)
         assert sum(a.image is not None for a in answers) >= 60
         for language in ("python", "svg"):
-            assert renderer.render(draw.SAMPLES[language], language).error is None
+            assert renderer.render(languages.SAMPLES[language], language).error is None
 
 
 def test_closing_while_others_submit_leaves_no_future_open():
@@ -461,7 +462,7 @@ def test_closing_while_others_submit_leaves_no_future_open():
     def submit():
         with pytest.raises(RuntimeError, match="closed"):
             while True:
-                futures.append(renderer.submit(draw.SAMPLES["svg"], "svg"))
+                futures.append(renderer.submit(languages.SAMPLES["svg"], "svg"))
                 time.sleep(0.0005)
 
     threads = [threading.Thread(target=submit) for _ in range(4)]
@@ -479,8 +480,8 @@ def test_an_unforeseen_failure_loses_neither_the_job_nor_the_slot(monkeypatch):
     with render.Renderer(workers=1, cache_mb=0) as renderer:
         with monkeypatch.context() as patch:
             patch.setattr(render.Worker, "render", lambda *_: {}["unforeseen"])
-            assert "unforeseen" in renderer.submit(draw.SAMPLES["svg"], "svg").result(timeout=30).error
-        assert renderer.submit(draw.SAMPLES["svg"], "svg").result(timeout=30).error is None
+            assert "unforeseen" in renderer.submit(languages.SAMPLES["svg"], "svg").result(timeout=30).error
+        assert renderer.submit(languages.SAMPLES["svg"], "svg").result(timeout=30).error is None
 
 
 def test_no_room_for_scratch_is_an_error_and_passes(monkeypatch):
@@ -489,22 +490,22 @@ def test_no_room_for_scratch_is_an_error_and_passes(monkeypatch):
     with render.Renderer(workers=1, cache_mb=0) as renderer:
         with monkeypatch.context() as patch:
             patch.setattr(tempfile, "tempdir", "/proc/no/such/folder")
-            assert renderer.render(draw.SAMPLES["svg"], "svg").error
-        assert renderer.render(draw.SAMPLES["svg"], "svg").error is None
+            assert renderer.render(languages.SAMPLES["svg"], "svg").error
+        assert renderer.render(languages.SAMPLES["svg"], "svg").error is None
 
 
 def test_a_forked_trainer_and_two_renderers_live_side_by_side():
     need("svg")
     with render.Renderer(workers=1, cache_mb=0) as one, render.Renderer(workers=1, cache_mb=0) as two:
-        pictures = {renderer.render(draw.SAMPLES["svg"], "svg").image.tobytes() for renderer in (one, two)}
+        pictures = {renderer.render(languages.SAMPLES["svg"], "svg").image.tobytes() for renderer in (one, two)}
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0.1,))
         child.start()
         child.join(timeout=30)
         assert child.exitcode == 0
-        pictures |= {renderer.render(draw.SAMPLES["svg"], "svg").image.tobytes() for renderer in (one, two)}
+        pictures |= {renderer.render(languages.SAMPLES["svg"], "svg").image.tobytes() for renderer in (one, two)}
         assert len(pictures) == 1
         one.close()
-        assert two.render(draw.SAMPLES["svg"], "svg").image.tobytes() in pictures
+        assert two.render(languages.SAMPLES["svg"], "svg").image.tobytes() in pictures
 
 
 def test_fonts_are_not_made_from_a_documents_own_files():

@@ -17,24 +17,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import languages
 import render
 import sandbox
 from corpus.pictures import is_blank
-from workers import draw
+from languages import browser, mermaid, protocol
 
 TIMEOUT = 3.0
 MISSING = {
     "svg": None if find_spec("pyvips") else "pyvips is not installed",
     "python": None if find_spec("matplotlib") else "matplotlib is not installed",
     "latex": None if shutil.which("pdflatex") else "pdflatex is not installed",
-    "html": None if draw.chromium_path() else "chromium is not installed",
+    "html": None if browser.chromium_path() else "chromium is not installed",
 }
 MISSING["mermaid"] = MISSING["html"] or (
-    None if draw.mermaid_script() else "mermaid.min.js is absent: run `make setup`"
+    None if mermaid.mermaid_script() else "mermaid.min.js is absent: run `make setup`"
 )
 
 pytestmark = pytest.mark.skipif(not sandbox.probe().safe, reason="no sandbox works on this machine")
-every_language = pytest.mark.parametrize("language", draw.LANGUAGES)
+every_language = pytest.mark.parametrize("language", languages.LANGUAGES)
 
 
 def need(language):
@@ -74,7 +75,7 @@ def fails(renderer, code, language, *words):
     assert result.image is None and result.error
     assert not words or any(word in result.error for word in words), result.error
     assert time.monotonic() - started < TIMEOUT + 30
-    draws(renderer, draw.SAMPLES[language], language)
+    draws(renderer, languages.SAMPLES[language], language)
     return result.error
 
 
@@ -84,8 +85,8 @@ def fails(renderer, code, language, *words):
 @every_language
 def test_sample_is_drawn_the_same_each_time(renderer, language):
     need(language)
-    first = draws(renderer, draw.SAMPLES[language], language)
-    assert first.tobytes() == draws(renderer, draw.SAMPLES[language], language).tobytes()
+    first = draws(renderer, languages.SAMPLES[language], language)
+    assert first.tobytes() == draws(renderer, languages.SAMPLES[language], language).tobytes()
 
 
 BROKEN = {
@@ -151,7 +152,7 @@ def test_greedy_svg_is_stopped():
     with render.Renderer(workers=1, timeout=TIMEOUT, memory_mb=512, cache_mb=0) as small:
         result = small.render(SVG.format(png_bomb()), "svg")
         assert result.image is None or is_blank(result.image)
-        draws(small, draw.SAMPLES["svg"], "svg")
+        draws(small, languages.SAMPLES["svg"], "svg")
 
 
 @every_language
@@ -192,7 +193,7 @@ def test_python_pictures_are_captured(renderer, finish):
 
 def test_python_svg_and_pillow_files(renderer):
     need("python")
-    draws(renderer, f"open('a.svg', 'w').write('''{draw.SAMPLES['svg']}''')", "python")
+    draws(renderer, f"open('a.svg', 'w').write('''{languages.SAMPLES['svg']}''')", "python")
     code = "from PIL import Image\nim = Image.new('RGBA', (4, 4))\nim.putpixel((0, 0), (0, 0, 255, 255))\n"
     code += "im.save('/x/y.png')"
     image = draws(renderer, code, "python")
@@ -283,7 +284,10 @@ def test_python_attack_is_refused(renderer, attack):
 
 def test_environment_holds_nothing_of_ours(renderer, monkeypatch):
     need("python")
-    code = "import os\nassert not [k for k in os.environ if 'PYTEST' in k or 'SECRET' in k]\n" + draw.SAMPLES["python"]
+    code = (
+        "import os\nassert not [k for k in os.environ if 'PYTEST' in k or 'SECRET' in k]\n"
+        + languages.SAMPLES["python"]
+    )
     draws(renderer, code, "python")
 
 
@@ -300,7 +304,7 @@ for fd in range(3, 1000):
         pass
 assert open_ones == [3], open_ones  # 3 is the pipe for its own picture
 """
-    draws(renderer, code + draw.SAMPLES["python"], "python")
+    draws(renderer, code + languages.SAMPLES["python"], "python")
 
 
 def test_answer_cannot_be_forged(renderer):
@@ -314,9 +318,9 @@ def test_answer_cannot_be_forged(renderer):
 def test_programs_do_not_see_each_other(renderer):
     need("python")
     leak = "import math\nmath.leak = 1\nopen('leak.txt', 'w').write('x')\n"
-    draws(renderer, leak + draw.SAMPLES["python"], "python")
+    draws(renderer, leak + languages.SAMPLES["python"], "python")
     check = "import os, math\nassert not hasattr(math, 'leak') and not os.listdir()\n"
-    draws(renderer, check + draw.SAMPLES["python"], "python")
+    draws(renderer, check + languages.SAMPLES["python"], "python")
 
 
 # ---- hostile documents -----------------------------------------------------------------------------------------------
@@ -334,7 +338,7 @@ def test_svg_reads_no_files(renderer, tmp_path):
 
 def test_svg_side_and_transparency(renderer):
     need("svg")
-    image = draws(renderer, draw.SAMPLES["svg"], "svg")
+    image = draws(renderer, languages.SAMPLES["svg"], "svg")
     assert image.size == (448, 336) and image.getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -355,7 +359,7 @@ def test_html_reaches_neither_files_nor_network(renderer, tmp_path):
         page = f"""<body style="margin:0"><iframe src="file://{tmp_path}/a.html"></iframe><img src="http://{address}/i">
         <script>fetch("http://{address}/f").catch(() => {{}}); new WebSocket("ws://{address}/w");
         window.open("http://{address}/p"); alert("hello")</script></body>"""
-        image = draws(renderer, page + draw.SAMPLES["html"], "html")
+        image = draws(renderer, page + languages.SAMPLES["html"], "html")
         server.shutdown()
     assert not hits
     assert not (np.asarray(image) == (255, 0, 0)).all(-1).any()
@@ -385,10 +389,10 @@ def test_html_height_is_capped(renderer):
 
 def test_facts_that_nobody_asked_for_are_nonsense(renderer):
     need("python")
-    forged = f"import os, struct\nos.write(3, struct.pack('<III', 0, {draw.FACTS}, 2) + b'{{}}')\nos._exit(0)\n"
+    forged = f"import os, struct\nos.write(3, struct.pack('<III', 0, {protocol.FACTS}, 2) + b'{{}}')\nos._exit(0)\n"
     result = renderer.render(forged, "python")
     assert result.image is None and result.facts is None and "nonsense" in result.error
-    draws(renderer, draw.SAMPLES["python"], "python")
+    draws(renderer, languages.SAMPLES["python"], "python")
 
 
 @pytest.mark.parametrize("forbidden", [False, True])
@@ -396,10 +400,10 @@ def test_a_childs_end_is_seen_with_and_without_pidfd(monkeypatch, forbidden):
     if forbidden:
         monkeypatch.setattr(os, "pidfd_open", lambda pid: (_ for _ in ()).throw(PermissionError()))
     with subprocess.Popen(["sleep", "0.05"]) as short:
-        assert draw.has_ended(short, time.monotonic() + 30)
+        assert protocol.has_ended(short, time.monotonic() + 30)
         assert short.wait() == 0
     with subprocess.Popen(["sleep", "60"]) as long:
-        assert not draw.has_ended(long, time.monotonic() + 0.05)
+        assert not protocol.has_ended(long, time.monotonic() + 0.05)
         long.kill()
 
 
@@ -442,10 +446,10 @@ def test_slow_job_holds_nobody_up_and_nothing_survives():
     need("python")
     before = set(processes_of_ours())
     with render.Renderer(workers=2, timeout=TIMEOUT, cache_mb=0) as pool:
-        for job in [pool.submit(draw.SAMPLES["python"], "python") for _ in range(4)]:
+        for job in [pool.submit(languages.SAMPLES["python"], "python") for _ in range(4)]:
             assert job.result().error is None
         slow = pool.submit(ENDLESS["python"], "python")
-        fast = [pool.submit(draw.SAMPLES["python"], "python") for _ in range(5)]
+        fast = [pool.submit(languages.SAMPLES["python"], "python") for _ in range(5)]
         assert all(job.result().error is None for job in fast)
         assert not slow.done()
         assert "timeout" in slow.result().error
@@ -456,7 +460,7 @@ def test_children_of_an_endless_job_are_gone():
     need("html")
     before = set(processes_of_ours())
     with render.Renderer(workers=1, timeout=2, cache_mb=0) as pool:
-        draws(pool, draw.SAMPLES["html"], "html")
+        draws(pool, languages.SAMPLES["html"], "html")
         assert len(set(processes_of_ours()) - before) > 2
         assert "timeout" in pool.render(ENDLESS["html"], "html").error
         deadline = time.monotonic() + 10
@@ -467,8 +471,8 @@ def test_children_of_an_endless_job_are_gone():
 
 def test_workers_die_with_their_caller():
     need("svg")
-    code = "import render, os, sandbox\nfrom workers import draw\n"
-    code += "r = render.Renderer(workers=1)\nr.render(draw.SAMPLES['svg'], 'svg')\n"
+    code = "import render, os, sandbox\nimport languages\n"
+    code += "r = render.Renderer(workers=1)\nr.render(languages.SAMPLES['svg'], 'svg')\n"
     code += "print(*sandbox.descendants(os.getpid()), flush=True)\nos.kill(os.getpid(), 9)"
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(render.__file__).parent
@@ -484,11 +488,11 @@ def test_workers_die_with_their_caller():
 def test_closed_renderer_and_cancelled_jobs():
     need("svg")
     pool = render.Renderer(workers=1, cache_mb=0)
-    jobs = [pool.submit(draw.SAMPLES["svg"], "svg") for _ in range(20)]
+    jobs = [pool.submit(languages.SAMPLES["svg"], "svg") for _ in range(20)]
     pool.close()
     assert all(job.done() for job in jobs)
     with pytest.raises(RuntimeError, match="closed"):
-        pool.submit(draw.SAMPLES["svg"], "svg")
+        pool.submit(languages.SAMPLES["svg"], "svg")
 
 
 @pytest.mark.parametrize("language", ["python", "svg", "latex", "html"])
@@ -500,7 +504,7 @@ def test_landlock_and_seccomp_alone_confine(monkeypatch, capsys, language):
     monkeypatch.setattr(sandbox, "probe", lambda: alone)
     before = set(processes_of_ours())
     with render.Renderer(workers=1, timeout=TIMEOUT, cache_mb=0) as pool:
-        draws(pool, draw.SAMPLES[language], language)
+        draws(pool, languages.SAMPLES[language], language)
         fails(pool, ENDLESS[language], language, "timeout")
         if language == "python":
             for attack in ATTACKS.values():
@@ -531,10 +535,10 @@ def test_plotly_figures_are_drawn_by_the_browser(ending):
 
 
 def test_a_forged_page_cannot_ask_for_a_huge_picture():
-    page = draw.BrowserPage.of(b"\xff" * 8 + b"<p>x</p>")
+    page = protocol.BrowserPage.of(b"\xff" * 8 + b"<p>x</p>")
     drawn = page.crop(render.Rendering(Image.new("RGB", (1280, 720)), None, 0.0))
     assert drawn.image.size == (1272, 712)
-    assert draw.BrowserPage.of(b"").crop(render.Rendering(Image.new("RGB", (9, 9)), None, 0.0)).image.size == (1, 1)
+    assert protocol.BrowserPage.of(b"").crop(render.Rendering(Image.new("RGB", (9, 9)), None, 0.0)).image.size == (1, 1)
 
 
 def test_real_programs_render(renderer):
@@ -557,7 +561,7 @@ def run(*arguments):
 def test_command_line(tmp_path):
     need("svg")
     good, bad = tmp_path / "good.svg", tmp_path / "bad.svg"
-    good.write_text(draw.SAMPLES["svg"])
+    good.write_text(languages.SAMPLES["svg"])
     bad.write_text("no svg")
     ended = run(good, "-o", tmp_path / "x.png")
     assert ended.returncode == 0 and (tmp_path / "x.png").exists(), ended.stderr
@@ -572,15 +576,15 @@ def test_command_line(tmp_path):
 def test_equal_programs_are_drawn_once_and_memory_is_bounded():
     need("svg")
     with render.Renderer(workers=2, cache_mb=1) as pool:
-        group = [pool.submit(draw.SAMPLES["svg"], "svg") for _ in range(8)]
+        group = [pool.submit(languages.SAMPLES["svg"], "svg") for _ in range(8)]
         assert len({id(job.result().image) for job in group}) == 1 and pool.hits == 7
         others = [pool.submit(SVG.format(f'<rect width="{i}" height="9"/>'), "svg") for i in range(1, 9)]  # 0.6 MB each
         assert all(job.result().image for job in others)
         time.sleep(0.1)
         assert pool.kept_bytes <= 1 << 20 and len(pool.known) <= 2
-        assert pool.submit(draw.SAMPLES["svg"], "svg") is not group[0]
+        assert pool.submit(languages.SAMPLES["svg"], "svg") is not group[0]
     with render.Renderer(workers=1, cache_mb=0) as pool:
-        assert pool.submit(draw.SAMPLES["svg"], "svg") is not pool.submit(draw.SAMPLES["svg"], "svg")
+        assert pool.submit(languages.SAMPLES["svg"], "svg") is not pool.submit(languages.SAMPLES["svg"], "svg")
 
 
 @pytest.mark.parametrize("language", ["python", "html"])
@@ -592,14 +596,14 @@ def test_worker_killed_from_outside_costs_nothing(language):
     }
     with render.Renderer(workers=1, timeout=8, cache_mb=0) as pool:
         before = set(processes_of_ours())
-        draws(pool, draw.SAMPLES[language], language)
-        job = pool.submit(slow[language] + draw.SAMPLES[language], language)
+        draws(pool, languages.SAMPLES[language], language)
+        job = pool.submit(slow[language] + languages.SAMPLES[language], language)
         time.sleep(0.4)
         os.kill(max(set(processes_of_ours()) - before), 9)  # the youngest: the job itself or the browser's page
         result = job.result()
         assert result.image is not None or result.error
-        draws(pool, draw.SAMPLES[language], language)
-        job = pool.submit(slow[language] + draw.SAMPLES[language], language)
+        draws(pool, languages.SAMPLES[language], language)
+        job = pool.submit(slow[language] + languages.SAMPLES[language], language)
         time.sleep(0.4)
         os.kill(min(set(processes_of_ours()) - before), 9)  # the oldest: the worker
         assert job.result().error is None

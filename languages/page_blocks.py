@@ -1,6 +1,6 @@
 """The text blocks of a web page without reading letters: Design2Code's recolouring (arXiv 2403.03163).
 
-Runs inside the sandboxed browser worker (`draw.py`). All backgrounds are made transparent and every element that holds
+Runs inside the sandboxed browser worker. All backgrounds are made transparent and every element that holds
 text gets a colour of its own, in two versions 50 steps apart; a pixel that follows is text, and whose it is its colour
 says (`ocr_free_utils.py`). Departures: the styles are set in the loaded page instead of its source, so that all three
 screenshots show one document; a colour beyond the grid's 4,096 is not given instead of failing.

@@ -1,4 +1,4 @@
-"""One Chromium inside a browser worker (`draw.py`), driven over its DevTools pipe.
+"""One Chromium inside a browser worker (`worker.py`), driven over its DevTools pipe.
 
 One page goes from document to document, as a fresh browser context for each would take longer than most pages. It waits
 in an empty document of the address that all share; a job writes its html there. After the picture a new empty document

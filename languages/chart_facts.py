@@ -1,6 +1,6 @@
 """What a program draws with matplotlib, as facts: the texts, the layout, the chart types, the colours, text positions.
 
-Runs inside the sandboxed python worker (`draw.py`). `watch` wraps matplotlib's functions once, in the fork server; the
+Runs inside the sandboxed python worker. `watch` wraps matplotlib's functions once, in the fork server; the
 forked job calls `facts` after the program. For ChartMimic (arXiv 2406.09961, `chart_type_evaluator_prefix.py`,
 `color_evaluator_prefix.py`, `layout_evaluator.py`, `text_evaluator.py`) and Plot2Code (`text_match_score.py`). The
 program shares this process: one that sets out to could forge its facts.

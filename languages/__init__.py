@@ -1,0 +1,38 @@
+"""What runs on the other side of the sandbox: a language a file, the browser, the worker's protocol.
+
+`render.py` starts and commands workers (`worker.py`); nothing here knows of models.
+"""
+
+from __future__ import annotations
+
+import re
+
+LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
+SUFFIXES = {".py": "python", ".svg": "svg", ".html": "html", ".htm": "html", ".tex": "latex", ".mmd": "mermaid"}
+INSPECTIONS = ("figure facts", "page facts")  # not a picture of a program, but what it draws, as JSON
+
+SAMPLES = {  # the smallest programs that show a language working
+    "python": "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1.5))\nplt.bar([1, 2], [2, 3])\nplt.show()\n",
+    "svg": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 6"><circle cx="4" cy="3" r="2" fill="red"/></svg>\n',
+    "html": "<!DOCTYPE html><body style='margin:40px'><h1 style='color:teal'>A heading</h1><p>Some text.</p></body>\n",
+    "latex": "\\begin{tikzpicture}\\draw[fill=red] (0,0) circle (1);\\node at (3,0) {$e^{i\\pi}$};\\end{tikzpicture}\n",
+    "mermaid": "flowchart LR\n    A[Code] --> B{Right?}\n    B -->|yes| C[Picture]\n",
+}
+
+
+def kind_of(code: str, language: str) -> str:
+    """The kind of worker for a program: its language, or "molecule"."""
+    draws_molecules = language == "python" and re.search("rdkit|indigo", code)
+    return "molecule" if draws_molecules and not re.search("matplotlib|pyplot|pylab|seaborn|plotly", code) else language
+
+
+class ProgramError(Exception):
+    """The program is at fault; the text goes back to the caller."""
+
+
+class ProgramTimeout(ProgramError):
+    """It ran too long."""
+
+
+class ToolMissing(Exception):
+    """Something is not installed; the text says what."""

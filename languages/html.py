@@ -1,0 +1,81 @@
+"""Web pages, by Chromium: their pictures, and for evaluation their blocks of text."""
+
+from __future__ import annotations
+
+import socket
+import types
+from collections.abc import Callable
+
+from PIL import Image
+
+from languages import ToolMissing
+from languages.browser import FAILURES, PAGE_WIDTH, Browser, BrowserError, BrowserLost, chromium_path
+from languages.protocol import Options, answer_of, confine_worker, error_answer, facts_answer
+
+
+def start_browser(options: Options) -> Browser:
+    confine_worker(options, children=True, sockets=(socket.AF_UNIX, socket.AF_NETLINK))
+    if (program := chromium_path()) is None:
+        hint = "apt install chromium-headless-shell, or: playwright install --only-shell chromium"
+        raise ToolMissing(f"html and mermaid need Chromium: {hint}")
+    try:
+        return Browser(program, options.memory_mb << 18)
+    except FAILURES as error:
+        raise OSError(f"Chromium does not start: {error}") from None
+
+
+def browser_renderer(browser: Browser, answer: Callable[[str], bytes], leaves: bool) -> Callable[[str], bytes]:
+    """`answer`, or in its place the browser's error as one. leaves: whether the page is left after each program."""
+    state = types.SimpleNamespace(used=False, lost=False)
+
+    def render(code: str) -> bytes:
+        try:
+            return answer(code)
+        except BrowserError as error:
+            return error_answer(f"browser: {error}")
+        except BrowserLost as error:
+            if state.used:  # this may be the doing of the page before
+                browser.end()
+            state.lost = True
+            return error_answer(f"browser: {error}")
+        finally:
+            state.used = True
+
+    def tidy() -> None:
+        if state.lost or browser.is_bloated():
+            browser.end()
+        if leaves:
+            browser.leave()
+
+    render.tidy = tidy
+    return render
+
+
+def html_renderer(options: Options) -> Callable[[str], bytes]:
+    """Web pages, 1280 px wide and as high as they are."""
+    browser = start_browser(options)
+
+    def draw(code: str) -> Image.Image:
+        browser.open(code)
+        return browser.screenshot(PAGE_WIDTH, browser.height())
+
+    return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, FAILURES), leaves=True)
+
+
+def page_facts_renderer(options: Options) -> Callable[[str], bytes]:
+    """The text blocks of a web page (page_blocks.py), in place of its picture."""
+    from languages import page_blocks
+
+    browser = start_browser(options)
+
+    def answer(code: str) -> bytes:
+        def open_page() -> None:
+            browser.open(code)
+            browser.seen = browser.height()
+
+        def blocks() -> list[dict]:
+            return page_blocks.blocks(lambda: browser.screenshot(PAGE_WIDTH, browser.seen), browser.evaluate)
+
+        return facts_answer(open_page, blocks, FAILURES)
+
+    return browser_renderer(browser, answer, leaves=True)

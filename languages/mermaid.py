@@ -1,0 +1,52 @@
+"""Diagrams, by mermaid.js in Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from languages import ToolMissing
+from languages.browser import FAILURES
+from languages.html import browser_renderer, start_browser
+from languages.protocol import Options, answer_of
+
+MERMAID_OPTIONS = dict(startOnLoad=False, securityLevel="strict", deterministicIds=True, suppressErrorRendering=True)
+DRAW_MERMAID = """async code => {
+    beginAnew();
+    const { svg } = await mermaid.render("diagram", code);
+    document.body.innerHTML = svg;
+    const drawing = document.querySelector("svg"), box = drawing.viewBox.baseVal;
+    drawing.style.maxWidth = "none";
+    const [width, height] = [Math.ceil(box.width), Math.ceil(box.height)];
+    drawing.setAttribute("width", width);
+    drawing.setAttribute("height", height);
+    return [width, height];
+}"""
+
+
+def mermaid_script() -> Path | None:
+    """mermaid.min.js: $NANOVINCI_MERMAID, else where `make setup` puts it, else .cache/ beside this file."""
+    named = os.environ.get("NANOVINCI_MERMAID")
+    places = [Path(sys.prefix, "share/mermaid.min.js"), Path(__file__).parent.parent / ".cache/mermaid.min.js"]
+    return next((path for path in ([Path(named)] if named else []) + places if path.is_file()), None)
+
+
+def mermaid_renderer(options: Options) -> Callable[[str], bytes]:
+    """Diagrams, drawn by mermaid.js in their natural size, all in one page."""
+    if mermaid_script() is None:
+        raise ToolMissing("mermaid needs mermaid.min.js: run `make setup`, or name the file in NANOVINCI_MERMAID")
+    script = mermaid_script().read_text()
+    browser = start_browser(options)
+    browser.open("<!DOCTYPE html><style>body { margin: 0 }</style><body></body>")
+    browser.run(script + ";0")
+    browser.run(f"mermaid.initialize({json.dumps(MERMAID_OPTIONS)})")
+
+    def draw(code: str) -> Image.Image:
+        return browser.screenshot(*browser.run(f"({DRAW_MERMAID})({json.dumps(code)})"))
+
+    return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, FAILURES), leaves=False)

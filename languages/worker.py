@@ -1,0 +1,72 @@
+"""The life of a worker: what runs on the other side of the sandbox. `render.py` starts and commands it.
+
+    python languages/worker.py --worker LANGUAGE SETTINGS     # never typed by hand
+
+A worker gets ready once (imports, fonts, browser), then answers one program after the other, as `protocol.py` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import struct
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parent.parent)  # not this folder, whose files are named like parts of the library
+import sandbox  # noqa: E402
+from languages import ProgramError, ToolMissing  # noqa: E402
+from languages.protocol import HEADER, Options, error_answer  # noqa: E402
+
+RENDERERS = {  # kind -> where it is made
+    "python": ("python", "figure_renderer"),
+    "molecule": ("python", "molecule_renderer"),
+    "figure facts": ("python", "figure_facts"),
+    "svg": ("svg", "svg_renderer"),
+    "html": ("html", "html_renderer"),
+    "page facts": ("html", "page_facts_renderer"),
+    "latex": ("latex", "latex_renderer"),
+    "mermaid": ("mermaid", "mermaid_renderer"),
+}
+
+
+def work(kind: str, settings: str) -> None:
+    """A worker's life: get ready, then answer one request after the other until the caller is gone."""
+    sandbox.die_with_parent()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # short of memory, the kernel takes us, not the trainer
+    options = Options(**json.loads(settings))
+    options.layers = sandbox.Layers(**options.layers)
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0), os.dup2(nothing, 1)  # what libraries print must not get into the answers
+    module, name = RENDERERS[kind]
+    try:
+        render = getattr(importlib.import_module(f"languages.{module}"), name)(options)
+    except ImportError as error:
+        ready = error_answer(f"the Python package {error.name} is missing: pip install -r requirements.txt", final=True)
+    except (ToolMissing, OSError) as error:
+        ready = error_answer(str(error), final=isinstance(error, ToolMissing))
+    else:
+        ready, tidy = HEADER.pack(0, 0, 0), getattr(render, "tidy", lambda: None)
+    while True:  # "ready" is said before each request, so that nobody's time is spent on tidying up after another
+        answers.write(ready)
+        answers.flush()
+        if not (size := requests.read(8)):
+            break
+        code = requests.read(struct.unpack("<Q", size)[0]).decode("utf-8-sig")
+        try:
+            answer = render(code)
+        except ProgramError as error:
+            answer = error_answer(str(error))
+        answers.write(answer)
+        answers.flush()
+        tidy()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] != ["--worker"] or len(sys.argv) != 4:
+        sys.exit("worker.py: this is the worker of render.py; run `python render.py FILE` instead.")
+    work(*sys.argv[2:])
