@@ -27,12 +27,24 @@ GROUP := 16
 SYNTH := --domains svg chart --difficulty 0.15 --svg-side 64
 
 .PHONY: setup demo smoke test test-oldest benchmark-tools lint doctor clean
-setup: .venv/ready
+setup: .venv/ready .venv/render/ready
 
 .venv/ready: requirements.txt
 	@echo "== Python packages into .venv"
 	@$(PYTHON3) -m venv .venv && $(PY) -m pip install -q --disable-pip-version-check -r requirements.txt
 	@$(MAKE) --no-print-directory tools
+	@touch $@
+
+# What generated programs run with has versions of its own. Where not all of it can be had, as much as can.
+.venv/render/ready: requirements-render.txt .venv/ready
+	@echo "== What generated programs run with, into .venv/render"
+	@$(PYTHON3) -m venv .venv/render
+	@pip=".venv/render/bin/python -m pip install -q --disable-pip-version-check"; \
+	$$pip -r requirements-render.txt || grep -v "^#" requirements-render.txt | xargs -n 1 sh -c "$$pip"' "$$0" || true' \
+	    || echo "Some packages could not be installed; python render.py --doctor names them."
+	@mkdir -p .venv/render/share && .venv/render/bin/python -c \
+	    "import vl_convert as v; open('.venv/render/share/vega.js', 'w').write(v.javascript_bundle())" \
+	    || echo "altair's charts are off."
 	@touch $@
 
 # Renderers that are not Python packages, and a C compiler for sampling on a CPU. Without root or network the languages

@@ -17,9 +17,11 @@ not a language but one of INSPECTIONS is asked for, with facts about what a prog
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import queue
+import re
 import struct
 import subprocess
 import sys
@@ -29,7 +31,6 @@ import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -38,10 +39,19 @@ from PIL import Image
 
 import languages
 import sandbox
-from languages import INSPECTIONS, LANGUAGES, SAMPLES, SUFFIXES, ToolMissing, browser, mermaid, protocol
+from languages import INSPECTIONS, LANGUAGES, SAMPLES, SUFFIXES, ToolMissing, browser, fonts, mermaid, protocol
 from languages.protocol import HEADER, Options
 
 WORKER = Path(languages.__file__).parent / "worker.py"
+VERSIONS = """
+import importlib.metadata, sys
+for name in sys.argv[1:]:
+    try:
+        print(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        print("-")
+"""  # run by the programs' interpreter
+REQUIREMENTS = Path(__file__).with_name("requirements-render.txt")
 BROWSER_KINDS = ("html", "mermaid", "page facts")  # of workers with a browser: none of them may ask for one
 MAX_CODE = 4 << 20  # characters of a program
 
@@ -56,16 +66,40 @@ class Rendering:
     facts: bytes | None = None  # JSON, of an inspection
 
 
+def interpreter() -> str:
+    """The Python that programs run in: $NANOVINCI_RENDER_PYTHON, else that of .venv/render, which `make` builds from
+    requirements-render.txt, else this one."""
+    built = [Path(folder, "render/bin/python") for folder in (sys.prefix, Path(__file__).parent / ".venv")]
+    found = next((str(path) for path in built if path.is_file()), sys.executable)
+    return os.environ.get("NANOVINCI_RENDER_PYTHON") or found
+
+
+@functools.cache
+def folders_of(python: str) -> tuple[str, ...]:
+    """What an interpreter reads. Raises RuntimeError where it cannot draw."""
+    ask = "import sys, PIL; print(sys.prefix, sys.base_prefix, *(p for p in sys.path if '-packages' in p), sep='\\n')"
+    try:
+        answer = subprocess.run(
+            [python, "-c", ask], capture_output=True, text=True, env=sandbox.clean_environment("/tmp")
+        )
+    except OSError as error:
+        raise RuntimeError(f"{python}, which generated programs are to run in, does not start: {error}") from None
+    if answer.returncode:
+        install = f"{python} -m pip install -r {REQUIREMENTS}"
+        raise RuntimeError(f"Generated programs cannot be drawn by {python}, which lacks Pillow: {install}")
+    return tuple(answer.stdout.split("\n"))
+
+
 class Worker:
     """One sandboxed worker process, as its supervisor sees it."""
 
     START_SECONDS, TIDY_SECONDS = 60.0, 5.0
     ENDED = "the renderer's process ended (out of memory, or a crash in a drawing library)"
 
-    def __init__(self, kind: str, options: Options):
+    def __init__(self, kind: str, options: Options, python: str):
         """Start it and wait until it is ready. Raises ToolMissing where that is hopeless, OSError where it is not."""
         self.options, self.kind, self.jobs = options, kind, 0
-        time_out_by_themselves = ("python", "molecule", "latex", "figure facts")
+        time_out_by_themselves = ("python", "tables", "molecule", "latex", "figure facts")
         self.grace = 1.0 if kind in time_out_by_themselves else 0.0  # seconds
         self.scratch = None
         if not options.layers.bwrap:
@@ -77,9 +111,10 @@ class Worker:
             environment["NANOVINCI_MERMAID"] = str(script)
         if options.layers.bwrap:
             ours = [*map(str, WORKER.parent.glob("*.py")), sandbox.__file__, browser.browsers_folder()]
-            prefix = sandbox.bwrap_command([*sandbox.system_paths(), *ours, *([str(script)] if script else [])])
+            readable = sandbox.system_paths(folders_of(python))
+            prefix = sandbox.bwrap_command([*readable, *ours, *([str(script)] if script else [])])
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, str(WORKER), "--worker", kind, json.dumps(asdict(options))],
+            [*prefix, python, str(WORKER), "--worker", kind, json.dumps(asdict(options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -152,7 +187,8 @@ class Renderer:
     workers: jobs at a time, default one per CPU. timeout: seconds for one program, from its own start. memory_mb: MiB a
     program may use. svg_side: px of an svg's longer side; other languages come at their natural size, scaled down to
     max_pixels. allow_unsafe: run without a sandbox where the machine allows none; else that raises RuntimeError.
-    cache_mb: MiB of pictures kept, so that equal programs are drawn once; `hits` counts them.
+    cache_mb: MiB of pictures kept, so that equal programs are drawn once; `hits` counts them. python: the interpreter
+    that programs run in, `interpreter()` if not given.
     """
 
     def __init__(
@@ -164,7 +200,10 @@ class Renderer:
         max_pixels: int = 4_000_000,
         allow_unsafe: bool = False,
         cache_mb: int = 256,
+        python: str | None = None,
     ):
+        self.python = python or interpreter()
+        folders_of(self.python)
         layers = sandbox.probe()
         if not layers.safe and not allow_unsafe:
             raise RuntimeError(
@@ -255,7 +294,7 @@ class Renderer:
         started = time.monotonic()
         try:
             if kind not in workers:
-                workers[kind] = Worker(kind, self.options)
+                workers[kind] = Worker(kind, self.options, self.python)
                 started = time.monotonic()
             return workers[kind].render(code)
         except protocol.BrowserPage as page:
@@ -304,10 +343,13 @@ def doctor(renderer: Renderer) -> bool:
     layers = renderer.options.layers
     holds = {"bwrap": layers.bwrap, f"landlock (ABI {layers.landlock})": layers.landlock, "seccomp": layers.seccomp}
     print("sandbox   " + ", ".join(f"{name}: {'holds' if works else 'NOT HERE'}" for name, works in holds.items()))
-    packages = ("matplotlib", "numpy", "rdkit", "epam.indigo", "pyvips-binary", "playwright", "pypdfium2")
-    for package in packages:
-        with contextlib.suppress(PackageNotFoundError):
-            print(f"package   {package} {version(package)}")
+    print(f"programs  run in {renderer.python}")
+    have, lacking = packages_of(renderer.python)
+    print(f"packages  {', '.join(have[:4])} and {len(have[4:])} more")
+    if lacking:
+        print(f"          NOT HERE: {', '.join(lacking)}: {renderer.python} -m pip install -r {REQUIREMENTS}")
+    for name, file, package in (("Arial", "arial.ttf", "liberation"), ("Chinese", "simhei.ttf", "wqy-microhei")):
+        print(f"font      {name}: {fonts.file_for(file) or f'NOT HERE: apt install fonts-{package}'}")
     print(f"browser   {browser.chromium_path() or 'no Chromium is here: apt install chromium-headless-shell'}")
     print(f"mermaid   {mermaid.mermaid_script() or 'mermaid.min.js is not here: run `make setup`'}")
     every = True
@@ -318,6 +360,16 @@ def doctor(renderer: Renderer) -> bool:
         size = result.image and f"{result.image.width} x {result.image.height} px in {1000 * result.seconds:.0f} ms"
         print(f"{language:9} {f'works, {size}' if size else result.error}")
     return every
+
+
+def packages_of(python: str) -> tuple[list[str], list[str]]:
+    """What of requirements-render.txt an interpreter has, each with its version, and what it lacks."""
+    wanted = re.findall(r"^[\w.-]+", REQUIREMENTS.read_text(), re.MULTILINE)
+    ask = [python, "-c", VERSIONS, *wanted]
+    answer = subprocess.run(ask, capture_output=True, text=True, env=sandbox.clean_environment("/tmp"))
+    versions = dict(zip(wanted, answer.stdout.split(), strict=False))
+    have = [f"{name} {version}" for name, version in versions.items() if version != "-"]
+    return have, [name for name in wanted if versions.get(name, "-") == "-"]
 
 
 @dataclass
@@ -336,32 +388,61 @@ class Config:
     """Programs at a time; default: one per CPU."""
     svg_side: int = 448
     """Longer side of an svg's picture, px."""
+    python: str | None = None
+    """The interpreter that Python programs run in, with its packages; default: .venv/render, which `make` builds."""
     allow_unsafe_rendering: bool = False
     """Run programs without a sandbox if none works here: they can then do anything you can."""
 
 
+def read_program(path: Path) -> str:
+    """A program's text: UTF-8, else what its first lines declare. Raises ValueError where neither fits."""
+    content = path.read_bytes()
+    declared = re.search(rb"(?:coding[:=]|encoding=|charset=|\[)\s*[\"']?([\w-]+)", content[:1000])
+    for encoding in ("utf-8-sig", declared[1].decode() if declared else ""):
+        with contextlib.suppress(UnicodeDecodeError, LookupError):
+            return content.decode(encoding)
+    raise ValueError("the file is not text in UTF-8, nor in an encoding that it declares")
+
+
+def targets(files: tuple[Path, ...], output: Path | None) -> list[Path]:
+    """A picture's path for each program, no two the same: `chart.png`, `chart.py.png` where another has that name."""
+    plain = [(output or path.parent) / f"{path.stem}.png" for path in files]
+    chosen: list[Path] = []
+    for path, target in zip(files, plain, strict=True):
+        if plain.count(target) > 1:
+            target = target.with_name(f"{path.name}.png")
+        base, count = target, 1
+        while target in chosen:
+            count += 1
+            target = base.with_name(f"{base.stem}-{count}.png")
+        chosen.append(target)
+    return chosen
+
+
 def draw_files(renderer: Renderer, files: tuple[Path, ...], output: Path | None) -> bool:
-    """Draw each file; returns whether all succeeded. Errors go to stderr."""
+    """Draw each file; returns whether all succeeded. Errors go to stderr, a line each, and stop no other file."""
     to_one_file = output is not None and output.suffix.lower() == ".png"
     if to_one_file and len(files) > 1:
         raise ValueError("Several programs cannot become one .png file; give -o a folder.")
-    jobs = []
-    for path in files:
-        if path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{path}: the suffix does not name a language; {' '.join(SUFFIXES)} do.")
-        jobs.append((path, renderer.submit(path.read_text(), SUFFIXES[path.suffix.lower()])))
-    succeeded = True
-    for path, job in jobs:
+    jobs: list[tuple[Path, Path, Future]] = []
+    for path, target in zip(files, [output] if to_one_file else targets(files, output), strict=True):
+        try:
+            if path.suffix.lower() not in SUFFIXES:
+                raise ValueError(f"the suffix does not name a language; {' '.join(SUFFIXES)} do")
+            job = renderer.submit(read_program(path), SUFFIXES[path.suffix.lower()])
+        except (OSError, ValueError) as error:
+            job = Future()
+            job.set_result(Rendering(None, getattr(error, "strerror", None) or str(error), 0.0))
+        jobs.append((path, target, job))
+    for path, target, job in jobs:
         rendering = job.result()
-        target = output if to_one_file else (output or path.parent) / f"{path.stem}.png"
         if rendering.image is None:
-            succeeded = False
             print(f"{path}: {rendering.error}", file=sys.stderr)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            rendering.image.save(target)
-            print(f"{target}  {rendering.image.width} x {rendering.image.height}  {rendering.seconds:.2f} s")
-    return succeeded
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        rendering.image.save(target)
+        print(f"{target}  {rendering.image.width} x {rendering.image.height}  {rendering.seconds:.2f} s")
+    return all(job.result().image for *_, job in jobs)
 
 
 def main(config: Config) -> None:
@@ -373,6 +454,7 @@ def main(config: Config) -> None:
             workers=1 if config.doctor else config.workers,
             timeout=config.timeout,
             svg_side=config.svg_side,
+            python=config.python,
             allow_unsafe=config.allow_unsafe_rendering,
         ) as renderer:
             succeeded = doctor(renderer) if config.doctor else draw_files(renderer, config.files, config.output)

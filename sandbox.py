@@ -269,13 +269,16 @@ def kill_tree(process: subprocess.Popen) -> None:
 # ---- the worker's surroundings ---------------------------------------------------------------------------------------
 
 
-def system_paths() -> list[str]:
-    """What a renderer needs to read: programs, libraries, fonts, TeX, this Python; no home, no project, no data."""
+def system_paths(python: tuple[str, ...] = ()) -> list[str]:
+    """What a renderer needs to read: programs, libraries, fonts, TeX, a Python; no home, no project, no data.
+
+    python: the interpreter's folders, where it is not this one.
+    """
     system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt/google", "/etc/fonts", "/etc/alternatives"]
     system += ["/etc/ld.so.cache", "/etc/localtime", "/etc/texmf", "/var/lib/texmf", "/var/cache/fontconfig"]
     system += ["/etc/chromium.d", "/etc/chromium"]
-    python = [sys.prefix, sys.base_prefix, *(path for path in sys.path if "-packages" in path)]
-    return [path for path in dict.fromkeys(system + python) if os.path.exists(path)]
+    this = [sys.prefix, sys.base_prefix, *(path for path in sys.path if "-packages" in path)]
+    return [path for path in dict.fromkeys(system + list(python or this)) if os.path.exists(path)]
 
 
 def clean_environment(scratch: str) -> dict[str, str]:

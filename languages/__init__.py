@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
 SUFFIXES = {".py": "python", ".svg": "svg", ".html": "html", ".htm": "html", ".tex": "latex", ".mmd": "mermaid"}
@@ -20,10 +21,22 @@ SAMPLES = {  # the smallest programs that show a language working
 }
 
 
+TABLES = {"pandas", "seaborn", "scipy", "statsmodels", "sklearn", "networkx", "mplfinance"}
+MOLECULES = {"rdkit", "indigo"}
+SMALL = MOLECULES | {"numpy", "PIL"} | sys.stdlib_module_names  # what a drawing of a molecule may need besides
+
+
 def kind_of(code: str, language: str) -> str:
-    """The kind of worker for a program: its language, or "molecule"."""
-    draws_molecules = language == "python" and re.search("rdkit|indigo", code)
-    return "molecule" if draws_molecules and not re.search("matplotlib|pyplot|pylab|seaborn|plotly", code) else language
+    """The kind of worker for a program: its language, or for python what it imports: "molecule" or "tables"."""
+    if language != "python":
+        return language
+    found = re.findall(r"(?:^|;)[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import|import[ \t]+([\w., \t]+))", code, re.MULTILINE)
+    names = [name for one, several in found for name in ([one] if one else several.split(","))]
+    imported = {name.split(".")[0].strip() for name in names if name.strip()}
+    imported = {name.split()[0] for name in imported if name}
+    if imported & MOLECULES and imported <= SMALL:
+        return "molecule"
+    return "tables" if imported & TABLES else "python"
 
 
 class ProgramError(Exception):

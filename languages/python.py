@@ -1,27 +1,30 @@
-"""Python programs that draw with matplotlib, plotly, rdkit, indigo: a fork of a warm server each."""
+"""Python programs that draw, with matplotlib and what else there is: a fork of a warm server each."""
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import gc
 import importlib
 import io
 import os
-import random
+import re
 import signal
+import socket
 import sys
 import tempfile
 import time
 import traceback
 import types
+import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
 import sandbox
-from languages import ProgramError
+from languages import ProgramError, figures, fonts, imports, old_names, paths, repeatable
 from languages.pixels import rasterize_pdf, rasterize_svg, to_rgb
 from languages.protocol import (
     HEADER,
@@ -35,107 +38,21 @@ from languages.protocol import (
     remove_folder,
 )
 
-PILLOW_SAVE = Image.Image.save  # as it is before `capture_pictures`
-
-
-def capture_pictures() -> dict[str, Image.Image]:
-    """Patch every way to finish a picture, whatever file name or buffer it goes to; the source is not rewritten.
-
-    Returns a dict that fills as the program runs, "saved" and "shown": the last picture of each. Molecule files are
-    sent to the job's own folder, where `last_picture_file` finds them.
-    """
-    captured: dict[str, Image.Image] = {}
-
-    def save(self, fp, *args, **kwargs) -> None:
-        captured["saved"] = self.copy()
-        if is_ours(fp):
-            PILLOW_SAVE(self, fp, *args, **kwargs)
-
-    Image.Image.save = save
-    Image.Image.show = lambda self, *_, **__: captured.update(shown=self.copy())
-    redirect_molecules()
-    return captured
-
-
-def is_ours(target: object) -> bool:
-    """A buffer, or a file in the job's folder: the program may want to read it."""
-    return not isinstance(target, (str, os.PathLike)) or not os.path.isabs(target)
-
-
-def capture_figures(captured: dict[str, Image.Image], max_pixels: int) -> None:
-    """The same for matplotlib's figures, whose pixels are taken as they are drawn."""
-    from matplotlib import pyplot as plt
-    from matplotlib import rcParams
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    original_savefig = Figure.savefig
-
-    def print_png(self, filename_or_obj, **_) -> None:
-        FigureCanvasAgg.draw(self)
-        captured["saved"] = image = Image.frombytes("RGBA", self.get_width_height(), bytes(self.buffer_rgba()))
-        if is_ours(filename_or_obj):
-            PILLOW_SAVE(image, filename_or_obj, format="PNG", compress_level=0)
-
-    def savefig(self, fname, *_, dpi=None, **kwargs) -> None:
-        width, height = self.get_size_inches()
-        dpi = rcParams["savefig.dpi"] if dpi is None else dpi
-        dpi = min(self.dpi if dpi == "figure" else dpi, (max_pixels / max(width * height, 1e-9)) ** 0.5)
-        kwargs = {name: value for name, value in kwargs.items() if name not in ("format", "backend")}
-        original_savefig(self, fname, format="png", dpi=dpi, **kwargs)
-
-    def show(self) -> None:
-        saved = captured.pop("saved", None)
-        savefig(self, io.BytesIO())
-        captured["shown"] = captured.pop("saved")
-        if saved is not None:
-            captured["saved"] = saved
-
-    FigureCanvasAgg.print_png, Figure.savefig = print_png, savefig
-    Figure.show = lambda self, *_, **__: show(self)
-    plt.show = lambda *_, **__: show(plt.gcf()) if plt.get_fignums() else None
-
-
-def redirect_molecules() -> None:
-    """Molecule drawings saved under any path land in the job's own folder."""
-    with contextlib.suppress(ImportError):
-        from rdkit.Chem import Draw
-        from rdkit.Chem.Draw import rdMolDraw2D
-
-        write = rdMolDraw2D.MolDraw2DCairo.WriteDrawingText
-        rdMolDraw2D.MolDraw2DCairo.WriteDrawingText = lambda self, path: write(self, Path(path).name)
-        mol_to_file = Draw.MolToFile
-        Draw.MolToFile = lambda mol, filename, *args, **kwargs: mol_to_file(mol, Path(filename).name, *args, **kwargs)
-    with contextlib.suppress(ImportError):
-        from indigo.renderer import IndigoRenderer
-
-        render_to_file = IndigoRenderer.renderToFile
-        IndigoRenderer.renderToFile = lambda self, item, path: render_to_file(self, item, Path(path).name)
-
-
-def capture_plotly(captured: dict) -> None:
-    """A plotly figure that is shown or written becomes a page with plotly.js in it: its Python half cannot draw."""
-    import plotly.io
-    from plotly.basedatatypes import BaseFigure
-
-    def keep(figure, *_, **__) -> None:
-        figure = figure if isinstance(figure, BaseFigure) else BaseFigure(figure)
-        width, height = figure.layout.width or 700, figure.layout.height or 500  # px, plotly's own defaults for files
-        size = {"default_width": f"{width}px", "default_height": f"{height}px"}
-        done = "document.documentElement.removeAttribute('data-drawing')"  # plotly draws in steps
-        html = figure.to_html(config={"staticPlot": True}, post_script=done, **size)
-        html = html.replace("<html>", "<html data-drawing>", 1).encode(errors="replace")
-        captured["page"] = BrowserPage(int(width), int(height), html)
-
-    for name in ("show", "write_image", "write_html"):
-        setattr(BaseFigure, name, keep)
-        setattr(plotly.io, name, keep)
+PICTURE_FILES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf")
+PACKAGES = {  # what is imported -> the package that it comes from, where that has another name
+    "cv2": "pip package opencv-python-headless", "sklearn": "pip package scikit-learn", "PIL": "pip package pillow",
+    "skimage": "pip package scikit-image", "bs4": "pip package beautifulsoup4", "yaml": "pip package pyyaml",
+    "mpl_toolkits.basemap": "pip package basemap", "Bio": "pip package biopython",
+    "tkinter": "Debian package python3-tk",
+    "ternary": "pip package python-ternary", "igraph": "pip package python-igraph",
+    "dateutil": "pip package python-dateutil",
+    "labellines": "pip package matplotlib-label-lines",
+}  # fmt: skip
 
 
 def last_picture_file(options: Options) -> Image.Image | None:
     """The newest picture that the program left in its folder."""
-    endings = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf")
-    pictures = [path for path in Path().rglob("*") if path.suffix.lower() in endings and path.is_file()]
+    pictures = [path for path in Path().rglob("*") if path.suffix.lower() in PICTURE_FILES and path.is_file()]
     if not pictures:
         return None
     newest = max(pictures, key=lambda path: (path.stat().st_mtime_ns, path.name))
@@ -144,37 +61,56 @@ def last_picture_file(options: Options) -> Image.Image | None:
     if newest.suffix.lower() == ".pdf":
         return rasterize_pdf(newest.read_bytes(), options.max_pixels)
     picture = Image.open(newest)
+    picture.seek(getattr(picture, "n_frames", 1) - 1)  # of an animation the last
     picture.load()
     return picture
 
 
-def own_traceback(error: BaseException, code: str) -> str:
-    """The program's own lines of a traceback, and the error."""
+def compiled(code: str):
+    """The program as code. Where it is none, without what notebooks and chats add. Raises SyntaxError."""
+    try:
+        return compile(code, "program.py", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        if fenced := re.search(r"^```[\w+-]*\n(.*?)^```", code, re.DOTALL | re.MULTILINE):
+            code = fenced[1]
+        plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", code, flags=re.MULTILINE)
+        try:
+            return compile(plain, "program.py", "exec", dont_inherit=True)
+        except SyntaxError:
+            raise error from None
+
+
+def error_text(error: BaseException, code: str) -> str:
+    """The program's own lines of a traceback, the error, and what can be done about it."""
     lines = code.splitlines()
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "program.py"]
     own = [f"line {f.lineno}: {lines[f.lineno - 1].strip()}" for f in frames[-3:] if f.lineno <= len(lines)]
-    return "\n".join([*own, "".join(traceback.format_exception_only(error)).strip()])
+    text = "".join(traceback.format_exception_only(error)).strip()
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        top = error.name.partition(".")[0]
+        package = PACKAGES.get(error.name) or PACKAGES.get(top, f"pip package {top}")
+        text += f" (the renderer's environment lacks the {package}; `make` installs requirements-render.txt into it)"
+    elif isinstance(error, (ConnectionError, socket.gaierror, urllib.error.URLError)):
+        text += " (programs have no network)"
+    return "\n".join([*own, text])
 
 
-def run_program(code: str, captured: dict[str, Image.Image], options: Options) -> Image.Image:
+def run_program(code: str, captured: dict, options: Options) -> Image.Image:
     """Run untrusted python in this (forked, confined) process; return what it drew, or raise ProgramError."""
-    import numpy as np
-
-    random.seed(0)  # unseeded, `random` differs in each fork and numpy's state with the server
-    np.random.seed(0)
+    repeatable.fix()
+    paths.move_into(os.getcwd())
     main = types.ModuleType("__main__")
     main.__file__ = "program.py"
     sys.modules["__main__"], sys.argv = main, ["program.py"]
+    builtins.input = lambda *_: ""  # nobody is there; somebody would press Enter
+    os._exit = sys.exit  # an end at once would be one without the picture
     failure = None
     try:
-        if "plotly" in code:
-            with contextlib.suppress(ImportError):  # then the program fails by itself
-                capture_plotly(captured)
-        exec(compile(code, "program.py", "exec", dont_inherit=True), main.__dict__)
+        exec(compiled(code), main.__dict__)
     except SystemExit as ended:
         failure = None if ended.code in (None, 0) else f"sys.exit({ended.code!r})"
     except BaseException as error:
-        failure = own_traceback(error, code)
+        failure = error_text(error, code)
     for how in ("saved", "shown"):  # a picture that was finished stays finished, whatever came later
         if how in captured:
             return captured[how]
@@ -188,6 +124,10 @@ def run_program(code: str, captured: dict[str, Image.Image], options: Options) -
         image = last_picture_file(options)
     except Exception as error:  # whatever a decoder makes of it
         raise ProgramError(f"the picture file it left cannot be read: {error}") from None
+    if image is None and failure is None and "left" in captured:
+        image = captured["left"]()
+    if isinstance(image, BrowserPage):
+        raise image
     if image is None:
         raise ProgramError(failure or "the program ended without drawing a figure")
     return image
@@ -203,13 +143,18 @@ def enter_job(options: Options, readable: list[str], folder: str, pipe: int) -> 
     sandbox.confine(options.layers, readable, [folder, "/dev/null"])
 
 
-def warm_up_figures() -> None:
-    for name in ("pyplot", "dates", "gridspec"):
+def warm_up_figures(tables: bool = False) -> None:
+    """Import what most charts need, `tables` too what those with pandas do (1 s, and 20 ms in each fork)."""
+    for name in ("pyplot", "dates", "gridspec", "animation"):
         importlib.import_module(f"matplotlib.{name}")
     for name in ("mplot3d", "axes_grid1"):
         importlib.import_module(f"mpl_toolkits.{name}")
+    for name in ("pandas", "pandas.plotting", "scipy.stats", "seaborn") if tables else ():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     import matplotlib.pyplot as plt
 
+    fonts.for_matplotlib()
     plt.figure().suptitle("$x$")  # loads the fonts and the parser of formulas
     plt.plot([1]), plt.savefig(io.BytesIO()), plt.close("all")
 
@@ -237,18 +182,23 @@ def warm_up_molecules() -> None:
         renderer.renderToBuffer(molecule)
 
 
-def python_renderer(options: Options, figures: bool = True, facts: bool = False) -> Callable[[str], bytes]:
+def python_renderer(options: Options, imported: str = "figures", facts: bool = False) -> Callable[[str], bytes]:
     """A fork server: everything heavy is imported once, each program runs in its own fork, alone. The less is mapped,
-    the faster is a fork: programs that only draw a molecule get a server without matplotlib's `figures`. With `facts`
-    the answer is what is in the figure (chart_facts.py) in place of its picture."""
+    the faster is a fork, so there is one for programs that draw "molecules", one for plain "figures", one for
+    those that have "tables" (pandas, scipy, seaborn) too. With `facts` the answer is what is in the figure
+    (chart_facts.py) in place of its picture."""
     importlib.import_module("numpy.random")  # numpy loads its parts when first used: 7 ms in each fork
     for name in ("rdkit.Chem.Draw.rdMolDraw2D", "rdkit.Chem.AllChem", "indigo.renderer", "pyvips", "pypdfium2"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    (warm_up_figures if figures else warm_up_molecules)()
-    captured = capture_pictures()
-    if figures:
-        capture_figures(captured, options.max_pixels)
+    captured: dict = {}
+    imports.install()
+    old_names.give_back()
+    fonts.for_pillow()
+    warm_up_molecules() if imported == "molecules" else warm_up_figures(imported == "tables")
+    figures.capture_pictures(captured)
+    if imported != "molecules":
+        figures.capture_figures(captured, options.max_pixels)
     if facts:
         from languages import chart_facts
 
@@ -299,5 +249,6 @@ def python_renderer(options: Options, figures: bool = True, facts: bool = False)
 
 
 figure_renderer = python_renderer
-molecule_renderer = functools.partial(python_renderer, figures=False)
+table_renderer = functools.partial(python_renderer, imported="tables")
+molecule_renderer = functools.partial(python_renderer, imported="molecules")
 figure_facts = functools.partial(python_renderer, facts=True)

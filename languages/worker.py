@@ -22,6 +22,7 @@ from languages.protocol import HEADER, Options, error_answer  # noqa: E402
 
 RENDERERS = {  # kind -> where it is made
     "python": ("python", "figure_renderer"),
+    "tables": ("python", "table_renderer"),
     "molecule": ("python", "molecule_renderer"),
     "figure facts": ("python", "figure_facts"),
     "svg": ("svg", "svg_renderer"),
@@ -46,7 +47,8 @@ def work(kind: str, settings: str) -> None:
     try:
         render = getattr(importlib.import_module(f"languages.{module}"), name)(options)
     except ImportError as error:
-        ready = error_answer(f"the Python package {error.name} is missing: pip install -r requirements.txt", final=True)
+        install = f"{sys.executable} -m pip install -r requirements-render.txt"
+        ready = error_answer(f"the Python package {error.name} is missing: {install}", final=True)
     except (ToolMissing, OSError) as error:
         ready = error_answer(str(error), final=isinstance(error, ToolMissing))
     else:

@@ -70,8 +70,9 @@ PYTHON = {
     "read the parent's memory": "import os\nopen(f'/proc/{os.getppid()}/mem', 'rb').read(1)",
     "read the parent's environment": "import os\nprint(open(f'/proc/{os.getppid()}/environ').read())",
     "read other command lines": "import glob\nassert not [open(p).read() for p in glob.glob('/proc/[0-9]*/maps')], 1",
-    "write to the system": "open('/usr/lib/mark', 'w')",
-    "write to /tmp": "open('/tmp/MARKNAME', 'w')",
+    "write to the system": "import os\nos.open('/usr/lib/mark', os.O_CREAT | os.O_WRONLY)",
+    "write to /tmp": "import os\nos.open('/tmp/MARKNAME', os.O_CREAT | os.O_WRONLY)",
+    "make a file beneath /tmp": "open('/tmp/MARKNAME', 'w')",
     "write to the packages": "import matplotlib\nopen(matplotlib.__file__, 'a').write('#')",
     "remove the packages": "import matplotlib, shutil\nshutil.rmtree(matplotlib.__path__[0])\nassert 0, 'removed'",
     "poison a library": "import matplotlib.pyplot as p\np.plot = None\np.savefig = None\nraise SystemExit('poisoned')",
@@ -112,7 +113,7 @@ PYTHON = {
 # What follows an attack would be drawn if it were let through. These leave a file instead, or are let draw.
 NO_TAIL = {"symbolic link out", "hard link out", "fifo as picture", "device as picture", "socket as picture"}
 NO_TAIL |= {"text as picture", "truncated picture"}
-HARMLESS = {"read other command lines", "huge figure"}
+HARMLESS = {"read other command lines", "huge figure", "make a file beneath /tmp"}
 ENTITIES = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 10}">' for i in range(12))
 DOCUMENT = f'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY e0 "x">{ENTITIES}]>'
 SVGS = {

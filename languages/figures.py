@@ -1,0 +1,282 @@
+"""Every way in which a Python program finishes a picture, caught: the program's source is never rewritten.
+
+The functions change matplotlib, Pillow, plotly, altair, cv2, rdkit and indigo once, in the fork server; the fork of a
+job runs the program, and `captured` says what it drew. Keys, by what counts first: "saved" and "shown" (the last
+picture of each), "page" (for a browser), "left" (a function that draws what was made but never shown).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+import types
+from pathlib import Path
+
+from PIL import Image
+
+from languages import ProgramError
+from languages.imports import when_imported
+from languages.pixels import rasterize_svg
+from languages.protocol import BrowserPage
+
+PILLOW_SAVE = Image.Image.save  # as it is before `capture_pictures`
+NOT_OF_THE_PICTURE = ("format", "backend", "metadata", "pil_kwargs")  # what savefig takes for the file alone
+
+
+def capture_pictures(captured: dict) -> None:
+    """Pillow's, and what else has no figures. Molecules are sent to the job's own folder under any path."""
+
+    def save(self, fp, format=None, **options) -> None:
+        frames = list(options.get("append_images", ())) if options.get("save_all") else []
+        captured["saved"] = (frames[-1] if frames else self).copy()  # of an animation the last
+        PILLOW_SAVE(self, fp, format, **options)
+
+    Image.Image.save = save
+    Image.Image.show = lambda self, *_, **__: captured.update(shown=self.copy())
+    when_imported("rdkit.Chem.Draw", lambda module: capture_rdkit(module, captured))
+    when_imported("indigo.renderer", capture_indigo)
+    when_imported("cv2", lambda module: capture_cv2(module, captured))
+    when_imported("plotly.basedatatypes", lambda module: capture_plotly(captured))
+    when_imported("altair", lambda module: capture_altair(module, captured))
+
+
+# ---- matplotlib ------------------------------------------------------------------------------------------------------
+
+
+def capture_figures(captured: dict, max_pixels: int) -> None:
+    """Figures, whose pixels are taken as Agg draws them, at no more than `max_pixels`."""
+    import matplotlib
+    from matplotlib import pyplot as plt
+    from matplotlib import rcParams
+    from matplotlib.backend_bases import FigureManagerBase
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    original_savefig = Figure.savefig
+
+    def print_png(self, filename_or_obj, **_) -> None:
+        FigureCanvasAgg.draw(self)
+        captured["saved"] = image = Image.frombytes("RGBA", self.get_width_height(), bytes(self.buffer_rgba()))
+        PILLOW_SAVE(image, filename_or_obj, format="PNG", compress_level=0)
+
+    def savefig(self, fname, *_, dpi=None, **options) -> None:
+        width, height = self.get_size_inches()
+        dpi = rcParams["savefig.dpi"] if dpi is None else dpi
+        dpi = min(self.dpi if dpi == "figure" else dpi, (max_pixels / max(width * height, 1e-9)) ** 0.5)
+        suffix = Path(fname).suffix[1:] if isinstance(fname, (str, os.PathLike)) else ""
+        wanted = (options.get("format") or suffix or rcParams["savefig.format"]).lower()
+        look = {name: value for name, value in options.items() if name not in NOT_OF_THE_PICTURE}
+        with contextlib.ExitStack() as stack:
+            target = fname if wanted == "png" else stack.enter_context(io.BytesIO())
+            original_savefig(self, target, format="png", dpi=dpi, **look)
+        if wanted != "png":  # the program may read what it wrote
+            original_savefig(self, fname, dpi=dpi, **options)
+
+    def show(self) -> None:
+        """As a window shows it: in the figure's own size, whatever is said of files."""
+        saved = captured.pop("saved", None)
+        with matplotlib.rc_context({"savefig.dpi": "figure", "savefig.bbox": None, "savefig.format": "png"}):
+            savefig(self, io.BytesIO())
+        captured["shown"] = captured.pop("saved")
+        if saved is not None:
+            captured["saved"] = saved
+
+    FigureCanvasAgg.print_png, Figure.savefig = print_png, savefig
+    Figure.show = lambda self, *_, **__: show(self)
+    plt.show = lambda *_, **__: show(plt.gcf()) if plt.get_fignums() else None
+    # a screen: any backend's name is right, and its window does nothing
+    matplotlib.use = plt.switch_backend = lambda *_, **__: None
+    FigureManagerBase.window, FigureManagerBase.resize = Anything(), lambda *_: None
+    capture_animations(savefig)
+    draw_tex_as_formulas()
+
+
+class Anything:
+    """An object of a user interface: whatever is asked of it, nothing happens."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_, **__):
+        return self
+
+    def __iter__(self):
+        return iter(())
+
+
+def capture_animations(savefig) -> None:
+    """A saved animation is its last frame. No film is written."""
+    from matplotlib.animation import Animation
+
+    def save(self, filename=None, *_, dpi=None, savefig_kwargs=None, **__) -> None:
+        self._init_draw()
+        for frame in self.new_saved_frame_seq():
+            self._pre_draw(frame, False)
+            self._draw_frame(frame)
+        savefig(self._fig, io.BytesIO(), dpi=None if dpi == "figure" else dpi, format="png", **(savefig_kwargs or {}))
+
+    Animation.save = save
+    Animation.to_jshtml = Animation.to_html5_video = lambda self, *_, **__: save(self) or ""
+
+
+def draw_tex_as_formulas() -> None:
+    """`text.usetex` would start TeX, which no program may: its texts are drawn by matplotlib's own formulas, in TeX's
+    fonts."""
+    from matplotlib import rcParams
+    from matplotlib.text import Text
+
+    preprocess = Text._preprocess_math
+
+    def set_usetex(self, usetex) -> None:
+        self._usetex, self.by_tex = False, rcParams["text.usetex"] if usetex is None else bool(usetex)
+        if self.by_tex:
+            self.set_fontfamily("serif")
+            self.set_math_fontfamily("cm")
+
+    def preprocess_math(self, s):
+        if getattr(self, "by_tex", False):
+            s = re.sub(r"\\textbf\{([^{}$]*)\}", r"$\\mathbf{\1}$", s)
+            s = re.sub(r"\\(?:text(?:it|rm|sf|tt)|emph)\{([^{}$]*)\}", r"\1", s)
+            parts = s.split("$")  # words and formulas in turn
+            parts[::2] = [re.sub(r"\\([%&#_])", r"\1", words) for words in parts[::2]]
+            s = "$".join(parts)
+        return preprocess(self, s)
+
+    Text.set_usetex, Text._preprocess_math = set_usetex, preprocess_math
+
+
+# ---- molecules -------------------------------------------------------------------------------------------------------
+
+
+def capture_rdkit(module, captured: dict) -> None:
+    from rdkit.Chem.Draw import rdMolDraw2D
+
+    def kept(function, picture):
+        def call(*arguments, **options):
+            result = function(*arguments, **options)
+            captured["left"] = lambda: picture(result)
+            return result
+
+        return call
+
+    def written(text):
+        return Image.open(io.BytesIO(text))
+
+    cairo, svg = rdMolDraw2D.MolDraw2DCairo, rdMolDraw2D.MolDraw2DSVG
+    write = cairo.WriteDrawingText
+    cairo.WriteDrawingText = lambda self, path: write(self, Path(path).name)
+    cairo.GetDrawingText = kept(cairo.GetDrawingText, written)
+    svg.GetDrawingText = kept(svg.GetDrawingText, lambda text: rasterize_svg(text.encode()))
+    mol_to_file = module.MolToFile
+    module.MolToFile = lambda mol, filename, *args, **kwargs: mol_to_file(mol, Path(filename).name, *args, **kwargs)
+    for name in ("MolToImage", "MolsToGridImage", "MolsMatrixToGridImage", "ReactionToImage"):
+        as_picture = lambda result: result if isinstance(result, Image.Image) else None  # noqa: E731
+        setattr(module, name, kept(getattr(module, name), as_picture))
+
+
+def capture_indigo(module) -> None:
+    render_to_file = module.IndigoRenderer.renderToFile
+    module.IndigoRenderer.renderToFile = lambda self, item, path: render_to_file(self, item, Path(path).name)
+
+
+# ---- other libraries -------------------------------------------------------------------------------------------------
+
+
+def capture_cv2(module, captured: dict) -> None:
+    def picture(array) -> Image.Image:
+        done, png = module.imencode(".png", array)
+        return Image.open(io.BytesIO(png.tobytes()))
+
+    def imwrite(filename, img, *_) -> bool:
+        captured["saved"] = picture(img)
+        with open(filename, "wb") as file:  # which knows where absolute paths lie
+            done, content = module.imencode(Path(filename).suffix or ".png", img)
+            file.write(content.tobytes())
+        return True
+
+    module.imwrite = imwrite
+    module.imshow = lambda winname, mat: captured.update(shown=picture(mat))
+    for name in ("waitKey", "destroyAllWindows", "namedWindow", "destroyWindow", "resizeWindow", "moveWindow"):
+        setattr(module, name, lambda *_: -1)
+
+
+def capture_plotly(captured: dict) -> None:
+    """A plotly figure that is shown or written becomes a page with plotly.js in it: its Python half cannot draw."""
+    import plotly.io
+    from plotly.basedatatypes import BaseFigure
+
+    def page(figure, width=None, height=None, scale=None) -> BrowserPage:
+        figure = figure if isinstance(figure, BaseFigure) else BaseFigure(figure)
+        width = int(width or figure.layout.width or 700)  # px, plotly's own defaults for files
+        height = int(height or figure.layout.height or 500)
+        figure.layout.update(width=width, height=height)
+        done = "document.documentElement.removeAttribute('data-drawing')"  # plotly draws in steps
+        html = figure.to_html(post_script=done)
+        html = html.replace("<html>", "<html data-drawing>", 1).encode(errors="replace")
+        return BrowserPage(width, height, html)
+
+    def show(figure, *_, width=None, height=None, **__) -> None:
+        captured["page"] = page(figure, width, height)
+
+    def write_image(figure, file=None, format=None, scale=None, width=None, height=None, *_, **__) -> None:
+        captured["page"] = page(figure, width, height, scale)
+
+    def to_image(figure, format=None, width=None, height=None, scale=None, *_, **__) -> bytes:
+        """A blank picture of the right size: what it will look like only the browser knows."""
+        captured["page"] = drawn = page(figure, width, height, scale)
+        blank = io.BytesIO()
+        PILLOW_SAVE(Image.new("RGB", (drawn.width, drawn.height), "white"), blank, "PNG")
+        return blank.getvalue()
+
+    def plot(figure_or_data, *_, **__) -> str:
+        data = figure_or_data
+        show(data if isinstance(data, (dict, BaseFigure)) else {"data": list(data)})
+        return ""
+
+    def remembered(self, *arguments, **options) -> None:
+        original(self, *arguments, **options)
+        captured["left"] = lambda: page(self)
+
+    original, BaseFigure.__init__ = BaseFigure.__init__, remembered
+    write_html = lambda figure, *_, **__: show(figure)  # noqa: E731
+    for owner in (BaseFigure, plotly.io):
+        owner.show, owner.write_image, owner.to_image, owner.write_html = show, write_image, to_image, write_html
+    settings = types.SimpleNamespace()  # of what would draw elsewhere
+    for name in ("plotly.io._kaleido", "plotly.io.kaleido"):
+        when_imported(name, lambda module: setattr(module, "scope", settings))
+    for name in ("plotly.offline", "plotly.offline.offline"):
+        when_imported(name, lambda module: vars(module).update(plot=plot, iplot=plot))
+
+
+def capture_altair(module, captured: dict) -> None:
+    """An altair chart becomes a page with vega in it, of which what is not white is meant."""
+    from altair.vegalite.v5.api import TopLevelMixin
+
+    def page(chart) -> BrowserPage:
+        script = Path(sys.prefix, "share/vega.js")
+        if not script.is_file():
+            raise ProgramError(f"altair's charts need {script}, which `make` puts there")
+        done = "document.documentElement.removeAttribute('data-drawing')"
+        draw = f"vegaEmbed('#chart', {chart.to_json()}, {{actions: false}}).finally(() => {done})"
+        html = "<!DOCTYPE html><html data-drawing><body><div id=chart></div>"
+        html += f"<script type=module>{script.read_text()}\n{draw}</script>"
+        return BrowserPage(0, 0, html.encode(errors="replace"))
+
+    def show(self, *_, **__) -> None:
+        captured["page"] = page(self)
+
+    TopLevelMixin.save = TopLevelMixin.show = TopLevelMixin.display = TopLevelMixin._repr_mimebundle_ = show
+    for kind in ("Chart", "LayerChart", "HConcatChart", "VConcatChart", "ConcatChart", "FacetChart", "RepeatChart"):
+        owner = getattr(module, kind)
+        original = owner.__init__
+
+        def remembered(self, *arguments, original=original, **options) -> None:
+            original(self, *arguments, **options)
+            captured["left"] = lambda: page(self)
+
+        owner.__init__ = remembered

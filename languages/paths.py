@@ -1,0 +1,53 @@
+"""Absolute paths of other machines: what a program makes at `/home/user/out` lies in its job's own folder.
+
+Only names change here, for the program's comfort; what may be read and written is the sandbox's business.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+import tempfile
+from pathlib import Path
+
+
+def move_into(folder: str) -> None:
+    """From now on, absolute paths that do not exist here are beneath `folder`; home and temporary files too."""
+    os.environ.update(HOME=folder, TMPDIR=folder, MPLCONFIGDIR=folder)
+    tempfile.tempdir = folder
+    lies_there, make_folder, open_file = os.path.lexists, os.mkdir, io.open
+
+    def moved(path):
+        name = os.fspath(path) if isinstance(path, os.PathLike) else path
+        if not isinstance(name, str) or not os.path.isabs(name) or name.startswith(folder) or lies_there(name):
+            return path
+        return folder + os.path.normpath(name)
+
+    def make_parents(path) -> None:
+        for parent in reversed(Path(path).parents):
+            if parent.is_relative_to(folder) and not lies_there(parent):
+                make_folder(parent)
+
+    def opened(file, mode="r", *arguments, **options):
+        place, reads = moved(file), mode.startswith("r")
+        if place is not file and not reads:
+            make_parents(place)
+        elif place is not file and not lies_there(place):
+            place = file  # the error names what the program named
+        return open_file(place, mode, *arguments, **options)
+
+    def mkdir(path, *arguments, **options) -> None:
+        place = moved(path)
+        if place is not path:
+            make_parents(place)
+        make_folder(place, *arguments, **options)
+
+    builtins.open = io.open = opened
+    os.mkdir = mkdir
+    for name in ("stat", "listdir", "scandir", "remove", "unlink", "chdir"):
+        setattr(os, name, at_moved(getattr(os, name), moved))
+
+
+def at_moved(function, moved):
+    return lambda path=".", *arguments, **options: function(moved(path), *arguments, **options)
