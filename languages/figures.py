@@ -216,7 +216,7 @@ def capture_plotly(captured: dict) -> None:
         height = int(height or figure.layout.height or 500)
         figure.layout.update(width=width, height=height)
         done = "document.documentElement.removeAttribute('data-drawing')"  # plotly draws in steps
-        html = figure.to_html(post_script=done)
+        html = figure.to_html(config={"displayModeBar": False}, post_script=done)
         html = html.replace("<html>", "<html data-drawing>", 1).encode(errors="replace")
         return BrowserPage(width, height, html)
 

@@ -345,7 +345,7 @@ def drawn_by_browser(renderer, code):
 def test_plotly(renderer, finish, size):
     need("plotly", "kaleido")
     image = drawn_by_browser(renderer, PLOTLY + finish)
-    assert image.size == size and share(image, TEAL) > 0.1
+    assert image.size == size and share(image, TEAL) > 0.02
 
 
 def test_plotly_has_its_data_in_space(renderer):

@@ -393,7 +393,8 @@ def test_html_height_is_capped(renderer):
 
 def test_facts_that_nobody_asked_for_are_nonsense(renderer):
     need("python")
-    forged = f"import os, struct\nos.write(3, struct.pack('<III', 0, {protocol.FACTS}, 2) + b'{{}}')\nos.kill(os.getpid(), 9)\n"
+    forged = f"import os, struct\nos.write(3, struct.pack('<III', 0, {protocol.FACTS}, 2) + b'{{}}')\n"
+    forged += "os.kill(os.getpid(), 9)\n"
     result = renderer.render(forged, "python")
     assert result.image is None and result.facts is None and "nonsense" in result.error
     draws(renderer, languages.SAMPLES["python"], "python")
