@@ -155,7 +155,7 @@ class Run:
     workers: int | None = None
     """Rendering workers per language; one per core if not given."""
     timeout: float = 10.0
-    """Seconds a program may take to render."""
+    """Seconds that one program may have: its CPU time and sleep, not what it waits for a core that others have."""
     svg_side: int = 448
     """Longer side of a rendered svg, px; as for the targets."""
     allow_unsafe_rendering: bool = False

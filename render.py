@@ -9,7 +9,8 @@ In Python:
         rendering = renderer.render("<svg ...", "svg")      # or submit(...), which gives a Future
 
 One supervisor thread per slot takes jobs from one queue. It owns one warm worker (`languages/worker.py`) per language,
-started when first needed, and kills its whole process tree when a job misses its deadline or the worker breaks.
+started when first needed. A job's limit is on the time that it has had, not on what it waited for a core that others
+had (`sandbox.Clock`); a job that goes beyond is killed, and so is the worker's whole process tree when it breaks.
 Nothing that comes from a program is parsed, decoded or run in this process: workers answer with raw pixels, or where
 not a language but one of INSPECTIONS is asked for, with facts about what a program draws.
 """
@@ -54,11 +55,13 @@ for name in sys.argv[1:]:
 REQUIREMENTS = Path(__file__).with_name("requirements-render.txt")
 BROWSER_KINDS = ("html", "mermaid", "page facts")  # of workers with a browser: none of them may ask for one
 MAX_CODE = 4 << 20  # characters of a program
+TOO_LONG = "timeout: the program ran longer than {:g} s"
 
 
 @dataclass
 class Rendering:
-    """image: RGB, alpha composited on white; None if there is an `error`. seconds: the job's own, without queueing."""
+    """image: RGB, alpha composited on white; None if there is an `error`. seconds: how long the job took, without
+    queueing, by the clock on the wall: on a busy machine that may be more than the `timeout`."""
 
     image: Image.Image | None
     error: str | None
@@ -93,14 +96,12 @@ def folders_of(python: str) -> tuple[str, ...]:
 class Worker:
     """One sandboxed worker process, as its supervisor sees it."""
 
-    START_SECONDS, TIDY_SECONDS = 60.0, 5.0
+    START_SECONDS, TIDY_SECONDS, DYING_SECONDS = 60.0, 5.0, 1.0  # that it may have had (sandbox.Clock)
     ENDED = "the renderer's process ended (out of memory, or a crash in a drawing library)"
 
     def __init__(self, kind: str, options: Options, python: str):
         """Start it and wait until it is ready. Raises ToolMissing where that is hopeless, OSError where it is not."""
         self.options, self.kind, self.jobs = options, kind, 0
-        time_out_by_themselves = ("python", "tables", "molecule", "latex", "figure facts")
-        self.grace = 1.0 if kind in time_out_by_themselves else 0.0  # seconds
         self.scratch = None
         if not options.layers.bwrap:
             self.scratch = tempfile.TemporaryDirectory(prefix="nanovinci-", ignore_cleanup_errors=True)
@@ -123,24 +124,28 @@ class Worker:
         )
         sandbox.widen_pipe(self.process.stdout.fileno())
         try:
-            _, final, payload = self.receive(time.monotonic() + self.START_SECONDS)
+            _, final, payload = self.receive(self.clock(self.START_SECONDS))
         except (OSError, TimeoutError) as error:
             self.kill()
             raise OSError(f"the {kind} worker does not start: {error or 'it takes too long'}") from None
         if payload:
             self.kill()
             raise (ToolMissing if final else OSError)(payload.decode(errors="replace"))
+        self.own = sandbox.descendants(self.process.pid) if kind in protocol.ALONE else []  # what belongs to no job
 
-    def receive(self, deadline: float) -> tuple[int, int, bytes]:
+    def clock(self, limit: float) -> sandbox.Clock:
+        return sandbox.Clock(self.process.pid, limit)
+
+    def receive(self, clock: sandbox.Clock) -> tuple[int, int, bytes]:
         """One answer (width, height, payload), checked: the worker is not trusted. Raises OSError or TimeoutError."""
         pipe = self.process.stdout.fileno()
-        header = protocol.read_bytes(pipe, HEADER.size, deadline)
+        header = protocol.read_bytes(pipe, HEADER.size, clock)
         if len(header) < HEADER.size:
             raise OSError(self.ENDED)
         width, height, size = HEADER.unpack(header)
         if any((width, height, size)) and not protocol.is_sound(width, height, size, self.options.max_pixels):
             raise OSError("the renderer's process answered nonsense")
-        payload = protocol.read_bytes(pipe, size, deadline)
+        payload = protocol.read_bytes(pipe, size, clock)
         if len(payload) < size:
             raise OSError(self.ENDED)
         return width, height, payload
@@ -148,19 +153,36 @@ class Worker:
     def is_ready(self) -> bool:
         """Whether it may take a job: alive, not too old (browsers grow), done with what the last one left behind."""
         with contextlib.suppress(OSError, TimeoutError):
-            return self.jobs == 0 or self.jobs < 2000 and not any(self.receive(time.monotonic() + self.TIDY_SECONDS))
+            return self.jobs == 0 or self.jobs < 2000 and not any(self.receive(self.clock(self.TIDY_SECONDS)))
         return False
 
     def render(self, code: str) -> Rendering:
         """Run one job. Raises OSError or TimeoutError when the worker is lost, which must then be killed; BrowserPage
         where a browser has to finish the picture."""
-        started = time.monotonic()
         request = code.encode()
         self.process.stdin.write(struct.pack("<Q", len(request)) + request)
         self.process.stdin.flush()
-        width, height, payload = self.receive(started + self.options.timeout + self.grace)
         self.jobs += 1
+        if self.kind in protocol.PREPARE and any(self.receive(self.clock(self.START_SECONDS))):
+            raise OSError("the renderer's process answered nonsense")
+        started, late, clock = time.monotonic(), False, self.clock(self.options.timeout)
+        try:
+            clock.wait(self.process.stdout.fileno())
+        except TimeoutError:
+            if self.kind not in protocol.ALONE:
+                raise
+            late = True
+            sandbox.kill_below(self.process.pid, self.own)
+            clock.limit += self.DYING_SECONDS
+        try:
+            width, height, payload = self.receive(clock)
+        except OSError:
+            if late:
+                raise TimeoutError from None
+            raise
         seconds = time.monotonic() - started
+        if late:
+            return Rendering(None, TOO_LONG.format(self.options.timeout), seconds)
         if not width and height == protocol.PAGE:
             raise protocol.BrowserPage.of(payload)
         if not width and height == protocol.FACTS:
@@ -184,9 +206,10 @@ class Worker:
 class Renderer:
     """Renders programs in parallel. A context manager: `close` kills every worker.
 
-    workers: jobs at a time, default one per CPU. timeout: seconds for one program, from its own start. memory_mb: MiB a
-    program may use. svg_side: px of an svg's longer side; other languages come at their natural size, scaled down to
-    max_pixels. allow_unsafe: run without a sandbox where the machine allows none; else that raises RuntimeError.
+    workers: jobs at a time, default one per CPU. timeout: seconds that one program may have, CPU time and sleep, not
+    waits for a core (thirty times as many by the clock on the wall, at the very most). memory_mb: MiB a program may
+    use. svg_side: px of an svg's longer side; other languages come at their natural size, scaled down to max_pixels.
+    allow_unsafe: run without a sandbox where the machine allows none; else that raises RuntimeError.
     cache_mb: MiB of pictures kept, so that equal programs are drawn once; `hits` counts them. python: the interpreter
     that programs run in, `interpreter()` if not given.
     """
@@ -304,7 +327,7 @@ class Renderer:
         except ToolMissing as missing:
             self.missing[language] = error = str(missing)
         except TimeoutError:
-            error, again = f"timeout: the program ran longer than {self.options.timeout:g} s", False
+            error, again = TOO_LONG.format(self.options.timeout), False
         except (OSError, ValueError) as lost:
             error = str(lost)
         if kind in workers:
@@ -383,7 +406,7 @@ class Config:
     doctor: bool = False
     """Say what works on this machine and what to install."""
     timeout: float = 10.0
-    """Seconds for one program."""
+    """Seconds that one program may have: its CPU time and sleep, not what it waits for a core that others have."""
     workers: int | None = None
     """Programs at a time; default: one per CPU."""
     svg_side: int = 448

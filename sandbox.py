@@ -19,6 +19,7 @@ import functools
 import os
 import platform
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -26,7 +27,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -244,9 +245,9 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def kill_below(pid: int) -> bool:
-    """SIGKILL everything below `pid`; returns whether there was anything."""
-    below = descendants(pid)
+def kill_below(pid: int, spared: Container[int] = ()) -> bool:
+    """SIGKILL everything below `pid` but `spared`; returns whether there was anything."""
+    below = [child for child in descendants(pid) if child not in spared]
     for child in below:
         with contextlib.suppress(OSError):  # ended meanwhile
             os.kill(child, signal.SIGKILL)
@@ -264,6 +265,96 @@ def kill_tree(process: subprocess.Popen) -> None:
         time.sleep(0.005)
     process.kill()
     process.wait()
+
+
+# ---- time ------------------------------------------------------------------------------------------------------------
+
+
+MOST_THREADS = 2000  # of a process tree, that are looked at
+
+
+def _read(path: str) -> bytes:
+    """A small file of /proc; empty where there is none."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError:  # ended meanwhile
+        return b""
+
+
+def activity(pid: int) -> tuple[float, dict[int, float]]:
+    """CPU seconds so far of a process and all below it, with children that have ended; and for each thread the seconds
+    that it has waited for a core so far, -1 if it seems to wait now where the kernel does not count (proc(5)).
+    """
+    ticks, waited, quick = 0, {}, os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+    pids = [pid] if quick else [pid, *descendants(pid)]  # some kernels do not tell a thread's children
+    for process in pids:
+        stat = _read(f"/proc/{process}/stat").rpartition(b")")[2].split()
+        ticks += sum(map(int, stat[11:15]))  # its own and of its ended children, in user and in kernel mode
+        threads = []
+        with contextlib.suppress(OSError):  # ended meanwhile
+            threads = os.listdir(f"/proc/{process}/task")
+        for thread in threads[: MOST_THREADS - len(waited)]:
+            folder = f"/proc/{process}/task/{thread}"
+            if counts := _read(f"{folder}/schedstat").split():
+                waited[int(thread)] = int(counts[1]) / 1e9
+            else:
+                waited[int(thread)] = -float(_read(f"{folder}/stat").rpartition(b")")[2][1:2] == b"R")
+            pids.extend(map(int, _read(f"{folder}/children").split()) if quick else ())
+    return ticks / os.sysconf("SC_CLK_TCK"), waited
+
+
+class Clock:
+    """The seconds that a process and all below it have had since the clock was made: CPU time, and what they waited for
+    anything but a core. `wait` raises TimeoutError when they have had `limit` seconds.
+
+    What ran at once on several cores counts once. The clock is looked at every quarter of a second or more often: a job
+    that ends before costs nothing, and the time until the first look counts whole.
+    """
+
+    AT_LEAST = 1 / 30  # of the time on the wall, whatever the threads seem to do
+    WIDE = min(4, os.cpu_count() or 1)  # threads that may run or wait at once
+
+    def __init__(self, pid: int, limit: float):
+        self.pid, self.limit = pid, limit
+        self.pause = min(0.25, max(0.02, limit / 20))  # seconds from look to look
+        self.begun = self.looked = time.monotonic()
+        self.before: tuple[float, dict[int, float]] | None = None
+        self.busy = self.slept = self.most_slept = 0.0  # seconds
+
+    def look(self) -> float:
+        """The seconds had until now."""
+        cpu, waited = activity(self.pid)
+        now = time.monotonic()
+        passed, self.looked = now - self.looked, now
+        if self.before is None:
+            self.slept = passed
+        else:
+            used = min(max(0.0, cpu - self.before[0]), self.WIDE * passed)
+            waits = [max(0.0, t - self.before[1].get(thread, 0.0)) for thread, t in waited.items()]
+            waits += [max(0.0, passed - used)] * sum(t < 0 for t in waited.values())
+            # How many ran or wanted to, on average: were the machine theirs, they would have run side by side.
+            used /= min(max(1.0, (used + sum(waits)) / passed), self.WIDE)
+            self.busy += used
+            # Of many threads that are made to wait for one another only some count. A wait is told when it is over, so
+            # what seemed sleep a moment ago may be taken back.
+            self.slept += passed - used - sum(sorted(waits)[-self.WIDE :])
+            self.slept = max(self.slept, self.most_slept - self.pause, 0.0)
+        self.most_slept = max(self.most_slept, self.slept)
+        self.before = cpu, waited
+        return max(self.busy + self.slept, (now - self.begun) * self.AT_LEAST)
+
+    def wait(self, fd: int) -> None:
+        """Until there is something to read. Raises TimeoutError."""
+        poll = select.poll()
+        poll.register(fd, select.POLLIN | select.POLLHUP)
+        ready = False
+        while not ready:
+            ready = poll.poll(1000 * max(0.0, self.looked + self.pause - time.monotonic()))
+            if time.monotonic() < self.looked + self.pause:
+                continue
+            if self.look() >= (2 if ready else 1) * self.limit:  # what is there is taken, if it does not come in crumbs
+                raise TimeoutError
 
 
 # ---- the worker's surroundings ---------------------------------------------------------------------------------------
@@ -327,7 +418,7 @@ def probe() -> Layers:
     def holds(layer: str, prefix: list[str]) -> bool:
         command = [*prefix, sys.executable, "-I", __file__, "--try", layer]
         try:
-            ended = subprocess.run(command, capture_output=True, timeout=20, env=clean_environment("/tmp"))
+            ended = subprocess.run(command, capture_output=True, timeout=120, env=clean_environment("/tmp"))
         except (OSError, subprocess.TimeoutExpired):
             return False
         return ended.returncode == 0

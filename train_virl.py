@@ -97,7 +97,7 @@ class Config(Training):
     render_workers: int | None = None
     """Renderer processes; as many as cores by default."""
     render_timeout: float = 10.0
-    """Seconds a program may take."""
+    """Seconds that one program may have: its CPU time and sleep, not what it waits for a core that others have."""
     svg_side: int = 448
     """Longer side of a rendered svg, in pixels; give the size of your targets."""
     allow_unsafe_rendering: bool = False

@@ -80,7 +80,7 @@ class Build:
     shard_rows: int = 8192
     """Rows of a parquet file that comes out."""
     timeout: float = 10.0
-    """Seconds a program may take to draw."""
+    """Seconds that one program may have: its CPU time and sleep, not what it waits for a core that others have."""
     svg_side: int = 448
     """Longer side of an svg's picture, px."""
     keep_work: bool = False

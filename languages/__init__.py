@@ -44,7 +44,7 @@ class ProgramError(Exception):
 
 
 class ProgramTimeout(ProgramError):
-    """It ran too long."""
+    """It was killed, as it ran too long: there is no use in another way."""
 
 
 class ToolMissing(Exception):

@@ -18,11 +18,9 @@ import json
 import os
 import re
 import resource
-import select
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,8 +158,6 @@ class DevTools:
         )
         for fd in (commands, events, *inherited):
             os.close(fd)
-        self.poll = select.poll()
-        self.poll.register(self.events, select.POLLIN | select.POLLHUP)
 
     def post(self, method: str, **parameters) -> int:
         """Send a command without waiting; returns its number. It goes to the page's session, once there is one."""
@@ -177,11 +173,11 @@ class DevTools:
             raise BrowserLost("the browser ended") from None
         return self.count
 
-    def send(self, method: str, deadline: float | None = None, **parameters) -> dict:
-        """The answer to a command, by the deadline (time.monotonic). Raises BrowserError, BrowserLost."""
+    def send(self, method: str, clock: sandbox.Clock | None = None, **parameters) -> dict:
+        """The answer to a command, within the clock's limit. Raises BrowserError, BrowserLost."""
         number = self.post(method, **parameters)
         while number not in self.answers:
-            self.receive(deadline)
+            self.receive(clock)
         answer = self.answers.pop(number)
         self.answers.clear()  # those that nobody waits for
         if answer.get("error", {}).get("code") == NO_SUCH_SESSION:
@@ -190,10 +186,13 @@ class DevTools:
             raise BrowserError(answer["error"]["message"])
         return answer["result"]
 
-    def receive(self, deadline: float | None) -> None:
+    def receive(self, clock: sandbox.Clock | None) -> None:
         """Wait for what comes next; keep answers, act on events."""
-        if not self.poll.poll(None if deadline is None else max(0, 1000 * (deadline - time.monotonic()))):
-            raise BrowserLost("the browser does not answer")
+        try:
+            if clock:
+                clock.wait(self.events)
+        except TimeoutError:
+            raise BrowserLost("the browser does not answer") from None
         part = os.read(self.events, 1 << 20)
         if not part:
             raise BrowserLost("the browser ended")
@@ -216,7 +215,7 @@ class Browser:
     def __init__(self, program: str, memory_bytes: int):
         """Raises BrowserLost if it does not start."""
         self.devtools = devtools = DevTools(program)
-        context = devtools.send("Target.createBrowserContext", time.monotonic() + 30)  # keeps nothing on the disk
+        context = devtools.send("Target.createBrowserContext")  # keeps nothing on the disk
         devtools.send("Browser.setDownloadBehavior", behavior="deny", **context)
         target = devtools.send("Target.createTarget", url="about:blank", **context)["targetId"]
         devtools.session = devtools.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -271,19 +270,19 @@ class Browser:
         self.devtools.send("Page.setDocumentContent", frameId=self.frame, html=html)
 
     def leave(self, patience: float = 2.0) -> None:
-        """Make room for the next page. Where a script still runs and will not stop for so many seconds, end this
-        worker."""
-        deadline, send = time.monotonic() + patience, self.devtools.send
+        """Make room for the next page. Where a script still runs and will not stop for so many seconds that the browser
+        has had, end this worker."""
+        clock, send = sandbox.Clock(os.getpid(), patience), self.devtools.send
         try:
             self.empties = 1
-            loader = send("Page.navigate", deadline, url=self.ADDRESS).get("loaderId", "none: it failed")
+            loader = send("Page.navigate", clock, url=self.ADDRESS).get("loaderId", "none: it failed")
             while self.arrived != loader:
-                self.devtools.receive(deadline)
-            send("Network.clearBrowserCookies", deadline)  # those for the whole domain are not the origin's
-            send("Storage.clearDataForOrigin", deadline, origin=self.ADDRESS[:-1], storageTypes="all")
+                self.devtools.receive(clock)
+            send("Network.clearBrowserCookies", clock)  # those for the whole domain are not the origin's
+            send("Storage.clearDataForOrigin", clock, origin=self.ADDRESS[:-1], storageTypes="all")
             while self.shown != loader:
-                self.devtools.receive(deadline)
-            send("Page.resetNavigationHistory", deadline)
+                self.devtools.receive(clock)
+            send("Page.resetNavigationHistory", clock)
         except FAILURES:
             self.end()
 

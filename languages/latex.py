@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from PIL import Image
 import sandbox
 from languages import ProgramError, ProgramTimeout, ToolMissing
 from languages.pixels import crop_margins, rasterize_pdf
-from languages.protocol import Options, answer_of, confine_worker, has_ended
+from languages.protocol import Options, answer_of, confine_worker
 
 SNIPPET = r"""\documentclass[border=2pt,varwidth=WIDTH]{standalone}
 \usepackage{amsmath,amssymb,graphicx,xcolor,tikz,pgfplots,booktabs,array,multirow}
@@ -68,7 +67,7 @@ def tex_format(name: str, folder: str) -> str:
         packages = PACKAGES[name].replace("\\usepackage", "\\RequirePackage") + "\\dump\n"
         Path(folder, f"{name}.tex").write_text(packages)
         command = ["pdflatex", "-ini", "-interaction=batchmode", f"&{tex_format('', folder)}", f"{name}.tex"]
-        subprocess.run(command, cwd=folder, timeout=60, check=True)
+        subprocess.run(command, cwd=folder, check=True)
         packed = Path(folder, f"{name}.fmt")
     else:
         find = ["kpsewhich", "-engine=pdftex", "pdflatex.fmt"]
@@ -110,7 +109,7 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
     environment |= {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
     environment["PATH"] = f"{font_makers()}:{environment['PATH']}"
 
-    def typeset(code: str, format: str, deadline: float) -> bytes:
+    def typeset(code: str, format: str) -> bytes:
         """The PDF file. Raises ProgramError."""
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             source, log, pdf = (Path(folder, f"program.{suffix}") for suffix in ("tex", "log", "pdf"))
@@ -119,34 +118,39 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
             process = subprocess.Popen(  # its standard streams are null
                 command, cwd=folder, env=environment, start_new_session=True, preexec_fn=sandbox.die_with_parent
             )
-            in_time = has_ended(process, deadline)
+            status = process.wait()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            status = process.wait()
-            if not in_time:
-                raise ProgramTimeout(f"timeout: LaTeX ran longer than {options.timeout:g} s")
+            if status == -signal.SIGKILL:  # it had its time, or the machine ran out of memory
+                raise ProgramTimeout("pdflatex was killed")
             if status != 0 or not pdf.exists():
                 raise ProgramError(latex_errors(log.read_text(errors="replace") if log.exists() else "", status))
             return pdf.read_bytes()
 
     def draw(code: str) -> Image.Image:
         packages = preloaded_packages(code)
-        format = tex_format(packages, formats)
-        deadline = time.monotonic() + options.timeout
         try:
-            pdf = typeset(code, format, deadline)
+            pdf = typeset(code, tex_format(packages, formats))
         except ProgramTimeout:
             raise
         except ProgramError:
             if not packages:
                 raise
-            pdf = typeset(code, tex_format("", formats), deadline)
+            pdf = typeset(code, tex_format("", formats))
         image = rasterize_pdf(pdf, options.max_pixels)
         sets_its_page = "tikzpicture" in code or "\\documentclass" in code
         sets_its_page &= re.search(r"\{standalone\}|\{preview\}", latex_document(code)) is not None
         return image if sets_its_page else crop_margins(image)
 
-    return lambda code: answer_of(lambda: draw(code), options)
+    def render(code: str) -> bytes:
+        return answer_of(lambda: draw(code), options)
+
+    def prepare(code: str) -> None:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):  # `draw` tries again, and says what is wrong
+            tex_format(preloaded_packages(code), formats)
+
+    render.prepare = prepare
+    return render
 
 
 def latex_errors(log: str, status: int) -> str:

@@ -1,7 +1,11 @@
 """What a worker and its caller say to one another, and how either survives the other.
 
 Request on stdin: 8 bytes of length, then the program. Answer on stdout: `HEADER`, then raw RGB pixels or the text of an
-error. When the worker is ready for a request, the first one too, it says so by a `HEADER` of zeros.
+error. When the worker is ready for a request, the first one too, it says so by a `HEADER` of zeros; those kinds that
+PREPARE say so once more before they answer, when all is there that programs of this sort need: their time begins then.
+
+Nobody in a worker looks at the clock: the caller does, and ends a program that runs in a process of its own (ALONE) by
+killing that process, others with the whole worker.
 """
 
 from __future__ import annotations
@@ -10,11 +14,8 @@ import contextlib
 import json
 import os
 import resource
-import select
 import struct
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
 MAX_ERROR, MAX_PAGE, MAX_FACTS = 2000, 8 << 20, 1 << 20  # characters of an error text, bytes of a page, of facts
 # width, height, bytes that follow: RGB pixels, or if width is 0 an error text, or what height says: a page, or facts
 HEADER, PAGE, FACTS = struct.Struct("<III"), 2, 3
+
+PREPARE, ALONE = ("latex",), ("python", "tables", "molecule", "figure facts", "latex")  # kinds of workers
 
 
 @dataclass
@@ -91,35 +94,18 @@ def remove_folder(path: str) -> None:
             os.rmdir(folder)
 
 
-def read_bytes(fd: int, size: int, deadline: float) -> bytes:
-    """Up to `size` bytes, fewer at the end of the stream. Raises TimeoutError at `deadline` (time.monotonic)."""
-    parts, poll = [], select.poll()
-    poll.register(fd, select.POLLIN | select.POLLHUP)
+def read_bytes(fd: int, size: int, clock: sandbox.Clock | None = None) -> bytes:
+    """Up to `size` bytes, fewer at the end of the stream. Raises TimeoutError at the clock's limit."""
+    parts = []
     while size > 0:
-        if not poll.poll(max(0, 1000 * (deadline - time.monotonic()))):
-            raise TimeoutError
+        if clock:
+            clock.wait(fd)
         part = os.read(fd, min(size, 1 << 20))
         if not part:
             break
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
-
-
-def has_ended(process: subprocess.Popen, deadline: float) -> bool:
-    """Wait for a child's end until `deadline` (time.monotonic), at once where the kernel can tell: Popen.wait looks
-    only every 50 ms."""
-    seconds = max(0.0, deadline - time.monotonic())
-    try:
-        ended = os.pidfd_open(process.pid)
-    except OSError:  # an old kernel, a container that forbids it
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
-        return process.poll() is not None
-    try:
-        return bool(select.select([ended], [], [], seconds)[0])
-    finally:
-        os.close(ended)
 
 
 def confine_worker(options: Options, children: bool, sockets: tuple[int, ...] = ()) -> None:

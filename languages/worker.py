@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).parent.parent)  # not this folder, whose files are named like parts of the library
 import sandbox  # noqa: E402
 from languages import ProgramError, ToolMissing  # noqa: E402
-from languages.protocol import HEADER, Options, error_answer  # noqa: E402
+from languages.protocol import HEADER, PREPARE, Options, error_answer  # noqa: E402
 
 RENDERERS = {  # kind -> where it is made
     "python": ("python", "figure_renderer"),
@@ -59,6 +59,10 @@ def work(kind: str, settings: str) -> None:
         if not (size := requests.read(8)):
             break
         code = requests.read(struct.unpack("<Q", size)[0]).decode("utf-8-sig")
+        if kind in PREPARE:
+            render.prepare(code)
+            answers.write(HEADER.pack(0, 0, 0))
+            answers.flush()
         try:
             answer = render(code)
         except ProgramError as error:

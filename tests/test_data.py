@@ -488,7 +488,7 @@ def test_batch_indices():
 def inspect(tmp_path, *arguments):
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf")}
     command = [sys.executable, ROOT / "data.py", "inspect", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=900)
 
 
 def test_inspect(tmp_path):

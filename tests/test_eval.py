@@ -588,7 +588,7 @@ def browser():
 def watched(browser, path: Path, **screen):
     """A page in the browser; any dialog, console error or request ends in an AssertionError."""
     context = browser.new_context(**screen or {"viewport": {"width": 1440, "height": 900}})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(300_000)
     tab = context.new_page()
     tab.trouble = trouble = []
     tab.on("dialog", lambda dialog: (trouble.append(f"dialog {dialog.message}"), dialog.dismiss()))
@@ -609,7 +609,7 @@ def opened(browser, report, request):
         yield tab
 
 
-def wait_until(tab, expression: str, seconds: float = 10):
+def wait_until(tab, expression: str, seconds: float = 300):
     """Until it is true; Playwright's own wait_for_function is stopped by the page's policy, which forbids eval."""
     deadline = time.monotonic() + seconds
     while not tab.evaluate(expression):

@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import threading
 import time
 
 import pytest
 from PIL import Image
-from test_answers import Stub, run
+from test_answers import Stub, lines, patience, run
 from test_eval import HOSTILE, record, sample, save_records
 
 from answers.server import Answers
@@ -81,7 +82,7 @@ def test_the_last_line_of_a_criterion_counts_and_denominators_have_to_fit():
 
 # --------------------------------------------------------------------------------------------------------------- asking
 def judge(stub, folder, **options):
-    options = {"rubrics": ("plot2code",), "timeout": 0.7, "pause": 0.01} | options
+    options = {"rubrics": ("plot2code",), "timeout": 900, "pause": 0.01} | options
     return Judge(stub.url, "wise", folder, **options)
 
 
@@ -89,7 +90,8 @@ def judge(stub, folder, **options):
 def test_a_judge_that_fails_now_and_then_is_asked_again(trouble, tmp_path):
     save_records([chart(i) for i in range(4)], tmp_path)
     with Stub(lambda n, q: trouble if n % 3 == 0 else None, "Rating: 6") as stub:
-        assert judge(stub, tmp_path).judge(read_records(tmp_path)) == {"judged": 4}
+        options = {"timeout": patience(trouble)}
+        assert judge(stub, tmp_path, **options).judge(read_records(tmp_path)) == {"judged": 4}
         asked = stub.count
         assert asked > 4
         assert judge(stub, tmp_path).judge(read_records(tmp_path)) == {"judged": 4} and stub.count == asked
@@ -225,11 +227,12 @@ def test_killed_while_it_judges_the_same_command_asks_only_the_missing(tmp_path)
         (answers / f"p{i}.html").write_text(page)
         rows.append({"id": f"p{i}", "domain": "html", "language": "html", "path": f"{i}.html"})
     (folder / "MANIFEST.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    with Stub(lambda n, q: time.sleep(0.3), reply("web2code", 0.5)) as stub:
+    killed = threading.Event()
+    with Stub(lambda n, q: n == 4 and killed.wait(), reply("web2code", 0.5)) as stub:
         arguments = ["--answers", answers, "--data", folder, "--out", out, "--concurrency", 1, "--workers", 1]
         arguments += ["--judge-url", stub.url, "--judge-model", "wise"]
         first = run(*arguments)
-        while stub.count < 4:
+        while stub.count < 5 or lines(out / "judge.jsonl") < 3:
             if first.poll() is not None:
                 printed = first.stdout.read()
                 if "drop" in printed or "Chromium" in printed or "sandbox" in printed:
@@ -238,10 +241,11 @@ def test_killed_while_it_judges_the_same_command_asks_only_the_missing(tmp_path)
             time.sleep(0.05)
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
+        killed.set()
         kept = len(Answers.read(out / "judge.jsonl")[0])
         assert 3 <= kept < 8
         second = run(*arguments)
-        printed = second.communicate(timeout=120)[0]
+        printed = second.communicate(timeout=900)[0]
         assert second.returncode == 0, printed
         assert stub.count <= 9, "at most the one in flight is asked twice"
         asked = stub.count

@@ -257,7 +257,7 @@ def started(script, *arguments, machines=1, processes=1) -> list[subprocess.Pope
 def run(script, *arguments, **launch) -> subprocess.CompletedProcess:
     """Run it to its end -> its exit status and what it printed; of several machines, those of one that failed."""
     processes = started(script, *arguments, **launch)
-    printed = [process.communicate(timeout=600) for process in processes]
+    printed = [process.communicate(timeout=1800) for process in processes]
     worst = max(range(len(processes)), key=lambda i: abs(processes[i].returncode))
     return subprocess.CompletedProcess(script, processes[worst].returncode, *printed[worst])
 
@@ -292,14 +292,19 @@ def test_a_run_killed_and_resumed_equals_an_unbroken_one_bit_for_bit(script, qwe
     """kill -9 after the first checkpoint, wherever the run is then."""
     arguments = ["tiny", "--model", qwen3_folder, "--data", corpus, "--steps", 6, "--save-every", 2]
     arguments += STAGE_ARGUMENTS[script]
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    straight = tmp_path / "straight"
     succeed(script, *arguments, "--out", straight)
-    (process,) = started(script, *arguments, "--out", broken)
-    while process.poll() is None and not (broken / "checkpoints/step-000002").exists():
-        time.sleep(0.002)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL and not (broken / "checkpoints/step-000006").exists()
+    for number in range(9):  # on a busy machine we may be too late
+        broken = tmp_path / f"broken-{number}"
+        (process,) = started(script, *arguments, "--out", broken)
+        while process.poll() is None and not (broken / "checkpoints/step-000002").exists():
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+        if process.returncode == -signal.SIGKILL and not (broken / "checkpoints/step-000006").exists():
+            break
+    else:
+        raise AssertionError(f"it ends with {process.returncode} before it can be killed")
     succeed(script, "tiny", "--out", broken, "--resume")
     timed = lambda name: name.startswith(("time/", "judge/", "tokens_per_second", "held_up"))  # noqa: E731
     rows = [[{k: v for k, v in row.items() if not timed(k)} for row in metrics(out)] for out in (straight, broken)]
@@ -347,7 +352,7 @@ def test_a_wave_is_judged_while_the_one_before_trains(qwen3_folder, corpus, tmp_
 
     def judge_late(groups, *rest):
         judged.append(groups)
-        assert len(judged) == 1 or training.wait(60), "nothing trains meanwhile"
+        assert len(judged) == 1 or training.wait(900), "nothing trains meanwhile"
         if len(judged) == 3:
             raise ValueError("the third wave")
         judge(groups, *rest)
