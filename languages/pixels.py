@@ -32,12 +32,12 @@ def rasterize_svg(svg: bytes, side: int | None = None, size: tuple[float, float]
     """
     import pyvips
 
-    try:
+    try:  # of libvips' scale, dpi / 72 is a part
         if size is None:
-            natural = pyvips.Image.svgload_buffer(svg, dpi=96)
+            natural = pyvips.Image.svgload_buffer(svg, scale=0.75, dpi=96)
             size = natural.width, natural.height
         scale = side / max(size) if side else 1
-        picture = pyvips.Image.svgload_buffer(svg, scale=scale, dpi=96, stylesheet=TEXT_SIZE)
+        picture = pyvips.Image.svgload_buffer(svg, scale=scale * 0.75, dpi=96, stylesheet=TEXT_SIZE)
         image = Image.frombuffer("RGBA", (picture.width, picture.height), picture.write_to_memory())
     except pyvips.Error as error:
         raise ProgramError("svg: " + " ".join(str(error).split())) from None

@@ -109,7 +109,8 @@ class Scan:
     and height in px, not rounded, as a browser has it. ProgramError where it is not well-formed, or has no size."""
 
     def __init__(self, svg: str):
-        self.needs_browser, self.size, self.box = False, (0.0, 0.0), False
+        self.needs_browser = self.keeps_spaces = self.box = False
+        self.size = (0.0, 0.0)
         self.open: list[str] = []
         self.sheet: list[str] = []
         self.text: list[str] = []
@@ -125,6 +126,7 @@ class Scan:
         self.rules("".join(self.sheet))
         words = "".join(self.text)
         self.needs_browser |= not PLAIN_TEXT.fullmatch(words) or self.monospace and not self.sizes
+        self.needs_browser |= self.keeps_spaces and bool(words)
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         space, _, name = name.rpartition(" ")
@@ -142,8 +144,8 @@ class Scan:
             space, _, attribute = attribute.rpartition(" ")
             if space == XLINK or not space:
                 self.attribute(name, attribute, value)
-            elif attribute == "space" and value == "preserve":
-                self.needs_browser = True
+            elif attribute == "space":
+                self.keeps_spaces |= value == "preserve"
 
     def attribute(self, element: str, name: str, value: str) -> None:
         if name == "style":
