@@ -98,7 +98,7 @@ SIZE_WHEN_LOADED = """(async () => {
     const root = get("documentElement"), frame = () => new Promise(requestAnimationFrame);
     const failed = () => root?.getAttribute("data-drawing-failed");
     while (root?.hasAttribute("data-drawing") && !failed()) await frame();
-    if (failed()) throw failed();
+    if (root?.hasAttribute("data-drawing")) throw failed();
     if (root?.querySelector("[autofocus]")) await frame();
     for (const animation of Document.prototype.getAnimations.call(document)) {
         if (animation.effect?.getComputedTiming().endTime === Infinity) animation.cancel();
@@ -238,7 +238,7 @@ class Browser:
         devtools.send("Fetch.enable", patterns=[{"urlPattern": "*"}])
         for domain in ("Page", "Inspector"):
             devtools.send(f"{domain}.enable")
-        self.empties, self.arrived, self.shown = 0, None, None
+        self.empties, self.arrived, self.shown, self.refused = 0, None, None, ""
         self.leave(patience=30)
         devtools.send("Input.dispatchMouseEvent", type="mouseMoved", x=-9, y=-9)  # the mouse hovers over nothing
         self.most_memory = memory_below() + memory_bytes
@@ -247,6 +247,7 @@ class Browser:
         """The page itself gets an empty document when we ask for one; nothing else is answered."""
         number, kind = request["requestId"], request["resourceType"]
         if kind != "Document":
+            self.refused = self.refused or request["request"]["url"]
             self.devtools.post("Fetch.failRequest", requestId=number, errorReason="BlockedByClient")
         elif self.empties and request["frameId"] == self.frame:
             self.empties = 0
@@ -270,6 +271,7 @@ class Browser:
 
     def open(self, html: str) -> None:
         """Write a page into the empty document that waits for it."""
+        self.refused = ""  # the first address that it asks for in vain
         self.run("beginAnew()")
         self.devtools.send("Page.setDocumentContent", frameId=self.frame, html=html)
 

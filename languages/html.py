@@ -65,7 +65,11 @@ def html_renderer(options: Options) -> Callable[[str], bytes]:
         most = min(MAX_SIDE / max(width, height), (options.max_pixels / (width * height)) ** 0.5)
         browser.set_scale(min(max(0.01, scale), most))
         browser.open(code)
-        browser.size()
+        try:
+            browser.size()
+        except BrowserError as error:
+            wanted = f"it wants {browser.refused[:200]}, and there is no network" if browser.refused else error
+            raise BrowserError(wanted) from None
         return browser.screenshot(width, height, BrowserPage.MARGIN, BrowserPage.MARGIN)
 
     return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, FAILURES), leaves=True)

@@ -152,10 +152,10 @@ class Scan:
             self.declarations(value, at_root=len(self.open) == 1)
         elif name.startswith(("data-", "aria-")):
             pass
-        elif (name == "type" and element == "style" and value != "text/css") or (
-            name in ("width", "height") and element == "symbol"
-        ):
+        elif (element, name) in (("symbol", "width"), ("symbol", "height")):
             self.needs_browser = True
+        elif (element, name) == ("style", "type"):
+            self.needs_browser |= value != "text/css"
         elif name not in ATTRIBUTES:
             self.needs_browser |= name not in ("title", "show", "actuate", "arcrole")  # of XLink
         elif name == "href":
@@ -180,20 +180,23 @@ class Scan:
         text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
         for name, _, value in (part.partition(":") for part in text.split(";") if part.strip()):
             if not (at_root and name.strip() in ("width", "height")):
-                self.needs_browser |= name.strip().lower() not in STYLE and not name.strip().startswith("-inkscape")
-                self.declaration(name.strip().lower(), value.strip())
+                name, value = name.strip().lower(), value.strip()
+                self.needs_browser |= name not in STYLE and not name.startswith("-inkscape")
+                if name in ("font-size", "letter-spacing"):  # a browser ignores one without a unit, outside attributes
+                    self.needs_browser |= bool(re.fullmatch(r"[0-9.]*[1-9][0-9.]*", value))
+                self.declaration(name, value)
 
     def declaration(self, name: str, value: str) -> None:
         functions = re.findall(r"([\w-]+)\(", value)
+        value = re.sub(r"url\([^)]*\)", "", value) if functions else value
         self.needs_browser |= bool(SPECIAL.search(value)) or any(name not in FUNCTIONS for name in functions)
         if name in ("font-size", "font"):
             absolute = re.search(r"[0-9](?:px|pt|\s*$)|[0-9]\s", value)
             self.sizes |= bool(absolute)
             self.needs_browser |= name == "font" and not absolute
         if name in ("font-family", "font"):
-            self.monospace |= (
-                bool(re.search(r"(?:^|[\s\"'])(?:ui-)?monospace[\"']?$", value, re.I)) and "," not in value
-            )
+            alone = r"[^,]*?(?:ui-)?monospace[\"']?"  # which makes the size 13 px where there is none
+            self.monospace |= bool(re.fullmatch(alone, value, re.I))
             self.needs_browser |= bool(re.search("narrow|modern|math|emoji", value, re.I))
 
     def end(self, _: str) -> None:
@@ -230,6 +233,7 @@ class Scan:
         else:
             width = height * across / down if width is None else width
             self.size = (width, width * down / across if height is None else height)
+        self.needs_browser |= min(self.size) < 1  # of which libvips makes 0
         if not (0 < self.size[0] < 1e9 and 0 < self.size[1] < 1e9):
             raise ProgramError("svg: its width or height is 0, so that nothing is drawn")
 
@@ -243,7 +247,8 @@ def length(text: str) -> float | None:
 def document(code: str) -> str:
     """The svg document in a text: without what stands around it, and without a declared encoding, for it is UTF-8."""
     code = code.strip()
-    if not re.match(r"<\?xml|<!--|<!DOCTYPE\s+(?:\w+:)?svg|<(?:\w+:)?svg\b", code, re.I):
+    first = re.search(r"<(?:\w+:)?([A-Za-z]\w*)", re.sub(r"<!--.*?-->", "", code, flags=re.S))
+    if not code.startswith("<") or first is None or first[1] != "svg":
         start, end = code.find("<svg"), code.rfind("</svg>")
         if start < 0:
             raise ProgramError("svg: there is no <svg> element")
@@ -281,8 +286,10 @@ def svg_renderer(options: Options) -> Callable[[str], bytes]:
     def draw(code: str) -> Image.Image:
         code = document(code)
         scan = Scan(code)
-        if scan.needs_browser and has_browser and len(code) < MAX_PAGE // 2:
+        if not scan.needs_browser:
+            return rasterize_svg(code.encode(), options.svg_side, scan.size)
+        if has_browser and len(code) < MAX_PAGE // 2:
             raise browser_page(code, scan, options.svg_side)
-        return rasterize_svg(code.encode(), options.svg_side, scan.size)
+        return rasterize_svg(code.encode(), options.svg_side)
 
     return lambda code: answer_of(lambda: draw(code), options)
