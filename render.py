@@ -322,7 +322,7 @@ class Renderer:
             return workers[kind].render(code)
         except protocol.BrowserPage as page:
             if kind not in BROWSER_KINDS:
-                return page.crop(self._run(workers, page.html.decode(errors="replace"), "html"))
+                return self._run(workers, page.html.decode(errors="replace"), "html")
             error, again = "the renderer's process answered nonsense", False
         except ToolMissing as missing:
             self.missing[language] = error = str(missing)

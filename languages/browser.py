@@ -29,7 +29,8 @@ from PIL import Image
 import sandbox
 
 NO_SUCH_SESSION = -32001  # a code of DevTools
-PAGE_WIDTH, PAGE_HEIGHT, MAX_SIDE = 1280, 720, 8192  # px
+PAGE_WIDTH, PAGE_HEIGHT = 1280, 720  # px
+MAX_SIDE, LONGEST_PAGE = 8192, 32768  # px of a picture, and of a page: what is beyond is cut off
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--mute-audio", "--hide-scrollbars"]  # the sandbox is ours
 FLAGS += ["--force-color-profile=srgb", "--disable-dev-shm-usage", "--block-new-web-contents"]
 FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-quic", "--disable-background-networking"]
@@ -87,13 +88,15 @@ SAME_EVERY_TIME = """(() => {
 # Loaded, fonts there, focus where it belongs, animations at their end (endless ones at their start, as Playwright has
 # it), no blinking caret.
 # Runs in a world of its own, where what the page redefined is not seen; elements may be named like properties, though.
-HEIGHT_WHEN_LOADED = """(async () => {
+SIZE_WHEN_LOADED = """(async () => {
     const get = name => Reflect.get(Document.prototype, name, document);
     const loaded = done => EventTarget.prototype.addEventListener.call(window, "load", done);
     if (get("readyState") != "complete") await new Promise(loaded);
     await get("fonts").ready;
     const root = get("documentElement"), frame = () => new Promise(requestAnimationFrame);
-    while (root?.hasAttribute("data-drawing")) await frame();
+    const failed = () => root?.getAttribute("data-drawing-failed");
+    while (root?.hasAttribute("data-drawing") && !failed()) await frame();
+    if (root?.hasAttribute("data-drawing")) throw failed();
     if (root?.querySelector("[autofocus]")) await frame();
     for (const animation of Document.prototype.getAnimations.call(document)) {
         if (animation.effect?.getComputedTiming().endTime === Infinity) animation.cancel();
@@ -102,7 +105,7 @@ HEIGHT_WHEN_LOADED = """(async () => {
     const hidden = new CSSStyleSheet();
     hidden.replaceSync("* { caret-color: transparent !important }");
     Reflect.set(Document.prototype, "adoptedStyleSheets", [...get("adoptedStyleSheets"), hidden], document);
-    return Math.max(innerHeight, root?.scrollHeight ?? 0);
+    return [Math.max(innerWidth, root?.scrollWidth ?? 0), Math.max(innerHeight, root?.scrollHeight ?? 0)];
 })()"""
 
 
@@ -227,14 +230,14 @@ class Browser:
             "Inspector.targetCrashed": self._crashed,
         }
         self.frame = devtools.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
-        screen = {"screenWidth": PAGE_WIDTH, "screenHeight": PAGE_HEIGHT, "deviceScaleFactor": 1, "mobile": False}
-        devtools.send("Emulation.setDeviceMetricsOverride", width=PAGE_WIDTH, height=PAGE_HEIGHT, **screen)
+        self.scale = 0.0
+        self.set_scale(1)
         devtools.send("Emulation.setFocusEmulationEnabled", enabled=True)
         devtools.send("Page.addScriptToEvaluateOnNewDocument", source=SAME_EVERY_TIME)
         devtools.send("Fetch.enable", patterns=[{"urlPattern": "*"}])
         for domain in ("Page", "Inspector"):
             devtools.send(f"{domain}.enable")
-        self.empties, self.arrived, self.shown = 0, None, None
+        self.empties, self.arrived, self.shown, self.refused = 0, None, None, ""
         self.leave(patience=30)
         devtools.send("Input.dispatchMouseEvent", type="mouseMoved", x=-9, y=-9)  # the mouse hovers over nothing
         self.most_memory = memory_below() + memory_bytes
@@ -243,6 +246,7 @@ class Browser:
         """The page itself gets an empty document when we ask for one; nothing else is answered."""
         number, kind = request["requestId"], request["resourceType"]
         if kind != "Document":
+            self.refused = self.refused or request["request"]["url"]
             self.devtools.post("Fetch.failRequest", requestId=number, errorReason="BlockedByClient")
         elif self.empties and request["frameId"] == self.frame:
             self.empties = 0
@@ -266,6 +270,7 @@ class Browser:
 
     def open(self, html: str) -> None:
         """Write a page into the empty document that waits for it."""
+        self.refused = ""  # the first address that it asks for in vain
         self.run("beginAnew()")
         self.devtools.send("Page.setDocumentContent", frameId=self.frame, html=html)
 
@@ -295,9 +300,18 @@ class Browser:
         sandbox.kill_below(os.getpid())
         os._exit(1)
 
-    def height(self) -> int:
-        """px of the page, when it has loaded."""
-        return int(self.evaluate(HEIGHT_WHEN_LOADED))
+    def size(self) -> tuple[int, int]:
+        """Width and height of the page in px, when it has loaded."""
+        width, height = self.evaluate(SIZE_WHEN_LOADED)
+        return int(width), int(height)
+
+    def set_scale(self, scale: float) -> None:
+        """How many pixels of the screen make a px of the pages from here on."""
+        if scale == self.scale:
+            return
+        self.scale = scale
+        screen = {"screenWidth": PAGE_WIDTH, "screenHeight": PAGE_HEIGHT, "deviceScaleFactor": scale, "mobile": False}
+        self.devtools.send("Emulation.setDeviceMetricsOverride", width=PAGE_WIDTH, height=PAGE_HEIGHT, **screen)
 
     def evaluate(self, expression: str):
         """The value of a script that runs in a world of its own in the page. Raises BrowserError if it throws."""
@@ -309,12 +323,17 @@ class Browser:
         how = {"awaitPromise": True, "returnByValue": True, **where}
         answer = self.devtools.send("Runtime.evaluate", expression=expression, **how)
         if wrong := answer.get("exceptionDetails"):
-            raise BrowserError(wrong.get("exception", {}).get("description") or wrong["text"])
+            thrown = wrong.get("exception", {})
+            raise BrowserError(thrown.get("description") or str(thrown.get("value", wrong["text"])))
         return answer["result"].get("value")
 
-    def screenshot(self, width: int, height: int) -> Image.Image:
-        size = {"width": min(max(1, width), MAX_SIDE), "height": min(max(1, height), MAX_SIDE)}
+    def screenshot(self, width: int, height: int, left: int = 0, top: int = 0) -> Image.Image:
+        """A part of the page. One that is larger than a picture may be is drawn smaller."""
+        width, height = (min(max(1, side), LONGEST_PAGE) for side in (width, height))
+        scale = min(1.0, MAX_SIDE / max(width, height), (PAGE_WIDTH * MAX_SIDE / (width * height)) ** 0.5)
         how = {"format": "png", "optimizeForSpeed": True}
-        how["captureBeyondViewport"] = width > PAGE_WIDTH or height > PAGE_HEIGHT  # that lays the page out twice again
-        answer = self.devtools.send("Page.captureScreenshot", clip={"x": 0, "y": 0, "scale": 1, **size}, **how)
+        outside = left + width > PAGE_WIDTH or top + height > PAGE_HEIGHT
+        how["captureBeyondViewport"] = outside  # that lays the page out twice again
+        clip = {"x": left, "y": top, "width": width, "height": height, "scale": scale}
+        answer = self.devtools.send("Page.captureScreenshot", clip=clip, **how)
         return Image.open(io.BytesIO(base64.b64decode(answer["data"])))

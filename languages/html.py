@@ -9,8 +9,8 @@ from collections.abc import Callable
 from PIL import Image
 
 from languages import ToolMissing
-from languages.browser import FAILURES, PAGE_WIDTH, Browser, BrowserError, BrowserLost, chromium_path
-from languages.protocol import Options, answer_of, confine_worker, error_answer, facts_answer
+from languages.browser import FAILURES, MAX_SIDE, Browser, BrowserError, BrowserLost, chromium_path
+from languages.protocol import BrowserPage, Options, answer_of, confine_worker, error_answer, facts_answer
 
 
 def start_browser(options: Options) -> Browser:
@@ -52,12 +52,25 @@ def browser_renderer(browser: Browser, answer: Callable[[str], bytes], leaves: b
 
 
 def html_renderer(options: Options) -> Callable[[str], bytes]:
-    """Web pages, 1280 px wide and as high as they are."""
+    """Web pages, at least 1280 px wide and as high as they are, or the part of them that is meant (`BrowserPage`)."""
     browser = start_browser(options)
 
     def draw(code: str) -> Image.Image:
+        part = BrowserPage.part(code)
+        if part is None:
+            browser.set_scale(1)
+            browser.open(code)
+            return browser.screenshot(*browser.size())
+        width, height, scale = part
+        most = min(MAX_SIDE / max(width, height), (options.max_pixels / (width * height)) ** 0.5)
+        browser.set_scale(min(max(0.01, scale), most))
         browser.open(code)
-        return browser.screenshot(PAGE_WIDTH, browser.height())
+        try:
+            browser.size()
+        except BrowserError as error:
+            wanted = f"it wants {browser.refused[:200]}, and there is no network" if browser.refused else error
+            raise BrowserError(wanted) from None
+        return browser.screenshot(width, height, BrowserPage.MARGIN, BrowserPage.MARGIN)
 
     return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, FAILURES), leaves=True)
 
@@ -71,10 +84,10 @@ def page_facts_renderer(options: Options) -> Callable[[str], bytes]:
     def answer(code: str) -> bytes:
         def open_page() -> None:
             browser.open(code)
-            browser.seen = browser.height()
+            browser.seen = browser.size()
 
         def blocks() -> list[dict]:
-            return page_blocks.blocks(lambda: browser.screenshot(PAGE_WIDTH, browser.seen), browser.evaluate)
+            return page_blocks.blocks(lambda: browser.screenshot(*browser.seen), browser.evaluate)
 
         return facts_answer(open_page, blocks, FAILURES)
 

@@ -18,7 +18,12 @@ from languages.protocol import Options, answer_of
 MERMAID_OPTIONS = dict(startOnLoad=False, securityLevel="strict", deterministicIds=True, suppressErrorRendering=True)
 DRAW_MERMAID = """async code => {
     beginAnew();
-    const { svg } = await mermaid.render("diagram", code);
+    const { svg, diagramType } = await mermaid.render("diagram", code).catch(error => {
+        if (error?.name == "EncodingError") throw "it wants a picture from the network, and there is none here";
+        throw String(error?.message ?? error);
+    });
+    if (diagramType == "error" || diagramType == "info")
+        throw `"${diagramType}" is not a diagram: mermaid draws only a message of its own for it`;
     document.body.innerHTML = svg;
     const drawing = document.querySelector("svg"), box = drawing.viewBox.baseVal;
     drawing.style.maxWidth = "none";

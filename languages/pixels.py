@@ -6,6 +6,8 @@ from PIL import Image
 
 from languages import ProgramError
 
+TEXT_SIZE = ":root:not([font-size]) { font-size: 16px }"  # as in a browser; librsvg has 12
+
 
 def to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
     """Alpha composited on white, scaled down to `max_pixels`."""
@@ -23,19 +25,24 @@ def to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def rasterize_svg(svg: bytes, side: int | None = None) -> Image.Image:
-    """librsvg through libvips, RGBA: the longer side becomes `side` px (None: natural size). ProgramError if broken."""
+def rasterize_svg(svg: bytes, side: int | None = None, size: tuple[float, float] | None = None) -> Image.Image:
+    """librsvg through libvips, RGBA: the longer side becomes `side` px (None: natural size). ProgramError if broken.
+
+    size: the document's own, in px, where the caller knows it better than to a whole number.
+    """
     import pyvips
 
-    try:
-        natural = pyvips.Image.svgload_buffer(svg)
-        scale = (side / max(natural.width, natural.height)) if side else 1
-        picture = pyvips.Image.svgload_buffer(svg, scale=scale)
+    try:  # of libvips' scale, dpi / 72 is a part
+        if size is None:
+            natural = pyvips.Image.svgload_buffer(svg, scale=0.75, dpi=96)
+            size = natural.width, natural.height
+        scale = side / max(size) if side else 1
+        picture = pyvips.Image.svgload_buffer(svg, scale=scale * 0.75, dpi=96, stylesheet=TEXT_SIZE)
         image = Image.frombuffer("RGBA", (picture.width, picture.height), picture.write_to_memory())
     except pyvips.Error as error:
         raise ProgramError("svg: " + " ".join(str(error).split())) from None
-    size = (max(1, round(natural.width * scale)), max(1, round(natural.height * scale)))
-    return image if image.size == size else image.resize(size)
+    wanted = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    return image if image.size == wanted else image.resize(wanted)
 
 
 def rasterize_pdf(pdf: bytes, max_pixels: int, dpi: int = 150) -> Image.Image:

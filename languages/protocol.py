@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import struct
 import tempfile
@@ -46,27 +47,35 @@ class Options:
 
 
 class BrowserPage(Exception):
-    """Not a picture yet: an html page, whose part of `width` x `height` px behind the margin a browser has to draw."""
+    """Not a picture yet: an html page, whose part of `width` x `height` px behind the margin a browser has to draw, in
+    `scale` times as many pixels. The page says so itself, in a comment at its start."""
 
     MARGIN = 8  # px, what a browser gives a page's body
+    PART = re.compile(r"<!--part ([0-9]{1,5}) ([0-9]{1,5}) ([0-9.]{1,9})-->")
 
-    def __init__(self, width: int, height: int, html: bytes):
-        self.width, self.height, self.html = width, height, html
+    def __init__(self, width: int, height: int, html: bytes, scale: float = 1.0):
+        self.html = f"<!--part {min(max(1, width), 99999)} {min(max(1, height), 99999)} {scale:.4f}-->".encode() + html
 
     def answer(self) -> bytes:
-        payload = struct.pack("<II", self.width, self.height) + self.html
-        return HEADER.pack(0, PAGE, len(payload)) + payload
-
-    def crop(self, drawn):
-        """The page's Rendering, cut to the part that is meant."""
-        if image := drawn.image:
-            right, bottom = min(image.width, self.MARGIN + self.width), min(image.height, self.MARGIN + self.height)
-            drawn.image = image.crop((self.MARGIN, self.MARGIN, max(right, 9), max(bottom, 9)))
-        return drawn
+        if len(self.html) > MAX_PAGE:
+            return error_answer(f"the page for the browser is longer than {MAX_PAGE} bytes")
+        return HEADER.pack(0, PAGE, len(self.html)) + self.html
 
     @staticmethod
     def of(payload: bytes) -> BrowserPage:
-        return BrowserPage(*struct.unpack_from("<II", payload.ljust(8, b"\0")), payload[8:])
+        """What another process answered."""
+        page = BrowserPage(1, 1, b"")
+        page.html = payload
+        return page
+
+    @staticmethod
+    def part(html: str) -> tuple[int, int, float] | None:
+        """width, height, scale of the part that a page says is meant; None where all of it is."""
+        try:
+            width, height, scale = BrowserPage.PART.match(html).groups()
+            return max(1, int(width)), max(1, int(height)), float(scale)
+        except (AttributeError, ValueError):
+            return None
 
 
 def is_sound(width: int, height: int, size: int, max_pixels: int) -> bool:
