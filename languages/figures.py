@@ -23,6 +23,10 @@ from languages.pixels import rasterize_svg
 from languages.protocol import BrowserPage
 
 PILLOW_SAVE = Image.Image.save  # as it is before `capture_pictures`
+# How a page says that it is not drawn yet, that it is, or that it cannot be
+DRAWING = """<html data-drawing><script>addEventListener("unhandledrejection", event =>
+    document.documentElement.setAttribute("data-drawing-failed", event.reason || "it cannot be drawn"))</script>"""
+DONE = "document.documentElement.removeAttribute('data-drawing')"
 NOT_OF_THE_PICTURE = ("format", "backend", "metadata", "pil_kwargs")  # what savefig takes for the file alone
 
 
@@ -215,10 +219,9 @@ def capture_plotly(captured: dict) -> None:
         width = int(width or figure.layout.width or 700)  # px, plotly's own defaults for files
         height = int(height or figure.layout.height or 500)
         figure.layout.update(width=width, height=height)
-        done = "document.documentElement.removeAttribute('data-drawing')"  # plotly draws in steps
-        html = figure.to_html(config={"displayModeBar": False}, post_script=done)
-        html = html.replace("<html>", "<html data-drawing>", 1).encode(errors="replace")
-        return BrowserPage(width, height, html)
+        html = figure.to_html(config={"displayModeBar": False}, post_script=DONE)  # plotly draws in steps
+        html = html.replace("<html>", DRAWING, 1).encode(errors="replace")
+        return BrowserPage(width, height, html, float(scale or 1))
 
     def show(figure, *_, width=None, height=None, **__) -> None:
         captured["page"] = page(figure, width, height)
@@ -254,21 +257,20 @@ def capture_plotly(captured: dict) -> None:
 
 
 def capture_altair(module, captured: dict) -> None:
-    """An altair chart becomes a page with vega in it, of which what is not white is meant."""
+    """An altair chart becomes a page with vega in it."""
     from altair.vegalite.v5.api import TopLevelMixin
 
-    def page(chart) -> BrowserPage:
+    def page(chart, scale: float = 1.0) -> BrowserPage:
         script = Path(sys.prefix, "share/vega.js")
         if not script.is_file():
             raise ProgramError(f"altair's charts need {script}, which `make` puts there")
-        done = "document.documentElement.removeAttribute('data-drawing')"
-        draw = f"vegaEmbed('#chart', {chart.to_json()}, {{actions: false}}).finally(() => {done})"
-        html = "<!DOCTYPE html><html data-drawing><body><div id=chart></div>"
+        draw = f"await vegaEmbed('#drawing', {chart.to_json()}, {{actions: false}}); {DONE}"
+        html = f"<!DOCTYPE html>{DRAWING}<body><div id=drawing style='display: inline-block'></div>"
         html += f"<script type=module>{script.read_text()}\n{draw}</script>"
-        return BrowserPage(0, 0, html.encode(errors="replace"))
+        return BrowserPage(0, 0, html.encode(errors="replace"), scale)
 
-    def show(self, *_, **__) -> None:
-        captured["page"] = page(self)
+    def show(self, *_, scale_factor: float = 1.0, **__) -> None:
+        captured["page"] = page(self, float(scale_factor))
 
     TopLevelMixin.save = TopLevelMixin.show = TopLevelMixin.display = TopLevelMixin._repr_mimebundle_ = show
     for kind in ("Chart", "LayerChart", "HConcatChart", "VConcatChart", "ConcatChart", "FacetChart", "RepeatChart"):

@@ -12,6 +12,11 @@ from languages import ToolMissing
 from languages.browser import FAILURES, MAX_SIDE, Browser, BrowserError, BrowserLost, chromium_path
 from languages.protocol import BrowserPage, Options, answer_of, confine_worker, error_answer, facts_answer
 
+SIZE_OF_DRAWING = """(() => {
+    const { width, height } = document.getElementById("drawing").getBoundingClientRect();
+    return [Math.ceil(width), Math.ceil(height)];
+})()"""
+
 
 def start_browser(options: Options) -> Browser:
     confine_worker(options, children=True, sockets=(socket.AF_UNIX, socket.AF_NETLINK))
@@ -62,7 +67,7 @@ def html_renderer(options: Options) -> Callable[[str], bytes]:
             browser.open(code)
             return browser.screenshot(*browser.size())
         width, height, scale = part
-        most = min(MAX_SIDE / max(width, height), (options.max_pixels / (width * height)) ** 0.5)
+        most = min(MAX_SIDE / max(width, height, 1), (options.max_pixels / max(width * height, 1)) ** 0.5)
         browser.set_scale(min(max(0.01, scale), most))
         browser.open(code)
         try:
@@ -70,6 +75,8 @@ def html_renderer(options: Options) -> Callable[[str], bytes]:
         except BrowserError as error:
             wanted = f"it wants {browser.refused[:200]}, and there is no network" if browser.refused else error
             raise BrowserError(wanted) from None
+        if not width or not height:
+            width, height = browser.evaluate(SIZE_OF_DRAWING)
         return browser.screenshot(width, height, BrowserPage.MARGIN, BrowserPage.MARGIN)
 
     return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, FAILURES), leaves=True)

@@ -48,13 +48,14 @@ class Options:
 
 class BrowserPage(Exception):
     """Not a picture yet: an html page, whose part of `width` x `height` px behind the margin a browser has to draw, in
-    `scale` times as many pixels. The page says so itself, in a comment at its start."""
+    `scale` times as many pixels; 0 x 0 px is what its element "drawing" measures. The page says so itself, in a comment
+    at its start."""
 
     MARGIN = 8  # px, what a browser gives a page's body
     PART = re.compile(r"<!--part ([0-9]{1,5}) ([0-9]{1,5}) ([0-9.]{1,9})-->")
 
     def __init__(self, width: int, height: int, html: bytes, scale: float = 1.0):
-        self.html = f"<!--part {min(max(1, width), 99999)} {min(max(1, height), 99999)} {scale:.4f}-->".encode() + html
+        self.html = f"<!--part {min(max(0, width), 99999)} {min(max(0, height), 99999)} {scale:.4f}-->".encode() + html
 
     def answer(self) -> bytes:
         if len(self.html) > MAX_PAGE:
@@ -73,7 +74,7 @@ class BrowserPage(Exception):
         """width, height, scale of the part that a page says is meant; None where all of it is."""
         try:
             width, height, scale = BrowserPage.PART.match(html).groups()
-            return max(1, int(width)), max(1, int(height)), float(scale)
+            return int(width), int(height), float(scale)
         except (AttributeError, ValueError):
             return None
 
