@@ -64,7 +64,11 @@ def in_its_surroundings(code: str, error: str) -> str:
         return f"\\begin{{tikzpicture}}\n{code}\n\\end{{tikzpicture}}"
     is_math = re.search(r"\$|\\\(|\\\[|\\begin\{(?:equation|align|gather|multline|displaymath|math)", code)
     words = re.sub(r"\\(?:text|mathrm|operatorname|mbox)\w*\s*\{[^{}]*\}|\\[a-zA-Z]+", "", code)
-    if "Missing $" not in error or is_math or re.search(r"[A-Za-z]{3,}\s+[A-Za-z]{3,}", words):
+    if (
+        not re.search(r"Missing \$|Misplaced alignment", error)
+        or is_math
+        or re.search(r"[A-Za-z]{3,}\s+[A-Za-z]{3,}", words)
+    ):
         return code
     formula = code.strip()
     if "\\\\" in formula and "\\begin" not in formula:
@@ -183,7 +187,7 @@ def next_way(way: Way, error: str) -> Way | None:
     if way.engine != "pdflatex":
         return None
     if "Unicode character" in error or "Invalid UTF-8" in error:
-        strange = {c for c in way.code if ord(c) >= 0x370} - {*LETTERS, *SUBSCRIPTS, *SUPERSCRIPTS}
+        strange = {c for c in way.code if ord(c) >= 0x370} - {*LETTERS, *SUBSCRIPTS, *SUPERSCRIPTS, *"€™℃№Ω℧℮"}
         strange = any(not 0x2000 <= ord(c) < 0x2070 for c in strange) or re.search("[\u0370-\u03ff]{3}", way.code)
         return replace(way, engine="xelatex" if strange or way.letters else "pdflatex", letters=True)
     snippet = not is_document(way.code)

@@ -64,19 +64,21 @@ def rasterize_page(page, max_pixels: int, dpi: int) -> Image.Image:
 
 
 def is_empty(image: Image.Image) -> bool:
-    """Whether a page is of one colour."""
-    return all(low == high for low, high in image.getextrema())
+    """Whether a page is white."""
+    return all(low >= 250 for low, _ in image.getextrema())
 
 
 def crop_margins(image: Image.Image, border: int = 8) -> Image.Image:
-    """Cut margins of the page's own colour, which all corners have, or else white ones; keep `border` px. A page of one
-    colour is an error: there is nothing on it."""
+    """Cut margins of the page's own colour, which all corners have, or else white ones; keep `border` px. A white page is
+    an error: there is nothing on it."""
     right, bottom = image.width - 1, image.height - 1
     corners = {image.getpixel(corner) for corner in ((0, 0), (right, 0), (0, bottom), (right, bottom))}
     paper = Image.new("RGB", image.size, corners.pop() if len(corners) == 1 else "white")
     differs = ImageChops.difference(image, paper).convert("L")
     box = Image.eval(differs, lambda value: 255 * (value > 5)).getbbox()
-    if box is None:
+    if box is None and is_empty(image):
         raise ProgramError("the page is empty")
+    if box is None:
+        return image
     left, top = max(0, box[0] - border), max(0, box[1] - border)
     return image.crop((left, top, min(image.width, box[2] + border), min(image.height, box[3] + border)))

@@ -148,7 +148,7 @@ LIBRARIES = r"""
 \usetikzlibrary{decorations.shapes,decorations.text,er,fadings,fit,intersections,matrix,mindmap,patterns}
 \usetikzlibrary{patterns.meta,perspective,petri,plotmarks,positioning,quotes,scopes,shadings,shadows,shapes,3d}
 \usetikzlibrary{shapes.arrows,shapes.callouts,shapes.geometric,shapes.misc,shapes.multipart,shapes.symbols,spy}
-\usetikzlibrary{svg.path,through,tikzmark,topaths,trees,turtle,circuits.logic.US,circuits.ee.IEC,shadows.blur}
+\usetikzlibrary{svg.path,through,tikzmark,topaths,trees,turtle,shadows.blur}
 \usepgfplotslibrary{colorbrewer,colormaps,dateplot,fillbetween,groupplots,patchplots,polar,smithchart,statistics}
 \usepgfplotslibrary{ternary}
 """
@@ -166,6 +166,8 @@ def snippet_needs(code: str) -> str:
         lines.append(rf"\ifcsname {name}\endcsname\else\IfFileExists{{{name}.sty}}{{\usepackage{{{name}}}}}{{}}\fi")
     if re.search(r"\\tikz|\\draw|\\node|\\begin\{tikzpicture\}|\\begin\{axis\}", code):
         lines.append(LIBRARIES)
+    if circuits := re.search(r"\bcircuit (ee IEC|logic (?:US|CDH|IEC))", code):
+        lines.append(rf"\usetikzlibrary{{circuits.{circuits[1].replace(' ', '.')}}}")
     return "\n".join(lines)
 
 
@@ -199,7 +201,7 @@ _PAIRS = r"""
 ℋ \mathcal{H}  ℱ \mathcal{F}  𝟙 \mathbf{1}  ℯ e  ′ {}^\prime  ″ {}^{\prime\prime}  ‴ {}^{\prime\prime\prime}
 ■ \blacksquare  □ \square  ▪ \blacksquare  ▫ \square  ▲ \blacktriangle  △ \triangle  ▶ \blacktriangleright
 ▷ \triangleright  ▼ \blacktriangledown  ▽ \triangledown  ◀ \blacktriangleleft  ◁ \triangleleft  ◆ \blacklozenge
-◇ \lozenge  ◊ \lozenge  ○ \bigcirc  ● {\textbullet}  ◦ \circ  ★ \bigstar  ☆ \star  ✓ \checkmark  ✔ \checkmark
+◇ \lozenge  ◊ \lozenge  ○ \bigcirc  ● \bullet  ◦ \circ  ★ \bigstar  ☆ \star  ✓ \checkmark  ✔ \checkmark
 ✗ \times  ✘ \times  ♠ \spadesuit  ♡ \heartsuit  ♢ \diamondsuit  ♣ \clubsuit  ♥ \heartsuit  ♦ \diamondsuit
 ♭ \flat  ♮ \natural  ♯ \sharp  † \dagger  ‡ \ddagger  ∎ \blacksquare
 """
@@ -209,7 +211,7 @@ SUBSCRIPTS, SUPERSCRIPTS = "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎", "⁰
 
 # For xelatex: fonts for letters that Latin Modern does not have, and breaks between Chinese or Japanese ones.
 FONTS = r"""\RequirePackage[no-math]{fontspec}\newXeTeXintercharclass\wide\newXeTeXintercharclass\other%
-\IfFontExistsTF{WenQuanYi Micro Hei}{\newfontfamily\wideletters{WenQuanYi Micro Hei}}{\let\wideletters\relax}%
+\IfFontExistsTF{WenQuanYi Micro Hei}{\newfontfamily\wideletters{WenQuanYi Micro Hei}[AutoFakeBold=2]}{\let\wideletters\relax}%
 \IfFontExistsTF{DejaVu Serif}{\newfontfamily\otherletters{DejaVu Serif}}{\let\otherletters\relax}%
 \XeTeXinterchartokenstate=1 \XeTeXlinebreaklocale "zh"\XeTeXlinebreakskip=0pt plus 0.5pt
 \XeTeXinterchartoks 0 \wide={\begingroup\wideletters}\XeTeXinterchartoks 4095 \wide={\begingroup\wideletters}%
@@ -239,14 +241,14 @@ def with_letters(code: str, xelatex: bool = False) -> str:
     if xelatex:
         code = re.sub(r"\\usepackage\s*\[[^\]]*\]\s*\{fontenc\}", "", code)  # of fonts with 256 letters
         used += FONTS.replace("%\n", "").replace("\n", " ")
-        for letter in sorted(set(code)):
-            if ord(letter) >= 0x250 and not 0x2000 <= ord(letter) < 0x2070:
-                used += rf'\XeTeXcharclass"{ord(letter):04X}=\{"wide" if is_wide(letter) else "other"}'
-    for letter in sorted(set(code) & set(LETTERS)):
-        point, command = f"{ord(letter):04X}", LETTERS[letter]
-        if xelatex:
-            used += rf'\begingroup\lccode`\~="{point} \lowercase{{\endgroup\protected\def~}}'
-            used += rf'{{\ifmmode {command}\else\char"{point} \fi}}\catcode"{point}=13 '
-        else:
+        for letter in set(code) & set(LETTERS):  # signs; Greek may also be text
+            if ord(letter) >= 0x2070:
+                code = code.replace(letter, rf"\ensuremath{{{LETTERS[letter]}}}")
+    for letter in sorted(set(code)):
+        point, command = f"{ord(letter):04X}", LETTERS.get(letter, rf"\text{{{letter}}}")
+        if xelatex and ord(letter) >= 0x250 and not 0x2000 <= ord(letter) < 0x2070:
+            used += rf'\XeTeXcharclass"{point}=\{"wide" if is_wide(letter) else "other"}\mathcode"{point}="8000 '
+            used += rf'\begingroup\lccode`\~="{point} \lowercase{{\endgroup\def~}}{{{command}}}'
+        elif not xelatex and letter in LETTERS:
             used += rf"\DeclareUnicodeCharacter{{{point}}}{{\ensuremath{{{command}}}}}"
     return rf"\AddToHook{{begindocument/before}}{{{used}}}" + code
