@@ -69,8 +69,8 @@ def is_empty(image: Image.Image) -> bool:
 
 
 def crop_margins(image: Image.Image, border: int = 8) -> Image.Image:
-    """Cut margins of the page's own colour, which all corners have, or else white ones; keep `border` px. A white page is
-    an error: there is nothing on it."""
+    """Cut margins of the page's own colour, which all corners have, or else white ones; keep `border` px. A white page
+    is an error: there is nothing on it."""
     right, bottom = image.width - 1, image.height - 1
     corners = {image.getpixel(corner) for corner in ((0, 0), (right, 0), (0, bottom), (right, bottom))}
     paper = Image.new("RGB", image.size, corners.pop() if len(corners) == 1 else "white")

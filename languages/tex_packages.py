@@ -211,7 +211,8 @@ SUBSCRIPTS, SUPERSCRIPTS = "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎", "⁰
 
 # For xelatex: fonts for letters that Latin Modern does not have, and breaks between Chinese or Japanese ones.
 FONTS = r"""\RequirePackage[no-math]{fontspec}\newXeTeXintercharclass\wide\newXeTeXintercharclass\other%
-\IfFontExistsTF{WenQuanYi Micro Hei}{\newfontfamily\wideletters{WenQuanYi Micro Hei}[AutoFakeBold=2]}{\let\wideletters\relax}%
+\IfFontExistsTF{WenQuanYi Micro Hei}{\newfontfamily\wideletters{WenQuanYi Micro Hei}[AutoFakeBold=2]}%
+{\let\wideletters\relax}%
 \IfFontExistsTF{DejaVu Serif}{\newfontfamily\otherletters{DejaVu Serif}}{\let\otherletters\relax}%
 \XeTeXinterchartokenstate=1 \XeTeXlinebreaklocale "zh"\XeTeXlinebreakskip=0pt plus 0.5pt
 \XeTeXinterchartoks 0 \wide={\begingroup\wideletters}\XeTeXinterchartoks 4095 \wide={\begingroup\wideletters}%
