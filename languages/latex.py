@@ -86,10 +86,10 @@ def in_unicode(code: str) -> str:
 
 # ---- engines ---------------------------------------------------------------------------------------------------------
 
-# What a document says that only one engine understands. It may ask itself (iftex): then pdflatex does.
+# What a document says that only one engine understands. It may ask itself (iftex): then pdflatex does. What pdflatex
+# draws with a warning (tikz-feynman) stays with it, as in DaTikZ, which tries it first.
 FOR_LUALATEX = re.compile(
     r"\\directlua\b|\\latelua\b|\\luaexec\b|\\luadirect\b|\\use(?:tikz|gd)?library\s*\{[^}]*graphdrawing|\\usegdlibrary"
-    r"|\\feynmandiagram|\\diagram\*?\s*\["  # their vertices are placed by graph drawing
     r"|\\(?:usepackage|RequirePackage)\s*(?:\[[^\]]*\])?\s*\{[^}]*"
     r"\b(?:luacode|luamplib|luatextra|luacolor|luatexja|lua-visual-debug|emoji|pstricks(?:-add)?|pst-\w+)\b"
 )
@@ -195,7 +195,7 @@ def next_way(way: Way, error: str) -> Way | None:
         return replace(way, packages="")
     if snippet and not way.needs:
         code = in_its_surroundings(way.code, error)
-        mended = replace(way, code=code, needs=snippet_needs(code) or "\n")
+        mended = replace(way, code=code, needs=snippet_needs(code, error) or "\n")
         return mended if (mended.code, mended.needs) != (way.code, "\n") else None
     return None
 

@@ -154,17 +154,16 @@ LIBRARIES = r"""
 """
 
 
-def snippet_needs(code: str) -> str:
-    """Lines of a preamble for what a snippet uses beyond the packages that every snippet gets."""
+def snippet_needs(code: str, error: str) -> str:
+    """Lines of a preamble for what a snippet that ended with `error` uses beyond what every snippet gets."""
     needed = [package for pattern, package in SNIPPET_NEEDS.items() if re.search(pattern, code)]
-    environments = re.findall(r"\\begin\{([a-zA-Z-]+)\}", code)  # many are named like their package
     lines = []
     for package in dict.fromkeys(part for packages in needed for part in re.split(r",(?![^\[]*\])", packages)):
         options, _, name = package.rpartition("]")
         lines.append(rf"\IfFileExists{{{name}.sty}}{{\usepackage{options}{']' if options else ''}{{{name}}}}}{{}}")
-    for name in dict.fromkeys(environments):
-        lines.append(rf"\ifcsname {name}\endcsname\else\IfFileExists{{{name}.sty}}{{\usepackage{{{name}}}}}{{}}\fi")
-    if re.search(r"\\tikz|\\draw|\\node|\\begin\{tikzpicture\}|\\begin\{axis\}", code):
+    if (unknown := re.search(r"Environment ([\w-]+) undefined", error)) and not needed:  # many are their package's name
+        lines.append(rf"\IfFileExists{{{unknown[1]}.sty}}{{\usepackage{{{unknown[1]}}}}}{{}}")
+    if re.search("(?i)do not know|unknown|not known|cannot (?:find|parse|decide)|environment .*axis", error):
         lines.append(LIBRARIES)
     if circuits := re.search(r"\bcircuit (ee IEC|logic (?:US|CDH|IEC))", code):
         lines.append(rf"\usetikzlibrary{{circuits.{circuits[1].replace(' ', '.')}}}")
