@@ -91,7 +91,7 @@ def _check(result: int, what: str) -> int:
 # ---- seccomp ---------------------------------------------------------------------------------------------------------
 
 
-def _filter(children: bool, sockets: tuple[int, ...]) -> bytes:
+def _filter(children: bool, sockets: tuple[int, ...], forks: bool = True) -> bytes:
     """The classic BPF program: an array of (u16 code, u8 jump if true, u8 jump if false, u32 operand)."""
     column, arch, _, _ = MACHINES[platform.machine()]
     load, jump_eq, jump_ge, jump_set, ret = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -120,19 +120,23 @@ def _filter(children: bool, sockets: tuple[int, ...]) -> bytes:
             rule(call, deny)
         only_if_first_argument_is(KILL, (os.getpid(),))
         only_if_first_argument_is(TGKILL, (os.getpid(),))
+    if not children or not forks:
+        rule(ALONE["fork"], deny)
+        rule(ALONE["vfork"], deny)
         rule(CLONE, (load, 0, 0, 16), (jump_set, 1, 0, CLONE_THREAD), deny, (ret, 0, 0, allow))
         rule(CLONE3, (ret, 0, 0, errno | ENOSYS))  # its flags lie in memory, out of our sight: libc falls back to clone
     program.append((ret, 0, 0, allow))
     return b"".join(struct.pack("<HBBI", *step) for step in program)
 
 
-def filter_system_calls(children: bool = False, sockets: tuple[int, ...] = ()) -> None:
+def filter_system_calls(children: bool = False, sockets: tuple[int, ...] = (), forks: bool = True) -> None:
     """Give up dangerous system calls, for all threads and for good.
 
     children: the process may start programs and signal them (a TeX or browser launcher); otherwise it stays alone.
+    forks: with children, only those that are there already: it may still become another program, not start one beside.
     sockets: address families that `socket()` may still open; without any, even socketpair() gives only streams.
     """
-    code = _filter(children, sockets)
+    code = _filter(children, sockets, forks)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
     _check(LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")

@@ -1,4 +1,4 @@
-"""LaTeX documents, TikZ pictures and formulas, by pdflatex."""
+"""LaTeX documents, TikZ pictures and formulas: by pdflatex, or by the engine that a document asks for."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -19,7 +21,8 @@ from PIL import Image
 import sandbox
 from languages import ProgramError, ProgramTimeout, ToolMissing
 from languages.pixels import crop_margins, rasterize_pdf
-from languages.protocol import Options, answer_of, confine_worker
+from languages.protocol import Options, answer_of, confine_worker, remove_folder
+from languages.tex_packages import LETTERS, SUBSCRIPTS, SUPERSCRIPTS, debian_package, snippet_needs, with_letters
 
 SNIPPET = r"""\documentclass[border=2pt,varwidth=WIDTH]{standalone}
 \usepackage{amsmath,amssymb,graphicx,xcolor,tikz,pgfplots,booktabs,array,multirow}
@@ -27,20 +30,92 @@ SNIPPET = r"""\documentclass[border=2pt,varwidth=WIDTH]{standalone}
 \usetikzlibrary{arrows.meta,calc,positioning,shapes,patterns,decorations.pathreplacing,decorations.markings}
 """
 # No page number, unless the document itself asks for a header.
-PLAIN_PAGE = r"\makeatletter\ifdefined\AddToHook\AddToHook{class/after}{\pagestyle{empty}\let\ps@plain\ps@empty}\fi"
-PLAIN_PAGE += r"\makeatother"
+PLAIN_PAGE = r"\makeatletter\ifdefined\AddToHook\AddToHook{class/after}{\pagestyle{empty}\let\ps@plain\ps@empty}"
+# A program reaches us as text, so its bytes are UTF-8 whatever encoding it declares, in whatever way.
+for _package in ("inputenc", "inputenx"):
+    PLAIN_PAGE += rf"\AddToHook{{package/{_package}/after}}{{\inputencoding{{utf8}}\let\inputencoding\@gobble}}"
+PLAIN_PAGE += r"\fi\makeatother"
 
 
-def latex_document(code: str) -> str:
-    """A document stays as it is; a snippet (a picture, a formula, some text) gets a preamble."""
-    if "\\documentclass" in code or "\\documentstyle" in code:
+def is_document(code: str) -> bool:
+    return "\\documentclass" in code or "\\documentstyle" in code
+
+
+def latex_document(code: str, needs: str = "") -> str:
+    """A document stays as it is; a snippet (a picture, a formula, some text) gets a preamble, `needs` included."""
+    if is_document(code):
         return code
-    preamble = SNIPPET.replace("WIDTH", r"\maxdimen" if "tikzpicture" in code else "14cm")
+    preamble = SNIPPET.replace("WIDTH", r"\maxdimen" if "tikzpicture" in code else "14cm") + needs
+    if "\\begin{algorithm" in code:  # floats, for which a box has no place
+        preamble = "\\documentclass{article}\n" + preamble.partition("\n")[2]
     if "\\begin{document}" in code:
         return preamble + code
     usepackage = r"\\usepackage\s*(?:\[[^\]]*\])?\s*\{[^}]*\}"
     packages, body = "\n".join(re.findall(usepackage, code)), re.sub(usepackage, "", code)
     return f"{preamble}{packages}\n\\begin{{document}}\n{body.strip()}\n\\end{{document}}\n"
+
+
+def in_its_surroundings(code: str, error: str) -> str:
+    """A snippet that is part of a formula or of a picture, as `error` tells, within one."""
+    if "\\begin{document}" in code or "\\begin{tikzpicture}" in code:
+        return code
+    if re.match(r"\s*\\(?:(?:draw|node|path|fill|filldraw|coordinate|foreach)\b|begin\{(?:\w*axis|scope)\})", code):
+        return f"\\begin{{tikzpicture}}\n{code}\n\\end{{tikzpicture}}"
+    is_math = re.search(r"\$|\\\(|\\\[|\\begin\{(?:equation|align|gather|multline|displaymath|math)", code)
+    words = re.sub(r"\\(?:text|mathrm|operatorname|mbox)\w*\s*\{[^{}]*\}|\\[a-zA-Z]+", "", code)
+    if (
+        not re.search(r"Missing \$|Misplaced alignment", error)
+        or is_math
+        or re.search(r"[A-Za-z]{3,}\s+[A-Za-z]{3,}", words)
+    ):
+        return code
+    formula = code.strip()
+    if "\\\\" in formula and "\\begin" not in formula:
+        formula = f"\\begin{{aligned}}\n{formula}\n\\end{{aligned}}"
+    return f"\\[\n{formula}\n\\]"
+
+
+def in_unicode(code: str) -> str:
+    """The CJK packages are told the encoding per environment: ours is UTF-8, for which one font family is there."""
+    if "{CJK" not in code:
+        return code
+    code = re.sub(r"(\\begin\{CJK\*?\})(?:\[[^\]]*\])?\{(?!UTF8)\w*\}\{\w*\}", r"\1{UTF8}{gbsn}", code)
+    return re.sub(r"(\\usepackage(?:\[[^\]]*\])?)\{CJK\}", r"\1{CJKutf8}", code)
+
+
+# ---- engines ---------------------------------------------------------------------------------------------------------
+
+# What a document says that only one engine understands. It may ask itself (iftex): then pdflatex does. What pdflatex
+# draws with a warning (tikz-feynman) stays with it, as in DaTikZ, which tries it first.
+FOR_LUALATEX = re.compile(
+    r"\\directlua\b|\\latelua\b|\\luaexec\b|\\luadirect\b|\\use(?:tikz|gd)?library\s*\{[^}]*graphdrawing|\\usegdlibrary"
+    r"|\\(?:usepackage|RequirePackage)\s*(?:\[[^\]]*\])?\s*\{[^}]*"
+    r"\b(?:luacode|luamplib|luatextra|luacolor|luatexja|lua-visual-debug|emoji|pstricks(?:-add)?|pst-\w+)\b"
+)
+FOR_XELATEX = re.compile(
+    r"\\XeTeX\w+|\\documentclass[^{}]*\{ctex\w+\}|\\(?:usepackage|RequirePackage)\s*(?:\[[^\]]*\])?\s*\{[^}]*"
+    r"\b(?:fontspec|unicode-math|polyglossia|mathspec|xltxtra|xunicode|xeCJK|ctex)\b"
+)
+ENGINE_LINE = re.compile(
+    r"^\s*%\s*(?:!\s*TE?X\s+(?:TS-)?program\s*=|arara:)\s*(xe|lua)(?:la)?tex", re.MULTILINE | re.IGNORECASE
+)
+PACKAGE_OF = {"lualatex": "texlive-luatex", "xelatex": "texlive-xetex"}
+
+
+def engine_for(code: str) -> str:
+    """The engine that a document asks for: pdflatex unless it says otherwise."""
+    if (asked := ENGINE_LINE.search(code)) and shutil.which(engine := f"{asked[1].lower()}latex"):
+        return engine
+    if "\\documentclass" not in code and "\\directlua" not in code:
+        return "pdflatex"
+    code = re.sub(r"(?<!\\)%.*", "", code)
+    if re.search(r"\\if(?:pdf|xe|lua|PDF|XeT|LuaT|tutex)\w*", code):
+        return "pdflatex"
+    if FOR_LUALATEX.search(code):
+        return "lualatex"
+    if FOR_XELATEX.search(code):  # most of these lualatex could do as well; xelatex is faster
+        return "xelatex" if shutil.which("xelatex") else "lualatex"
+    return "pdflatex"
 
 
 # Packages loaded into a TeX format once instead of once per document: those that the document loads anyway, as amsmath,
@@ -91,69 +166,250 @@ def font_makers() -> str:
     return folder
 
 
-def latex_renderer(options: Options) -> Callable[[str], bytes]:
-    """pdflatex in a fresh folder per document, its first page through pdfium.
+@dataclass(frozen=True)
+class Way:
+    """One way to typeset a program: what, by which engine, with which of PACKAGES preloaded."""
 
-    A document that fails with preloaded packages (it may want one of them with options) is tried without.
-    """
+    code: str
+    needs: str = ""
+    engine: str = "pdflatex"
+    packages: str = ""
+    letters: bool = False  # those that pdflatex does not know are declared
+
+    def document(self) -> str:
+        document = latex_document(self.code, self.needs)
+        return with_letters(document, self.engine == "xelatex") if self.letters else document
+
+
+def next_way(way: Way, error: str) -> Way | None:
+    """What to try after `error`, if anything: each of these at most once."""
+    if way.engine != "pdflatex":
+        return None
+    if "Unicode character" in error or "Invalid UTF-8" in error:
+        strange = {c for c in way.code if ord(c) >= 0x370} - {*LETTERS, *SUBSCRIPTS, *SUPERSCRIPTS, *"€™℃№Ω℧℮"}
+        strange = any(not 0x2000 <= ord(c) < 0x2070 for c in strange) or re.search("[\u0370-\u03ff]{3}", way.code)
+        return replace(way, engine="xelatex" if strange or way.letters else "pdflatex", letters=True)
+    snippet = not is_document(way.code)
+    if way.packages and (not snippet or "Option clash" in error):  # it may want one of them with options
+        return replace(way, packages="")
+    if snippet and not way.needs:
+        code = in_its_surroundings(way.code, error)
+        mended = replace(way, code=code, needs=snippet_needs(code, error) or "\n")
+        return mended if (mended.code, mended.needs) != (way.code, "\n") else None
+    return None
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+MOST_RUNS = 4
+LISTS = ("toc", "lof", "lot", "loa", "lol")
+# Lines of an .aux file that change nothing unless the log or one of LISTS says so; any other, such as where a
+# remembered picture lies, is there to be read by a second run.
+CHANGES_NOTHING = re.compile(
+    r"\\relax|\\fi|\\gdef ?\\(?:@abspage@last|newlabel|HyperFirst)|\\providecommand|\\HyPL@|\\HyperFirst|\\global\\let"
+    r"|\\AtEndDocument|\\let\\newlabel|\\babel@aux|\\newlabel|\\@writefile|\\bib|\\citation|\\select@language|\\@input|$"
+)
+ASKS_AGAIN = re.compile(
+    r"undefined (?:references|citations)|Rerun (?!to get (?:cross-references|outlines|bookmarks|/PageLabels))"
+    r"|[Cc]ompile (?:again|twice)"
+)
+BEAMER_READS = re.compile(r"\\use\w*theme|\\insert\w+|\\tableofcontents|\\setbeamertemplate")
+
+
+def wants_another_run(code: str, log: str, files: dict[str, str]) -> bool:
+    """After the first run of a document, which had nothing to read: whether another would look different."""
+    if ASKS_AGAIN.search(log) or any(files[name] for name in LISTS):
+        return True
+    if files["nav"] and BEAMER_READS.search(code):
+        return True
+    return not all(map(CHANGES_NOTHING.match, files["aux"].split("\n")))
+
+
+def read_file(path: Path) -> bytes:
+    """What a program's run left at `path`, b"" if nothing: no link that it made, nor a pipe that would keep us."""
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(file, "rb") as content:
+            if stat.S_ISREG(os.fstat(file).st_mode):
+                return content.read()
+    return b""
+
+
+def latex_renderer(options: Options) -> Callable[[str], bytes]:
+    """pdflatex, lualatex or xelatex in a fresh folder per document, its last page through pdfium."""
     if shutil.which("pdflatex") is None:
         raise ToolMissing("latex needs pdflatex: apt install texlive-latex-extra texlive-pictures texlive-science")
-    formats = tempfile.mkdtemp()
+    formats, font_caches = tempfile.mkdtemp(), tempfile.mkdtemp()
     confine_worker(options, children=True)
     tex_format("tikz", formats)
     import pypdfium2  # noqa: F401  (warm)
 
+    # An error ends the run, as in the paper's release: a program that TeX draws only by leaving out what it does not
+    # understand has not run. (DeTikZify goes on, and calls such a picture "compiled with errors".)
     arguments = ["-no-shell-escape", "-halt-on-error", "-interaction=batchmode", "-jobname=program"]
-    arguments.append(PLAIN_PAGE + r"\pdfsetrandomseed 0 \input{program.tex}")
+    same_numbers = r"\ifdefined\pdfsetrandomseed\pdfsetrandomseed 0 \else\setrandomseed 0 \fi"
+    arguments.append(PLAIN_PAGE + same_numbers + r"\input{program.tex}")
     environment = os.environ | {"openin_any": "p", "openout_any": "p", "max_print_line": "1000"}
     environment |= {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
     environment["PATH"] = f"{font_makers()}:{environment['PATH']}"
+    readable = sandbox.system_paths()
 
-    def typeset(code: str, format: str) -> bytes:
+    def start(command: list[str], folder: str, confined: bool) -> int:
+        """Run a program of TeX's in `folder` and return its status. Raises ProgramTimeout.
+
+        confined: documents for lualatex are programs in Lua, and xdvipdfmx reads what it is told to: they have their
+        folder and the system to read, nothing else to write, and no children that could outlive them."""
+
+        def confine() -> None:
+            sandbox.die_with_parent()
+            if confined and options.layers.landlock:
+                sandbox.restrict_files(readable, [folder, os.devnull])
+            if confined and options.layers.seccomp:
+                sandbox.filter_system_calls(children=True, forks=False)
+
+        own = {"HOME": folder, "TMPDIR": folder, "TEXMFCACHE": folder, "TEXMFVAR": folder} if confined else {}
+        process = subprocess.Popen(  # its standard streams are null
+            command, cwd=folder, env=environment | own, start_new_session=True, preexec_fn=confine
+        )
+        status = process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if status == -signal.SIGKILL:  # it had its time, or the machine ran out of memory
+            raise ProgramTimeout(f"{command[0]} was killed")
+        return status
+
+    def typeset(way: Way) -> bytes:
         """The PDF file. Raises ProgramError."""
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            source, log, pdf = (Path(folder, f"program.{suffix}") for suffix in ("tex", "log", "pdf"))
-            source.write_text(latex_document(code))
-            command = ["pdflatex", f"-fmt={format}", *arguments]
-            process = subprocess.Popen(  # its standard streams are null
-                command, cwd=folder, env=environment, start_new_session=True, preexec_fn=sandbox.die_with_parent
+        folder = tempfile.mkdtemp()
+        try:
+            return typeset_in(folder, way)
+        finally:
+            remove_folder(folder)
+
+    def typeset_in(folder: str, way: Way) -> bytes:
+        def read(suffix: str) -> str:
+            return read_file(Path(folder, f"program.{suffix}")).decode(errors="replace")
+
+        code = way.document()
+        Path(folder, "program.tex").write_text(code)
+        command = [way.engine, *arguments]
+        if way.engine == "pdflatex":
+            command.insert(1, f"-fmt={tex_format(way.packages, formats)}")
+        if way.engine == "xelatex":
+            command.insert(1, "-no-pdf")
+        if way.engine == "lualatex":
+            command.insert(1, "--nosocket")
+            shutil.copytree(luatex_cache(), Path(folder, "luatex-cache"))
+        before = None
+        for run in range(MOST_RUNS):
+            status, log = start(command, folder, way.engine != "pdflatex"), read("log")
+            if status != 0:
+                raise ProgramError(latex_errors(log, status, way.engine))
+            after = {suffix: read(suffix) for suffix in ("aux", "nav", *LISTS)}
+            if after == before or not run and not wants_another_run(code, log, after):
+                break
+            before = after
+        if way.engine == "xelatex":
+            start(["xdvipdfmx", "-q", "-o", "program.pdf", "program.xdv"], folder, True)
+        if way.letters and (missing := re.findall(r"^Missing character: There is no (\S+)", log, re.MULTILINE)):
+            raise ProgramError(
+                f"no font here has the letters {' '.join(dict.fromkeys(missing))}: apt install fonts-wqy-microhei "
+                "fonts-dejavu-core has those of most languages"
             )
-            status = process.wait()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            if status == -signal.SIGKILL:  # it had its time, or the machine ran out of memory
-                raise ProgramTimeout("pdflatex was killed")
-            if status != 0 or not pdf.exists():
-                raise ProgramError(latex_errors(log.read_text(errors="replace") if log.exists() else "", status))
-            return pdf.read_bytes()
+        if not (pdf := read_file(Path(folder, "program.pdf"))):
+            raise ProgramError(latex_errors(log, status, way.engine))
+        return pdf
+
+    @functools.cache
+    def luatex_cache() -> Path:
+        """luaotfload's index of fonts and tables of Latin Modern, made once: seconds that no document has to spend.
+        Each gets a copy, for what one writes into it another would run."""
+        Path(font_caches, "program.tex").write_text(
+            r"\documentclass{article}\usepackage{fontspec}\begin{document}x\textbf{x}\textit{x}\end{document}"
+        )
+        start(["lualatex", *arguments], font_caches, True)
+        cache = Path(font_caches, "luatex-cache")
+        cache.mkdir(exist_ok=True)
+        for table in cache.rglob("*.luc"):  # compiled; the same as a text is not read
+            table.with_suffix(".lua").unlink(missing_ok=True)
+        return cache
+
+    def check(engine: str) -> None:
+        """Raises ProgramError where an engine is not here, or would not be confined."""
+        if shutil.which(engine) is None:
+            raise ProgramError(f"the document wants {engine}, which is not here: apt install {PACKAGE_OF[engine]}")
+        if options.layers.safe and not options.layers.landlock:
+            raise ProgramError(f"the document wants {engine}, which needs a kernel with Landlock to be confined")
+        if engine == "lualatex":
+            luatex_cache()
+
+    def first_way(code: str) -> Way:
+        """How a document is tried at first; what it needs besides is made on the way, once for all that follow."""
+        code = in_unicode(code)
+        engine = engine_for(code)
+        way = Way(code, engine=engine, packages=preloaded_packages(code) if engine == "pdflatex" else "")
+        if engine == "pdflatex":
+            tex_format(way.packages, formats)
+        else:
+            check(engine)
+        return way
 
     def draw(code: str) -> Image.Image:
-        packages = preloaded_packages(code)
-        try:
-            pdf = typeset(code, tex_format(packages, formats))
-        except ProgramTimeout:
-            raise
-        except ProgramError:
-            if not packages:
+        way = first_way(code)
+        while True:
+            try:
+                pdf = typeset(way)
+                break
+            except ProgramTimeout:
                 raise
-            pdf = typeset(code, tex_format("", formats))
+            except ProgramError as error:
+                if (way := next_way(way, str(error))) is None:
+                    raise
+                if way.engine != "pdflatex":
+                    check(way.engine)
         image = rasterize_pdf(pdf, options.max_pixels)
-        sets_its_page = "tikzpicture" in code or "\\documentclass" in code
-        sets_its_page &= re.search(r"\{standalone\}|\{preview\}", latex_document(code)) is not None
-        return image if sets_its_page else crop_margins(image)
+        return image if sets_its_page(code) else crop_margins(image)
 
     def render(code: str) -> bytes:
         return answer_of(lambda: draw(code), options)
 
     def prepare(code: str) -> None:
-        with contextlib.suppress(OSError, subprocess.SubprocessError):  # `draw` tries again, and says what is wrong
-            tex_format(preloaded_packages(code), formats)
+        with contextlib.suppress(OSError, subprocess.SubprocessError, ProgramError):  # `draw` says what is wrong
+            first_way(code)
 
     render.prepare = prepare
     return render
 
 
-def latex_errors(log: str, status: int) -> str:
-    """The "! ..." lines of a TeX log, with the source lines they point at."""
+def sets_its_page(code: str) -> bool:
+    """Whether a program's page is as large as its picture; of others the margins are cut."""
+    if not is_document(code):
+        return "tikzpicture" in code
+    standalone = re.search(r"\\documentclass\s*(\[[^\]]*\])?\s*\{standalone\}", code)
+    if standalone:
+        return not re.search(r"crop\s*=\s*false", standalone[1] or "")
+    return "tightpage" in code
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".eps", ".svg", ".ps", ".bmp", ".gif")
+
+
+def latex_errors(log: str, status: int, engine: str = "pdflatex") -> str:
+    """What is missing, as a sentence; else the "! ..." lines of a TeX log with the source lines they point at."""
+    missing = re.search(
+        r"^! .*?(?:[Ff]ile|image file) [`']([^']+)'[^\n]* not found|^! I can't find file `([^']+)'", log, re.M
+    )
+    missing = missing or re.search(r"^! .*Unable to load picture or PDF file '([^']+)'()", log, re.M)
+    if missing:
+        name = (missing[1] or missing[2]).strip()
+        if name.lower().endswith(PICTURES) or "using draft setting" in log or "." not in name:
+            return f"the file {name} is not here: a program has only its own text, no files beside it"
+        return f"TeX's {name} is not here: {debian_package(name)}"
+    if language := re.search(r"^! Package babel Error: Unknown option '([^']+)'", log, re.M):
+        return f"babel's language {language[1]} is not here: {debian_package(language[1])}"
+    if family := re.search(r"^LaTeX Font Warning: Font shape `C\d\d/([^/]+)/m/n' undefined", log, re.M):
+        return f"the font {family[1]} of the package CJK is not here: {debian_package(family[1])}"
+    if "module 'luaotfload" in log:
+        return f"lualatex has no fonts here: apt install {PACKAGE_OF['lualatex']}"
     lines = re.findall(r"^(?:! .*|l\.\d+ .*)$", log, re.MULTILINE)
-    return "\n".join(lines[:8]) or f"pdflatex made no page (status {status}); the document is empty or too large"
+    return "\n".join(lines[:8]) or f"{engine} made no page (status {status}); the document is empty or too large"

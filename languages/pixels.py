@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from languages import ProgramError
 
@@ -46,13 +46,23 @@ def rasterize_svg(svg: bytes, side: int | None = None, size: tuple[float, float]
 
 
 def rasterize_pdf(pdf: bytes, max_pixels: int, dpi: int = 150) -> Image.Image:
-    """First page through pdfium. A page of absurd size is an error, as its picture would be of no use."""
+    """The last page that has something on it, through pdfium; the last one if none has. DaTikZ takes the last one too.
+    A page of absurd size is an error, as its picture would be of no use."""
     import pypdfium2
 
     try:
-        page = pypdfium2.PdfDocument(pdf)[0]
-    except (pypdfium2.PdfiumError, IndexError) as error:
+        document = pypdfium2.PdfDocument(pdf)
+        pages = range(len(document) - 1, max(len(document) - 5, -1), -1)
+        images = (rasterize_page(document[page], max_pixels, dpi) for page in pages)
+        last = next(images)
+        if len(document) == 1 or not is_empty(last):
+            return last
+        return next((image for image in images if not is_empty(image)), last)
+    except (pypdfium2.PdfiumError, StopIteration) as error:
         raise ProgramError(f"the PDF has no page that can be drawn: {error}") from None
+
+
+def rasterize_page(page, max_pixels: int, dpi: int) -> Image.Image:
     width, height = page.get_size()  # points, 1/72 inch
     if not (1 <= width <= 7200 and 1 <= height <= 7200):
         raise ProgramError(f"the page measures {width / 72:.2f} x {height / 72:.2f} inches; 0.02 to 100 are allowed")
@@ -60,10 +70,22 @@ def rasterize_pdf(pdf: bytes, max_pixels: int, dpi: int = 150) -> Image.Image:
     return page.render(scale=scale).to_pil().convert("RGB")
 
 
+def is_empty(image: Image.Image) -> bool:
+    """Whether a page is white."""
+    return all(low >= 250 for low, _ in image.getextrema())
+
+
 def crop_margins(image: Image.Image, border: int = 8) -> Image.Image:
-    """Cut white margins, keep `border` px. An all-white page is an error: there is nothing on it."""
-    box = Image.eval(image.convert("L"), lambda value: 255 * (value < 250)).getbbox()
-    if box is None:
+    """Cut margins of the page's own colour, which all corners have, or else white ones; keep `border` px. A white page
+    is an error: there is nothing on it."""
+    right, bottom = image.width - 1, image.height - 1
+    corners = {image.getpixel(corner) for corner in ((0, 0), (right, 0), (0, bottom), (right, bottom))}
+    paper = Image.new("RGB", image.size, corners.pop() if len(corners) == 1 else "white")
+    differs = ImageChops.difference(image, paper).convert("L")
+    box = Image.eval(differs, lambda value: 255 * (value > 5)).getbbox()
+    if box is None and is_empty(image):
         raise ProgramError("the page is empty")
+    if box is None:
+        return image
     left, top = max(0, box[0] - border), max(0, box[1] - border)
     return image.crop((left, top, min(image.width, box[2] + border), min(image.height, box[3] + border)))
