@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -253,7 +254,7 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
     environment = os.environ | {"openin_any": "p", "openout_any": "p", "max_print_line": "1000"}
     environment |= {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
     environment["PATH"] = f"{font_makers()}:{environment['PATH']}"
-    readable = sandbox.system_paths()
+    readable, lua_was_here = sandbox.system_paths(), threading.Event()
 
     def start(command: list[str], folder: str, deadline: float, confined: bool) -> int:
         """Run a program of TeX's in `folder` and return its status. Raises ProgramTimeout.
@@ -301,7 +302,9 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
             command.insert(1, "-no-pdf")
         if way.engine == "lualatex":
             command.insert(1, "--nosocket")
-            shutil.copytree(luatex_cache(), Path(folder, "luatex-cache"))
+            lua_was_here.set()
+            if cache := next(Path(font_caches).glob("luatex-cache"), None):
+                shutil.copytree(cache, Path(folder, "luatex-cache"))
         before = None
         for run in range(MOST_RUNS):
             status, log = start(command, folder, deadline, way.engine != "pdflatex"), read("log")
@@ -322,19 +325,20 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
             raise ProgramError(latex_errors(log, status, way.engine))
         return pdf
 
-    @functools.cache
-    def luatex_cache() -> Path:
-        """luaotfload's index of fonts and tables of Latin Modern, made once: seconds that no document has to spend.
-        Each gets a copy, for what one writes into it another would run."""
+    def tidy() -> None:
+        """After the first document for lualatex, in nobody's time: luaotfload's index of fonts and tables of Latin
+        Modern, once. Each later one gets a copy, for what one writes into it another would run."""
+        if not lua_was_here.is_set() or os.listdir(font_caches):
+            return
         Path(font_caches, "program.tex").write_text(
             r"\documentclass{article}\usepackage{fontspec}\begin{document}x\textbf{x}\textit{x}\end{document}"
         )
-        start(["lualatex", *arguments], font_caches, time.monotonic() + 60, True)
-        cache = Path(font_caches, "luatex-cache")
-        cache.mkdir(exist_ok=True)
-        for table in cache.rglob("*.luc"):  # compiled; the same as a text is not read
+        try:
+            start(["lualatex", *arguments], font_caches, time.monotonic() + 4, True)
+        except ProgramTimeout:  # half a table would be worse than none
+            shutil.rmtree(Path(font_caches, "luatex-cache"), ignore_errors=True)
+        for table in Path(font_caches).rglob("*.luc"):  # compiled; the same as a text is not read
             table.with_suffix(".lua").unlink(missing_ok=True)
-        return cache
 
     def check(engine: str) -> None:
         """Raises ProgramError where an engine is not here, or would not be confined."""
@@ -342,8 +346,6 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
             raise ProgramError(f"the document wants {engine}, which is not here: apt install {PACKAGE_OF[engine]}")
         if options.layers.safe and not options.layers.landlock:
             raise ProgramError(f"the document wants {engine}, which needs a kernel with Landlock to be confined")
-        if engine == "lualatex":
-            luatex_cache()
 
     def draw(code: str) -> Image.Image:
         code = in_unicode(code)
@@ -368,7 +370,11 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
         image = rasterize_pdf(pdf, options.max_pixels)
         return image if sets_its_page(code) else crop_margins(image)
 
-    return lambda code: answer_of(lambda: draw(code), options)
+    def render(code: str) -> bytes:
+        return answer_of(lambda: draw(code), options)
+
+    render.tidy = tidy
+    return render
 
 
 def sets_its_page(code: str) -> bool:
@@ -392,7 +398,7 @@ def latex_errors(log: str, status: int, engine: str = "pdflatex") -> str:
     missing = missing or re.search(r"^! .*Unable to load picture or PDF file '([^']+)'()", log, re.M)
     if missing:
         name = (missing[1] or missing[2]).strip()
-        if name.lower().endswith(PICTURES) or "using draft setting" in log or "." not in name:
+        if name.lower().endswith(PICTURES) or "using draft setting" in log or re.search(r"^[^.]*$|[/|]", name):
             return f"the file {name} is not here: a program has only its own text, no files beside it"
         return f"TeX's {name} is not here: {debian_package(name)}"
     if language := re.search(r"^! Package babel Error: Unknown option '([^']+)'", log, re.M):
