@@ -402,7 +402,7 @@ def latex_errors(log: str, status: int, engine: str = "pdflatex") -> str:
     missing = missing or re.search(r"^! .*Unable to load picture or PDF file '([^']+)'()", log, re.M)
     if missing:
         name = (missing[1] or missing[2]).strip()
-        if name.lower().endswith(PICTURES) or "using draft setting" in log or "." not in name:
+        if name.lower().endswith(PICTURES) or "using draft setting" in log or re.search(r"^[^.]*$|[/|]", name):
             return f"the file {name} is not here: a program has only its own text, no files beside it"
         return f"TeX's {name} is not here: {debian_package(name)}"
     if language := re.search(r"^! Package babel Error: Unknown option '([^']+)'", log, re.M):
