@@ -44,6 +44,9 @@ def capture_pictures(captured: dict) -> None:
     when_imported("indigo.renderer", capture_indigo)
     when_imported("cv2", lambda module: capture_cv2(module, captured))
     when_imported("plotly.basedatatypes", lambda module: capture_plotly(captured))
+    settings = types.SimpleNamespace()  # of what would draw elsewhere
+    for name in ("plotly.io._kaleido", "plotly.io.kaleido"):
+        when_imported(name, lambda module: setattr(module, "scope", settings))
     when_imported("altair", lambda module: capture_altair(module, captured))
 
 
@@ -249,9 +252,6 @@ def capture_plotly(captured: dict) -> None:
     write_html = lambda figure, *_, **__: show(figure)  # noqa: E731
     for owner in (BaseFigure, plotly.io):
         owner.show, owner.write_image, owner.to_image, owner.write_html = show, write_image, to_image, write_html
-    settings = types.SimpleNamespace()  # of what would draw elsewhere
-    for name in ("plotly.io._kaleido", "plotly.io.kaleido"):
-        when_imported(name, lambda module: setattr(module, "scope", settings))
     for name in ("plotly.offline", "plotly.offline.offline"):
         when_imported(name, lambda module: vars(module).update(plot=plot, iplot=plot))
 

@@ -318,7 +318,7 @@ def test_cv2_pictures(renderer):
 
 # ---- plotly, altair --------------------------------------------------------------------------------------------------
 
-PLOTLY = "import plotly.graph_objects as go, plotly.io as pio\n"
+PLOTLY = "import plotly.graph_objects as go, plotly.io as pio\npio.kaleido.scope.mathjax = None\n"
 PLOTLY += "f = go.Figure(go.Bar(x=['a', 'b'], y=[2, 3], marker_color='teal'))\n"
 TEAL = (0, 128, 128)
 
@@ -336,7 +336,7 @@ def drawn_by_browser(renderer, code):
         ("f.write_image('a.png', width=320, height=240)", (320, 240)),
         ("pio.write_image(f, 'a.png', width=320, height=240, scale=2)", (640, 480)),
         ("assert f.to_image(format='png', width=320, height=240)[:4] == b'\\x89PNG'", (320, 240)),
-        ("pio.kaleido.scope.mathjax = None; f.write_image('a.svg', engine='kaleido')", (700, 500)),
+        ("f.write_image('a.svg', engine='kaleido')", (700, 500)),
         ("f.update_layout(width=1500, height=900).show()", (1500, 900)),
         ("import plotly.offline as o; o.plot(f, filename='x.html', auto_open=False)", (700, 500)),
         ("", (700, 500)),
