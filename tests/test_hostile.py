@@ -300,7 +300,8 @@ def attack(
     (which shows whatever it finds) or the smallest, then gives the very same picture."""
     before, descriptors = set(processes_of_ours()), open_descriptors()
     trap = Trap()
-    limit = TIMEOUT / 2 if language == "python" else TIMEOUT  # a good one takes a fiftieth of it
+    # Seconds; a good one has a third at most, as a core that others share is slower even while one has it.
+    limit = TIMEOUT if language != "python" else 2.0 if state else TIMEOUT / 2
     with render.Renderer(workers=1, timeout=limit, memory_mb=768, cache_mb=0) as renderer:
         good = state or languages.SAMPLES[language]
         picture = renderer.submit(good, language).result(HANG).image.tobytes()
