@@ -8,8 +8,10 @@ PYTHON3 ?= python3
 PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo "sudo -n"; })
 INSTALL := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
-DEBIAN := chromium-headless-shell bubblewrap fonts-dejavu-core fonts-liberation texlive-latex-base texlive-latex-recommended \
-          texlive-latex-extra texlive-pictures texlive-science texlive-fonts-recommended gcc libc6-dev
+DEBIAN := chromium-headless-shell bubblewrap gcc libc6-dev fonts-dejavu-core fonts-liberation fonts-wqy-microhei \
+          texlive-latex-base texlive-latex-recommended texlive-latex-extra texlive-pictures texlive-science \
+          texlive-fonts-recommended texlive-plain-generic lmodern texlive-luatex texlive-xetex texlive-pstricks \
+          texlive-lang-german texlive-lang-cyrillic latex-cjk-common latex-cjk-chinese-arphic-gbsn00lp
 export TOKENIZERS_PARALLELISM := false
 # torch's idle threads wait busily for some 0.15 ms, then sleep: the renderer works on the same cores
 export GOMP_SPINCOUNT := 10000
@@ -51,15 +53,17 @@ setup: .venv/ready .venv/render/ready
 # concerned are off, and --doctor says so; sampling goes without the compiler.
 .PHONY: tools
 tools:
-	@if command -v pdflatex >/dev/null && command -v bwrap >/dev/null && command -v cc >/dev/null \
-	    && kpsewhich pgfplots.sty standalone.cls >/dev/null 2>&1 \
-	    && { command -v chromium-headless-shell || command -v chromium; } >/dev/null; then :; \
+	@if { command -v dpkg >/dev/null && dpkg -s $(DEBIAN) >/dev/null 2>&1; } || { command -v bwrap >/dev/null \
+	    && command -v cc >/dev/null && command -v xelatex >/dev/null && command -v lualatex >/dev/null \
+	    && kpsewhich pgfplots.sty standalone.cls simplekv.tex lmodern.sty CJKutf8.sty >/dev/null 2>&1 \
+	    && ls /usr/share/fonts/truetype/wqy/wqy-microhei.ttc >/dev/null 2>&1 \
+	    && { command -v chromium-headless-shell || command -v chromium; } >/dev/null; }; then :; \
 	elif [ "$$(id -u)" = 0 ] || [ -n "$(SUDO)" ]; then \
 	    echo "== Debian packages: $(DEBIAN)"; \
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get update -qq; \
 	    $(INSTALL) $(DEBIAN) >/dev/null \
 	        || echo "Some Debian packages could not be installed; python render.py --doctor tells what is off."; \
-	else echo "No root: install $(DEBIAN) yourself for html, latex, the outer sandbox and C; going on without."; fi
+	else echo "No root: install $(DEBIAN) yourself for html, latex, fonts, the outer sandbox and C; going on without."; fi
 	@mkdir -p .venv/share
 	@[ -s .venv/share/mermaid.min.js ] || { cd .venv/share && npm pack --silent mermaid@11 >/dev/null 2>&1 \
 	    && tar -xzf mermaid-*.tgz --strip-components=2 package/dist/mermaid.min.js && rm -f mermaid-*.tgz; } \

@@ -97,6 +97,7 @@ SIZE_WHEN_LOADED = """(async () => {
     const failed = () => root?.getAttribute("data-drawing-failed");
     while (root?.hasAttribute("data-drawing") && !failed()) await frame();
     if (root?.hasAttribute("data-drawing")) throw failed();
+    if (WAITS) await frame().then(frame);
     if (root?.querySelector("[autofocus]")) await frame();
     for (const animation of Document.prototype.getAnimations.call(document)) {
         if (animation.effect?.getComputedTiming().endTime === Infinity) animation.cancel();
@@ -271,6 +272,7 @@ class Browser:
     def open(self, html: str) -> None:
         """Write a page into the empty document that waits for it."""
         self.refused = ""  # the first address that it asks for in vain
+        self.waits = "Observer" in html or "requestAnimationFrame" in html  # for the first frame that is drawn
         self.run("beginAnew()")
         self.devtools.send("Page.setDocumentContent", frameId=self.frame, html=html)
 
@@ -302,7 +304,7 @@ class Browser:
 
     def size(self) -> tuple[int, int]:
         """Width and height of the page in px, when it has loaded."""
-        width, height = self.evaluate(SIZE_WHEN_LOADED)
+        width, height = self.evaluate(SIZE_WHEN_LOADED.replace("WAITS", str(self.waits).lower()))
         return int(width), int(height)
 
     def set_scale(self, scale: float) -> None:

@@ -24,8 +24,10 @@ from languages.protocol import BrowserPage
 
 PILLOW_SAVE = Image.Image.save  # as it is before `capture_pictures`
 # How a page says that it is not drawn yet, that it is, or that it cannot be
-DRAWING = """<html data-drawing><script>addEventListener("unhandledrejection", event =>
-    document.documentElement.setAttribute("data-drawing-failed", event.reason || "it cannot be drawn"))</script>"""
+DRAWING = """<html data-drawing><script>
+for (const kind of ["error", "unhandledrejection"]) addEventListener(kind, event =>
+    document.documentElement.setAttribute("data-drawing-failed", event.message ?? String(event.reason)));
+</script>"""
 DONE = "document.documentElement.removeAttribute('data-drawing')"
 NOT_OF_THE_PICTURE = ("format", "backend", "metadata", "pil_kwargs")  # what savefig takes for the file alone
 

@@ -125,21 +125,18 @@ def test_webgl(renderer):
     assert draws(renderer, page, "html").getpixel((100, 50)) == BLUE
 
 
-def test_plotly_in_three_dimensions(renderer):
-    """What the Python half of plotly makes of a figure is drawn with its data."""
-    go = pytest.importorskip("plotly.graph_objects")
-    figure = go.Figure(go.Scatter3d(x=[1, 2], y=[1, 2], z=[1, 2], mode="markers", marker={"color": "red", "size": 20}))
-    done = "document.documentElement.removeAttribute('data-drawing')"
-    size = {"default_width": "400px", "default_height": "300px"}
-    html = figure.to_html(config={"displayModeBar": False}, post_script=done, **size)
-    page = protocol.BrowserPage(400, 300, html.replace("<html>", "<html data-drawing>", 1).encode())
-    worker = render.Worker("html", renderer.options)
-    try:
-        image = worker.render(page.html.decode()).image
-    finally:
-        worker.kill()
-    red = np.abs(np.asarray(image, int) - RED).sum(2) < 90
-    assert image.size == (400, 300) and red.sum() > 100
+@pytest.mark.parametrize(
+    "when",
+    [
+        "new IntersectionObserver(e => e[0].isIntersecting && see()).observe(document.body)",
+        "new ResizeObserver(see).observe(document.body)",
+        "requestAnimationFrame(see)",
+    ],
+)
+def test_what_a_page_does_when_it_is_first_drawn_is_seen(renderer, when):
+    page = "<body style='height:600px'>x<script>const see = () => document.documentElement.style.background = 'red';"
+    for _ in range(5):  # without waiting, it is not always
+        assert draws(renderer, f"{page}\n{when}</script></body>", "html").getpixel((600, 600)) == RED
 
 
 # ---- mermaid ---------------------------------------------------------------------------------------------------------
