@@ -156,6 +156,8 @@ class Run:
     """Rendering workers per language; one per core if not given."""
     timeout: float = 10.0
     """Seconds that one program may have: its CPU time and sleep, not what it waits for a core that others have."""
+    render_python: str | None = None
+    """The interpreter that Python programs run in, with its packages; .venv/render, which `make` builds, by default."""
     svg_side: int = 448
     """Longer side of a rendered svg, px; as for the targets."""
     allow_unsafe_rendering: bool = False
@@ -168,7 +170,7 @@ class Run:
             raise ValueError("--best-of samples several answers: give a --temperature above 0.")
         self.G = max(self.G, self.best_of)
         judge = Judge.of(self)
-        where = {"svg_side": self.svg_side, "allow_unsafe": self.allow_unsafe_rendering}
+        where = {"svg_side": self.svg_side, "python": self.render_python, "allow_unsafe": self.allow_unsafe_rendering}
         with Renderer(self.workers, self.timeout, **where) as renderer:
             samples, total, dropped = self.targets(renderer)
             same = {k: v for k, v in vars(self).items() if not k.startswith(MAY_CHANGE)}

@@ -98,6 +98,8 @@ class Config(Training):
     """Renderer processes; as many as cores by default."""
     render_timeout: float = 10.0
     """Seconds that one program may have: its CPU time and sleep, not what it waits for a core that others have."""
+    render_python: str | None = None
+    """The interpreter that Python programs run in, with its packages; .venv/render, which `make` builds, by default."""
     svg_side: int = 448
     """Longer side of a rendered svg, in pixels; give the size of your targets."""
     allow_unsafe_rendering: bool = False
@@ -330,6 +332,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config.render_workers or max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
         config.render_timeout,
         svg_side=config.svg_side,
+        python=config.render_python,
         allow_unsafe=config.allow_unsafe_rendering,
     )
     with ThreadPoolExecutor(1, initializer=start_judging, initargs=[policy.device]) as judges, renderer:

@@ -14,10 +14,7 @@ The release's methods run programs without a sandbox: use data that you trust.
 """
 
 import contextlib
-import functools
-import io
 import json
-import multiprocessing
 import os
 import re
 import statistics
@@ -26,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +36,12 @@ import data  # noqa: E402
 import languages  # noqa: E402
 import sandbox  # noqa: E402
 import synth  # noqa: E402
-from languages import browser, latex, pixels, protocol, python  # noqa: E402
-from render import Renderer  # noqa: E402
+from languages import browser, latex  # noqa: E402
+from render import Renderer, interpreter  # noqa: E402
 
 SIDE = 336  # px of an svg's picture, as in the release
-OPTIONS = protocol.Options(30.0, 2048, SIDE, 4_000_000, sandbox.Layers(bwrap=False, landlock=0, seccomp=False))
 # our renders of a program that are timed together: what a worker tidies up afterwards is part of its price
 IN_A_ROW = 3
-QUIETLY = ["-no-shell-escape", "-halt-on-error", "-interaction=batchmode"]  # pdflatex
 DOMAINS = ("chart", "molecule", "svg", "html", "latex")
 
 
@@ -60,7 +54,7 @@ def reference_python(code: str, folder: str) -> Image.Image:
     if not found:
         code += f"\nimport matplotlib.pyplot as plt\nplt.savefig({str(picture)!r})\n"
     script.write_text("import matplotlib\nmatplotlib.use('Agg')\n" + code)
-    subprocess.run([sys.executable, script], cwd=folder, check=True, capture_output=True, timeout=60)
+    subprocess.run([interpreter(), script], cwd=folder, check=True, capture_output=True, timeout=60)
     return Image.open(picture).convert("RGB")
 
 
@@ -132,73 +126,31 @@ def seconds(work) -> float | None:
     return None if getattr(result, "error", None) else time.perf_counter() - start
 
 
-def warm_start() -> None:
-    """Get a process ready to draw without fork and sandbox; see `warm_draw`."""
-    os.chdir(tempfile.mkdtemp())
-    import rdkit.Chem.Draw.rdMolDraw2D  # noqa: F401
+class Floor:
+    """The same drawing without a sandbox and without tidying up: benchmarks/floor.py, asked program by program."""
 
-    python.warm_up_figures()
-    warm_python.captured = python.capture_pictures()
-    python.capture_figures(warm_python.captured, OPTIONS.max_pixels)
+    def __init__(self):
+        command = [interpreter(), str(Path(__file__).with_name("floor.py"))]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
+    def seconds(self, code: str, language: str) -> float | None:
+        self.process.stdin.write(json.dumps([code, language]) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
 
-def warm_python(code: str) -> Image.Image:
-    return pixels.to_rgb(python.run_program(code, warm_python.captured, OPTIONS), OPTIONS.max_pixels)
+    def __enter__(self) -> "Floor":
+        return self
 
-
-def warm_svg(code: str) -> Image.Image:
-    return pixels.to_rgb(pixels.rasterize_svg(code.encode(), OPTIONS.svg_side), OPTIONS.max_pixels)
-
-
-def warm_html(code: str) -> Image.Image:
-    page = warm_page()
-    page.set_content(code, wait_until="load", timeout=20_000)
-    return Image.open(io.BytesIO(page.screenshot(full_page=True, timeout=20_000))).convert("RGB")
+    def __exit__(self, *_) -> None:
+        sandbox.kill_tree(self.process)
 
 
-@functools.cache
-def warm_page():
-    """A page that all documents share."""
-    from playwright.sync_api import sync_playwright
-
-    return new_page(sync_playwright().start())
-
-
-def warm_latex(code: str) -> Image.Image:
-    """TeX itself is started for each document, with its packages loaded already where that is possible."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "program.tex").write_text(latex.latex_document(code))
-        for name in (latex.preloaded_packages(code), ""):
-            command = ["pdflatex", f"-fmt={latex.tex_format(name, os.getcwd())}", *QUIETLY, "program.tex"]
-            if subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, timeout=60).returncode == 0:
-                break
-        pdf = Path(folder, "program.pdf").read_bytes()
-    return pixels.crop_margins(pixels.rasterize_pdf(pdf, OPTIONS.max_pixels))
-
-
-WARM = {"python": warm_python, "svg": warm_svg, "html": warm_html, "latex": warm_latex}
-
-
-def warm_draw(code: str, language: str) -> float | None:
-    """Seconds of the same drawing without a sandbox and without tidying up, in a process that has everything imported,
-    a page that is open, or with a TeX format made before: the floor for a renderer in Python."""
-    import matplotlib.pyplot as plt
-
-    ours = sys.modules["__main__"]
-    elapsed = seconds(lambda: WARM[language](code))
-    sys.modules["__main__"] = ours
-    warm_python.captured.clear()
-    plt.close("all")
-    plt.rcdefaults()
-    return elapsed
-
-
-def compare(samples: list[data.Sample], renderer: Renderer, warm: ProcessPoolExecutor, repeats: int, bar: tqdm) -> dict:
+def compare(samples: list[data.Sample], renderer: Renderer, floor: Floor, repeats: int, bar: tqdm) -> dict:
     """Release, ours, floor: mean, p50, p95 of the programs' medians in ms, over those that both release and we draw."""
     times, drawn = defaultdict(list), defaultdict(int)
     language = samples[0].language
     renderer.render(languages.SAMPLES[language], language)  # the worker is up
-    warm.submit(warm_draw, languages.SAMPLES[language], language).result()
+    floor.seconds(languages.SAMPLES[language], language)
     ways = {
         "release": lambda code, folder: REFERENCES[language](code, folder),
         "nanovinci": lambda code, _: [renderer.render(code, language) for _ in range(IN_A_ROW)][-1],
@@ -211,7 +163,7 @@ def compare(samples: list[data.Sample], renderer: Renderer, warm: ProcessPoolExe
                     mine[name].append(seconds(lambda: way(sample.code, folder)))  # noqa: B023
             if mine["nanovinci"][-1]:
                 mine["nanovinci"][-1] /= IN_A_ROW
-            mine["floor"].append(warm.submit(warm_draw, sample.code, language).result())
+            mine["floor"].append(floor.seconds(sample.code, language))
             bar.update()
         for name, values in mine.items():
             drawn[name] += None not in values
@@ -305,15 +257,14 @@ class Config:
 def main(config: Config) -> None:
     chosen = programs(config.data, config.count)
     result = {"date": time.strftime("%Y-%m-%d"), "count": config.count, "repeats": config.repeats, "domains": {}}
-    warm = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=warm_start)
     with (
         Renderer(1, timeout=30, cache_mb=0) as renderer,
-        warm,
+        Floor() as floor,
         tqdm(total=len(DOMAINS) * config.count * config.repeats) as bar,
     ):
         for domain, samples in chosen.items():
             bar.set_description(domain)
-            result["domains"][domain] = row = compare(samples, renderer, warm, config.repeats, bar)
+            result["domains"][domain] = row = compare(samples, renderer, floor, config.repeats, bar)
             bar.write(f"{domain:10}{row}")
     rows = result["domains"].values()
     sums = {name: sum(row["ms"][name]["mean"] for row in rows) for name in ("release", "nanovinci")}
