@@ -83,6 +83,7 @@ class Floor:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what programs print is none
+    os.open(os.devnull, os.O_RDONLY)  # descriptors 3 and 4 are taken, which the browser's pipes become in its process
     floor = Floor()
     for language in ("python", "svg", "html", "latex"):
         with contextlib.suppress(Exception):
