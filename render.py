@@ -418,10 +418,11 @@ class Config:
 
 
 def read_program(path: Path) -> str:
-    """A program's text: UTF-8, else what its first lines declare. Raises ValueError where neither fits."""
+    """A program's text: UTF-8, else what its first bytes or lines declare. Raises ValueError where neither fits."""
     content = path.read_bytes()
     declared = re.search(rb"(?:coding[:=]|encoding=|charset=|\[)\s*[\"']?([\w-]+)", content[:1000])
-    for encoding in ("utf-8-sig", declared[1].decode() if declared else ""):
+    two_bytes = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    for encoding in ("utf-8-sig", "utf-16" if two_bytes else declared[1].decode() if declared else ""):
         with contextlib.suppress(UnicodeDecodeError, LookupError):
             return content.decode(encoding)
     raise ValueError("the file is not text in UTF-8, nor in an encoding that it declares")

@@ -467,11 +467,12 @@ def test_one_unreadable_file_stops_no_other(renderer, tmp_path, capsys):
     good = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\n"
     (tmp_path / "good.py").write_text(good)
     (tmp_path / "declared.py").write_bytes(("# coding: latin-1\n" + good + "plt.title('é')").encode("latin-1"))
-    (tmp_path / "binary.py").write_bytes(b"\xff\xfe\x00\x81")
+    (tmp_path / "binary.py").write_bytes(b"\x00\xff\x81")
+    (tmp_path / "wide.py").write_text(good, "utf-16")
     (tmp_path / "notes.doc").write_text("x")
-    files = tuple(tmp_path / name for name in ("missing.py", "binary.py", "good.py", "notes.doc", "declared.py"))
+    files = tuple(tmp_path / name for name in ("missing.py", "binary.py", "good.py", "notes.doc", "declared.py", "wide.py"))
     assert not render.draw_files(renderer, files, None)
-    assert (tmp_path / "good.png").is_file() and (tmp_path / "declared.png").is_file()
+    assert all((tmp_path / f"{name}.png").is_file() for name in ("good", "declared", "wide"))
     errors = capsys.readouterr().err
     assert all(f"{name}: " in errors for name in ("missing.py", "binary.py", "notes.doc")) and "good.py" not in errors
     assert "No such file" in errors and "not text in UTF-8" in errors and "suffix" in errors
