@@ -470,7 +470,8 @@ def test_one_unreadable_file_stops_no_other(renderer, tmp_path, capsys):
     (tmp_path / "binary.py").write_bytes(b"\x00\xff\x81")
     (tmp_path / "wide.py").write_text(good, "utf-16")
     (tmp_path / "notes.doc").write_text("x")
-    files = tuple(tmp_path / name for name in ("missing.py", "binary.py", "good.py", "notes.doc", "declared.py", "wide.py"))
+    names = ("missing.py", "binary.py", "good.py", "notes.doc", "declared.py", "wide.py")
+    files = tuple(tmp_path / name for name in names)
     assert not render.draw_files(renderer, files, None)
     assert all((tmp_path / f"{name}.png").is_file() for name in ("good", "declared", "wide"))
     errors = capsys.readouterr().err
