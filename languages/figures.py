@@ -7,7 +7,6 @@ picture of each), "page" (for a browser), "left" (a function that draws what was
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import re
@@ -78,9 +77,7 @@ def capture_figures(captured: dict, max_pixels: int) -> None:
         suffix = Path(fname).suffix[1:] if isinstance(fname, (str, os.PathLike)) else ""
         wanted = (options.get("format") or suffix or rcParams["savefig.format"]).lower()
         look = {name: value for name, value in options.items() if name not in NOT_OF_THE_PICTURE}
-        with contextlib.ExitStack() as stack:
-            target = fname if wanted == "png" else stack.enter_context(io.BytesIO())
-            original_savefig(self, target, format="png", dpi=dpi, **look)
+        original_savefig(self, fname if wanted == "png" else io.BytesIO(), format="png", dpi=dpi, **look)
         if wanted != "png":  # the program may read what it wrote
             original_savefig(self, fname, dpi=dpi, **options)
 
