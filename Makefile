@@ -42,8 +42,8 @@ setup: .venv/ready .venv/render/ready
 	@echo "== What generated programs run with, into .venv/render"
 	@$(PYTHON3) -m venv .venv/render
 	@pip=".venv/render/bin/python -m pip install -q --disable-pip-version-check"; \
-	$$pip -r requirements-render.txt || grep -v "^#" requirements-render.txt | xargs -n 1 sh -c "$$pip"' "$$0" || true' \
-	    || echo "Some packages could not be installed; python render.py --doctor names them."
+	$$pip -r requirements-render.txt || { echo "Not all of them can be had; one by one now. render.py --doctor names what is lacking."; \
+	    grep -v "^#" requirements-render.txt | while read package; do $$pip $$package || true; done; }
 	@mkdir -p .venv/render/share && .venv/render/bin/python -c \
 	    "import vl_convert as v; open('.venv/render/share/vega.js', 'w').write(v.javascript_bundle())" \
 	    || echo "altair's charts are off."

@@ -23,6 +23,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -225,7 +226,8 @@ class Renderer:
         cache_mb: int = 256,
         python: str | None = None,
     ):
-        self.python = python or interpreter()
+        named = python or interpreter()
+        self.python = os.path.abspath(shutil.which(named) or named)  # a worker lives in another folder
         folders_of(self.python)
         layers = sandbox.probe()
         if not layers.safe and not allow_unsafe:
@@ -261,6 +263,8 @@ class Renderer:
             error = f"the program is longer than {MAX_CODE} characters"
         elif code.encode(errors="ignore").decode() != code:
             error = "the program is not valid Unicode text"
+        if language == "html" and code.startswith("<!--part"):  # as only a worker may say it (BrowserPage)
+            code = "\n" + code
         if error:
             future.set_result(Rendering(None, error, 0.0))
             return future
@@ -420,9 +424,11 @@ class Config:
 def read_program(path: Path) -> str:
     """A program's text: UTF-8, else what its first bytes or lines declare. Raises ValueError where neither fits."""
     content = path.read_bytes()
-    declared = re.search(rb"(?:coding[:=]|encoding=|charset=|\[)\s*[\"']?([\w-]+)", content[:1000])
+    declared = re.findall(rb"(?:coding[:=]|encoding=|charset=)\s*[\"']?([\w-]+)|\[([\w-]+)\]\{inputenc", content[:4000])
+    names = [(one or other).decode() for one, other in declared]
     two_bytes = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-    for encoding in ("utf-8-sig", "utf-16" if two_bytes else declared[1].decode() if declared else ""):
+    for encoding in ("utf-8-sig", *(["utf-16"] if two_bytes else names)):
+        encoding = {"ansinew": "cp1252", "applemac": "mac_roman"}.get(encoding, encoding)
         with contextlib.suppress(UnicodeDecodeError, LookupError):
             return content.decode(encoding)
     raise ValueError("the file is not text in UTF-8, nor in an encoding that it declares")

@@ -10,6 +10,7 @@ from pathlib import Path
 from corpus.build import UNBOUND, _replace
 from corpus.checks import RUFF_RULES
 from corpus.drafts import KINDS, TRIES
+from render import interpreter, packages_of
 
 STAGES = ("read", "check", "render", "compare", "draft", "evaluation", "duplicate", "balance")
 
@@ -96,7 +97,9 @@ def _drafts(drafts: Counter, chosen, config) -> list[str]:
 
 def _options(config) -> list[str]:
     options = {key: value for key, value in asdict(config).items() if key not in (*UNBOUND, "paths")}
-    packages = ("matplotlib", "rdkit", "epam.indigo", "pyvips-binary", "playwright", "ruff", "pyarrow")
+    drawing = ("matplotlib", "numpy", "pandas", "rdkit", "epam.indigo", "pyvips-binary")
+    packages = [package for package in packages_of(interpreter())[0] if package.split()[0] in drawing]
+    packages += [f"{package} {version(package)}" for package in ("playwright", "ruff", "pyarrow")]
     lines = ["## Options", "", *(f"- {key}: {value}" for key, value in options.items())]
     lines += [f"- rules of ruff: {RUFF_RULES}", "", "## Versions", ""]
-    return [*lines, *(f"- {package} {version(package)}" for package in packages)]
+    return [*lines, *(f"- {package}" for package in packages)]

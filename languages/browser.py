@@ -95,8 +95,8 @@ SIZE_WHEN_LOADED = """(async () => {
     await get("fonts").ready;
     const root = get("documentElement"), frame = () => new Promise(requestAnimationFrame);
     const failed = () => root?.getAttribute("data-drawing-failed");
-    while (root?.hasAttribute("data-drawing") && !failed()) await frame();
-    if (root?.hasAttribute("data-drawing")) throw failed();
+    while (FIGURE && root?.hasAttribute("data-drawing") && !failed()) await frame();
+    if (FIGURE && root?.hasAttribute("data-drawing")) throw failed();
     if (WAITS) await frame().then(frame);
     if (root?.querySelector("[autofocus]")) await frame();
     for (const animation of Document.prototype.getAnimations.call(document)) {
@@ -302,9 +302,11 @@ class Browser:
         sandbox.kill_below(os.getpid())
         os._exit(1)
 
-    def size(self) -> tuple[int, int]:
-        """Width and height of the page in px, when it has loaded."""
-        width, height = self.evaluate(SIZE_WHEN_LOADED.replace("WAITS", str(self.waits).lower()))
+    def size(self, figure: bool = False) -> tuple[int, int]:
+        """Width and height of the page in px, when it has loaded; a figure's, when it says that it is drawn."""
+        facts = {"WAITS": self.waits, "FIGURE": figure}
+        script = re.sub("WAITS|FIGURE", lambda name: str(facts[name[0]]).lower(), SIZE_WHEN_LOADED)
+        width, height = self.evaluate(script)
         return int(width), int(height)
 
     def set_scale(self, scale: float) -> None:

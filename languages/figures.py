@@ -1,13 +1,15 @@
 """Every way in which a Python program finishes a picture, caught: the program's source is never rewritten.
 
 The functions change matplotlib, Pillow, plotly, altair, cv2, rdkit and indigo once, in the fork server; the fork of a
-job runs the program, and `captured` says what it drew. Keys, by what counts first: "saved" and "shown" (the last
-picture of each), "page" (for a browser), "left" (a function that draws what was made but never shown).
+job runs the program, and `captured` says what it drew: "picture", the last that was finished, an image or a page for a
+browser, and "how"; "left", a function that draws what was made but never shown, given the program's names.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import os
 import re
 import sys
@@ -28,7 +30,17 @@ for (const kind of ["error", "unhandledrejection"]) addEventListener(kind, event
     document.documentElement.setAttribute("data-drawing-failed", event.message ?? String(event.reason)));
 </script>"""
 DONE = "document.documentElement.removeAttribute('data-drawing')"
+KALEIDO = types.SimpleNamespace(  # its settings: who changes them means plotly's pictures, though kaleido draws none
+    default_width=None, default_height=None, default_scale=None, default_format="png", mathjax=None, topojson=None,
+    plotlyjs=None, mapbox_access_token=None, chromium_args=(),
+)  # fmt: skip
 NOT_OF_THE_PICTURE = ("format", "backend", "metadata", "pil_kwargs")  # what savefig takes for the file alone
+
+
+def finish(captured: dict, how: str, picture: Image.Image | BrowserPage) -> None:
+    """The last counts, but a figure that was saved stays so when it is shown as well: "saved", "shown", "other"."""
+    if how != "shown" or captured.get("how") != "saved":
+        captured.update(how=how, picture=picture)
 
 
 def capture_pictures(captured: dict) -> None:
@@ -36,18 +48,17 @@ def capture_pictures(captured: dict) -> None:
 
     def save(self, fp, format=None, **options) -> None:
         frames = list(options.get("append_images", ())) if options.get("save_all") else []
-        captured["saved"] = (frames[-1] if frames else self).copy()  # of an animation the last
+        finish(captured, "other", (frames[-1] if frames else self).copy())  # of an animation the last
         PILLOW_SAVE(self, fp, format, **options)
 
     Image.Image.save = save
-    Image.Image.show = lambda self, *_, **__: captured.update(shown=self.copy())
+    Image.Image.show = lambda self, *_, **__: finish(captured, "other", self.copy())
     when_imported("rdkit.Chem.Draw", lambda module: capture_rdkit(module, captured))
     when_imported("indigo.renderer", capture_indigo)
     when_imported("cv2", lambda module: capture_cv2(module, captured))
     when_imported("plotly.basedatatypes", lambda module: capture_plotly(captured))
-    settings = types.SimpleNamespace()  # of what would draw elsewhere
     for name in ("plotly.io._kaleido", "plotly.io.kaleido"):
-        when_imported(name, lambda module: setattr(module, "scope", settings))
+        when_imported(name, lambda module: setattr(module, "scope", KALEIDO))
     when_imported("altair", lambda module: capture_altair(module, captured))
 
 
@@ -67,15 +78,21 @@ def capture_figures(captured: dict, max_pixels: int) -> None:
 
     def print_png(self, filename_or_obj, **_) -> None:
         FigureCanvasAgg.draw(self)
-        captured["saved"] = image = Image.frombytes("RGBA", self.get_width_height(), bytes(self.buffer_rgba()))
+        image = Image.frombytes("RGBA", self.get_width_height(), bytes(self.buffer_rgba()))
+        finish(captured, captured.get("figures are", "saved"), image)
         PILLOW_SAVE(image, filename_or_obj, format="PNG", compress_level=0)
 
     def savefig(self, fname, *_, dpi=None, **options) -> None:
         width, height = self.get_size_inches()
         dpi = rcParams["savefig.dpi"] if dpi is None else dpi
         dpi = min(self.dpi if dpi == "figure" else dpi, (max_pixels / max(width * height, 1e-9)) ** 0.5)
-        suffix = Path(fname).suffix[1:] if isinstance(fname, (str, os.PathLike)) else ""
+        named = isinstance(fname, (str, os.PathLike))
+        suffix = Path(fname).suffix[1:] if named else ""
         wanted = (options.get("format") or suffix or rcParams["savefig.format"]).lower()
+        if named and not suffix and not options.get("format"):
+            fname = f"{os.fspath(fname)}.{wanted}"
+        if wanted not in self.canvas.get_supported_filetypes():
+            original_savefig(self, fname, **options)  # which says so
         look = {name: value for name, value in options.items() if name not in NOT_OF_THE_PICTURE}
         original_savefig(self, fname if wanted == "png" else io.BytesIO(), format="png", dpi=dpi, **look)
         if wanted != "png":  # the program may read what it wrote
@@ -83,12 +100,10 @@ def capture_figures(captured: dict, max_pixels: int) -> None:
 
     def show(self) -> None:
         """As a window shows it: in the figure's own size, whatever is said of files."""
-        saved = captured.pop("saved", None)
+        captured["figures are"] = "shown"
         with matplotlib.rc_context({"savefig.dpi": "figure", "savefig.bbox": None, "savefig.format": "png"}):
             savefig(self, io.BytesIO())
-        captured["shown"] = captured.pop("saved")
-        if saved is not None:
-            captured["saved"] = saved
+        captured["figures are"] = "saved"
 
     FigureCanvasAgg.print_png, Figure.savefig = print_png, savefig
     Figure.show = lambda self, *_, **__: show(self)
@@ -117,7 +132,8 @@ class Anything:
 
 def capture_animations(savefig) -> None:
     """A saved animation is its last frame. No film is written."""
-    from matplotlib.animation import Animation
+    from matplotlib import animation
+    from matplotlib.animation import AbstractMovieWriter, Animation
 
     def save(self, filename=None, *_, dpi=None, savefig_kwargs=None, **__) -> None:
         self._init_draw()
@@ -128,6 +144,15 @@ def capture_animations(savefig) -> None:
 
     Animation.save = save
     Animation.to_jshtml = Animation.to_html5_video = lambda self, *_, **__: save(self) or ""
+
+    @contextlib.contextmanager
+    def saving(self, fig, outfile, dpi=None, *_, **__):
+        yield self
+        savefig(fig, io.BytesIO(), dpi=dpi, format="png")
+
+    AbstractMovieWriter.saving = saving
+    for kind in (animation.MovieWriter, animation.FileMovieWriter, animation.PillowWriter, animation.HTMLWriter):
+        kind.grab_frame, kind.isAvailable = lambda self, **_: None, classmethod(lambda cls: True)
 
 
 def draw_tex_as_formulas() -> None:
@@ -165,7 +190,7 @@ def capture_rdkit(module, captured: dict) -> None:
     def kept(function, picture):
         def call(*arguments, **options):
             result = function(*arguments, **options)
-            captured["left"] = lambda: picture(result)
+            captured["left"] = lambda _: picture(result)
             return result
 
         return call
@@ -199,14 +224,14 @@ def capture_cv2(module, captured: dict) -> None:
         return Image.open(io.BytesIO(png.tobytes()))
 
     def imwrite(filename, img, *_) -> bool:
-        captured["saved"] = picture(img)
+        finish(captured, "other", picture(img))
         with open(filename, "wb") as file:  # which knows where absolute paths lie
             done, content = module.imencode(Path(filename).suffix or ".png", img)
             file.write(content.tobytes())
         return True
 
     module.imwrite = imwrite
-    module.imshow = lambda winname, mat: captured.update(shown=picture(mat))
+    module.imshow = lambda winname, mat: finish(captured, "other", picture(mat))
     for name in ("waitKey", "destroyAllWindows", "namedWindow", "destroyWindow", "resizeWindow", "moveWindow"):
         setattr(module, name, lambda *_: -1)
 
@@ -216,26 +241,33 @@ def capture_plotly(captured: dict) -> None:
     import plotly.io
     from plotly.basedatatypes import BaseFigure
 
+    def size_of(figure, width, height) -> tuple[int, int]:
+        layout = figure.layout
+        width = width or KALEIDO.default_width or layout.width or 700  # px, plotly's own defaults for files
+        height = height or KALEIDO.default_height or layout.height or 500
+        return (int(width) if math.isfinite(width) else 700), (int(height) if math.isfinite(height) else 500)
+
     def page(figure, width=None, height=None, scale=None) -> BrowserPage:
         figure = figure if isinstance(figure, BaseFigure) else BaseFigure(figure)
-        width = int(width or figure.layout.width or 700)  # px, plotly's own defaults for files
-        height = int(height or figure.layout.height or 500)
+        width, height = size_of(figure, width, height)
+        before = {"width": figure.layout.width, "height": figure.layout.height}
         figure.layout.update(width=width, height=height)
         html = figure.to_html(config={"displayModeBar": False}, post_script=DONE)  # plotly draws in steps
+        figure.layout.update(before)
         html = html.replace("<html>", DRAWING, 1).encode(errors="replace")
-        return BrowserPage(width, height, html, float(scale or 1))
+        return BrowserPage(width, height, html, float(scale or KALEIDO.default_scale or 1))
 
     def show(figure, *_, width=None, height=None, **__) -> None:
-        captured["page"] = page(figure, width, height)
+        finish(captured, "other", page(figure, width, height))
 
     def write_image(figure, file=None, format=None, scale=None, width=None, height=None, *_, **__) -> None:
-        captured["page"] = page(figure, width, height, scale)
+        finish(captured, "other", page(figure, width, height, scale))
 
     def to_image(figure, format=None, width=None, height=None, scale=None, *_, **__) -> bytes:
         """A blank picture of the right size: what it will look like only the browser knows."""
-        captured["page"] = drawn = page(figure, width, height, scale)
+        write_image(figure, None, format, scale, width, height)
         blank = io.BytesIO()
-        PILLOW_SAVE(Image.new("RGB", (drawn.width, drawn.height), "white"), blank, "PNG")
+        PILLOW_SAVE(Image.new("RGB", size_of(figure, width, height), "white"), blank, "PNG")
         return blank.getvalue()
 
     def plot(figure_or_data, *_, **__) -> str:
@@ -244,8 +276,14 @@ def capture_plotly(captured: dict) -> None:
         return ""
 
     def remembered(self, *arguments, **options) -> None:
+        """Of figures that were never shown, the one called `fig`, or the last that has a name and data, is meant."""
         original(self, *arguments, **options)
-        captured["left"] = lambda: page(self)
+
+        def left(names: dict) -> BrowserPage:
+            named = {name: one for name, one in names.items() if isinstance(one, BaseFigure) and one.data}
+            return page(named.get("fig") or next(reversed(named.values()), self))
+
+        captured["left"] = left
 
     original, BaseFigure.__init__ = BaseFigure.__init__, remembered
     write_html = lambda figure, *_, **__: show(figure)  # noqa: E731
@@ -257,7 +295,7 @@ def capture_plotly(captured: dict) -> None:
 
 def capture_altair(module, captured: dict) -> None:
     """An altair chart becomes a page with vega in it."""
-    from altair.vegalite.v5.api import TopLevelMixin
+    TopLevelMixin = module.TopLevelMixin
 
     def page(chart, scale: float = 1.0) -> BrowserPage:
         script = Path(sys.prefix, "share/vega.js")
@@ -269,7 +307,16 @@ def capture_altair(module, captured: dict) -> None:
         return BrowserPage(0, 0, html.encode(errors="replace"), scale)
 
     def show(self, *_, scale_factor: float = 1.0, **__) -> None:
-        captured["page"] = page(self, float(scale_factor))
+        finish(captured, "other", page(self, float(scale_factor)))
+
+    made: list = []
+
+    def left(_) -> BrowserPage:
+        """Of charts that were never shown, the last that is whole."""
+        for chart in reversed(made[-20:]):
+            with contextlib.suppress(Exception):  # one without a mark, say
+                return page(chart)
+        return page(made[-1])
 
     TopLevelMixin.save = TopLevelMixin.show = TopLevelMixin.display = TopLevelMixin._repr_mimebundle_ = show
     for kind in ("Chart", "LayerChart", "HConcatChart", "VConcatChart", "ConcatChart", "FacetChart", "RepeatChart"):
@@ -278,6 +325,7 @@ def capture_altair(module, captured: dict) -> None:
 
         def remembered(self, *arguments, original=original, **options) -> None:
             original(self, *arguments, **options)
-            captured["left"] = lambda: page(self)
+            made.append(self)
+            captured["left"] = left
 
         owner.__init__ = remembered

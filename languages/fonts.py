@@ -79,6 +79,11 @@ def for_pillow() -> None:
     ImageFont.truetype = call
 
 
+def family_for(name: str) -> str:
+    """The family that stands for one of this name, or the name."""
+    return next((family for family, names in FAMILIES.items() if name.lower() in map(str.lower, names)), name)
+
+
 def file_for(name: str) -> str | None:
     """The file that stands for one that is not there, by its name: `arialbd.ttf`, `C:/Windows/Fonts/simhei.ttf`."""
     stem = re.sub(r"[\s_]", "", re.split(r"[/\\]", name)[-1].rpartition(".")[0].lower())

@@ -71,11 +71,13 @@ def html_renderer(options: Options) -> Callable[[str], bytes]:
         browser.set_scale(min(max(0.01, scale), most))
         browser.open(code)
         try:
-            browser.size()
+            browser.size(figure=True)
         except BrowserError as error:
             wanted = f"it wants {browser.refused[:200]}, and there is no network" if browser.refused else error
             raise BrowserError(wanted) from None
         if not width or not height:
+            if browser.refused:  # vega goes on without its data
+                raise BrowserError(f"it wants {browser.refused[:200]}, and there is no network")
             width, height = browser.evaluate(SIZE_OF_DRAWING)
         return browser.screenshot(width, height, BrowserPage.MARGIN, BrowserPage.MARGIN)
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 import sandbox
 from languages import ProgramError, ProgramTimeout, ToolMissing
+from languages.fonts import family_for
 from languages.pixels import crop_margins, rasterize_pdf
 from languages.protocol import Options, answer_of, confine_worker, remove_folder
 from languages.tex_packages import LETTERS, SUBSCRIPTS, SUPERSCRIPTS, debian_package, snippet_needs, with_letters
@@ -98,6 +99,9 @@ FOR_XELATEX = re.compile(
 )
 ENGINE_LINE = re.compile(
     r"^\s*%\s*(?:!\s*TE?X\s+(?:TS-)?program\s*=|arara:)\s*(xe|lua)(?:la)?tex", re.MULTILINE | re.IGNORECASE
+)
+NAMED_FONT = re.compile(
+    r"(\\(?:set\w*font|fontspec|newfont(?:family|face)\s*(?:\\\w+|\{\\\w+\}))\s*(?:\[[^\]]*\])?\s*)\{([^{}]+)\}"
 )
 PACKAGE_OF = {"lualatex": "texlive-luatex", "xelatex": "texlive-xetex"}
 
@@ -178,6 +182,8 @@ class Way:
 
     def document(self) -> str:
         document = latex_document(self.code, self.needs)
+        if self.engine != "pdflatex":
+            document = NAMED_FONT.sub(lambda font: f"{font[1]}{{{family_for(font[2].strip())}}}", document)
         return with_letters(document, self.engine == "xelatex") if self.letters else document
 
 

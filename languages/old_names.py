@@ -7,8 +7,10 @@ from the call alone, is put back as it was; nothing that means something else to
 
 from __future__ import annotations
 
+import datetime
 import functools
 import math
+import sys
 
 from languages.imports import when_imported
 from languages.repeatable import set_in_type
@@ -63,6 +65,8 @@ def numpy(np) -> None:
         object=object, str=str, product=np.prod, cumproduct=np.cumprod, sometrue=np.any, alltrue=np.all,
         round_=np.round, mat=np.asmatrix, math=math, msort=lambda a: np.sort(a, axis=0),
         trapz=getattr(np, "trapezoid", None), in1d=np.isin, row_stack=np.vstack,
+        VisibleDeprecationWarning=np.exceptions.VisibleDeprecationWarning, RankWarning=np.exceptions.RankWarning,
+        ComplexWarning=np.exceptions.ComplexWarning, AxisError=np.exceptions.AxisError, bool8=np.bool_,
         asfarray=lambda a, dtype=float: np.asarray(a, dtype),
     )  # fmt: skip
     array = np.array
@@ -89,6 +93,7 @@ def matplotlib(mpl) -> None:
     import matplotlib.style
     from matplotlib import axis, cm, colorbar, contour, legend
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure, FigureBase
 
     library = matplotlib.style.library
@@ -102,8 +107,13 @@ def matplotlib(mpl) -> None:
     set_missing(matplotlib.cbook.GrouperView, join=lambda self, *axes: self._grouper.join(*axes))
     set_missing(Axes, hold=lambda self, on=None: None, ishold=lambda self: True)
     set_missing(Axes, set_color_cycle=lambda self, colours: self.set_prop_cycle(color=colours))
+    for owner in (axis.Axis, Axes):
+        owner.grid = renamed(owner.grid, b="visible")
+    set_missing(FigureCanvasAgg, tostring_rgb=lambda self: array_of(self)[..., :3].tobytes())
+    set_missing(FigureCanvasAgg, set_window_title=lambda self, title: None)
+    set_missing(cm, cmap_d=mpl.colormaps)
+    Axes.annotate = renamed(Axes.annotate, s="text")
     Axes.stem = without(Axes.stem, "use_line_collection")
-    Axes.grid = renamed(Axes.grid, b="visible")
     Axes.hist = renamed(Axes.hist, normed="density")
     Figure.savefig = without(Figure.savefig, *OLD_SAVING)
     FigureBase.gca = current_axes(FigureBase.gca)
@@ -118,8 +128,15 @@ def pyplot(plt) -> None:
 
     set_missing(plt, register_cmap=cm.register_cmap, hold=lambda on=None: None, ishold=lambda: True)
     plt.stem = without(plt.stem, "use_line_collection")
+    plt.gca = lambda **options: plt.gcf().gca(**options)
     plt.grid = renamed(plt.grid, b="visible")
     plt.hist = renamed(plt.hist, normed="density")
+
+
+def array_of(canvas):
+    import numpy as np
+
+    return np.asarray(canvas.buffer_rgba())
 
 
 def register_cmap(name=None, cmap=None, *, override_builtin=False) -> None:
@@ -131,8 +148,14 @@ def register_cmap(name=None, cmap=None, *, override_builtin=False) -> None:
 
 
 def current_axes(gca):
-    """`figure.gca(projection="3d")` made such axes."""
-    return lambda self, **options: self.add_subplot(**options) if options else gca(self)
+    """`figure.gca(projection="3d")` made such axes, where the current ones were others."""
+
+    def call(self, **options):
+        if self.axes and gca(self).name == options.get("projection", gca(self).name):
+            return gca(self)
+        return self.add_subplot(**options) if options else gca(self)
+
+    return call
 
 
 def colorbar_of_free_mappable(colorbar):
@@ -175,10 +198,9 @@ def axes3d(module) -> None:
     initialise = owner.__init__
 
     @functools.wraps(initialise)
-    def init(self, figure, rect=None, *arguments, auto_add_to_figure=True, **options):
-        by_hand = rect is None and not options and not arguments
-        initialise(self, figure, rect, *arguments, **options)
-        if by_hand and auto_add_to_figure and self not in figure.axes:  # `Axes3D(figure)` alone put them there
+    def init(self, figure, *place, auto_add_to_figure=True, **options):
+        initialise(self, figure, *place, **options)
+        if not place and auto_add_to_figure and self not in figure.axes:  # `Axes3D(figure)` alone put them there
             figure.add_axes(self)
 
     owner.__init__ = init
@@ -218,6 +240,12 @@ def pandas(pd) -> None:
     for owner in (pd.Series, pd.DataFrame):
         set_missing(owner, iteritems=lambda self: self.items(), append=append)
         set_missing(owner, mad=lambda self, axis=0: (self - self.mean(axis)).abs().mean(axis))
+    set_missing(pd, datetime=datetime.datetime, np=sys.modules["numpy"])
+    pd.DataFrame.drop = with_axis(pd.DataFrame.drop)
+    pd.DataFrame.pivot = with_names(pd.DataFrame.pivot, "index", "columns", "values")
+    for owner in (pd.DataFrame, pd.Series):
+        owner.describe = without(owner.describe, "datetime_is_numeric")
+        owner.to_csv = renamed(owner.to_csv, line_terminator="lineterminator")
     rising = property(lambda self: self.is_monotonic_increasing)
     set_missing(pd.Series, is_monotonic=rising)
     set_missing(pd.Index, is_monotonic=rising)
@@ -227,6 +255,26 @@ def pandas(pd) -> None:
         for name in STATISTICS:
             if method := getattr(owner, name, None):
                 setattr(owner, name, of_numbers(method))
+
+
+def with_axis(drop):
+    """`drop(labels, 1)`"""
+
+    @functools.wraps(drop)
+    def call(self, labels=None, *place, **options):
+        return drop(self, labels, **dict(zip(("axis",), place, strict=False)), **options)
+
+    return call
+
+
+def with_names(method, *names: str):
+    """A method that is told by name today what it was told by place."""
+
+    @functools.wraps(method)
+    def call(self, *arguments, **options):
+        return method(self, **dict(zip(names, arguments, strict=False)), **options)
+
+    return call
 
 
 def of_numbers(method):
@@ -294,25 +342,23 @@ def networkx(nx) -> None:
 
 
 def seaborn(sns) -> None:
-    plots = (
-        "barplot boxplot violinplot stripplot swarmplot pointplot boxenplot scatterplot lineplot regplot kdeplot lmplot"
-    )
-    for name in [*plots.split(), "catplot", "relplot", "jointplot"]:
-        if function := getattr(sns, name, None):
-            setattr(sns, name, with_positions(function))
-    for name in ("lmplot", "pairplot", "jointplot", "catplot", "FacetGrid", "PairGrid"):
-        if hasattr(sns, name) and not isinstance(getattr(sns, name), type):
-            setattr(sns, name, renamed(getattr(sns, name), size="height"))
+    plots = "barplot boxplot violinplot stripplot swarmplot pointplot boxenplot countplot scatterplot lineplot kdeplot"
+    for name in [*plots.split(), "residplot", "catplot", "relplot"]:
+        setattr(sns, name, with_positions(getattr(sns, name), "x", "y", "hue", "data"))
+    for name in ("regplot", "lmplot", "jointplot"):
+        setattr(sns, name, with_positions(getattr(sns, name), "x", "y", "data", "hue"))
+    for name in ("lmplot", "pairplot", "jointplot", "catplot"):
+        setattr(sns, name, renamed(getattr(sns, name), size="height"))
     set_missing(sns, factorplot=sns.catplot)
 
 
-def with_positions(function):
-    """x, y, hue and data used to be given in this order."""
+def with_positions(function, *names: str):
+    """What used to be given by place, in this order."""
 
     @functools.wraps(function)
     def call(*arguments, **options):
         if len(arguments) > 1 or (arguments and "data" in options):
-            options = dict(zip(("x", "y", "hue", "data"), arguments, strict=False)) | options
+            options = dict(zip(names, arguments, strict=False)) | options
             arguments = ()
         return function(*arguments, **options)
 
@@ -328,4 +374,4 @@ def pillow(module) -> None:
 
     set_missing(module.ImageDraw, textsize=textsize)
     set_missing(ImageFont.FreeTypeFont, getsize=lambda self, text, *_, **__: self.getbbox(text)[2:])
-    set_missing(Image, ANTIALIAS=Image.Resampling.LANCZOS)
+    set_missing(Image, ANTIALIAS=Image.Resampling.LANCZOS, LINEAR=Image.Resampling.BILINEAR)

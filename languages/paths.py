@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -45,8 +46,16 @@ def move_into(folder: str) -> None:
 
     builtins.open = io.open = opened
     os.mkdir = mkdir
-    for name in ("stat", "listdir", "scandir", "remove", "unlink", "chdir"):
+    for name in ("stat", "listdir", "scandir", "remove", "unlink", "chdir", "rmdir", "access"):
         setattr(os, name, at_moved(getattr(os, name), moved))
+    for name in ("rename", "replace"):
+        setattr(os, name, between_moved(getattr(os, name), moved))
+    os.path.lexists = at_moved(lies_there, moved)
+    shutil.copymode = shutil.copystat = lambda *_, **__: None  # rights and times are none of a program's business
+
+
+def between_moved(function, moved):
+    return lambda source, target, **options: function(moved(source), moved(target), **options)
 
 
 def at_moved(function, moved):

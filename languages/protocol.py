@@ -28,7 +28,7 @@ from languages.browser import browsers_folder
 from languages.pixels import to_rgb
 
 RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
-MAX_ERROR, MAX_PAGE, MAX_FACTS = 2000, 8 << 20, 1 << 20  # characters of an error text, bytes of a page, of facts
+MAX_ERROR, MAX_PAGE, MAX_FACTS = 2000, 32 << 20, 1 << 20  # characters of an error text, bytes of a page, of facts
 # width, height, bytes that follow: RGB pixels, or if width is 0 an error text, or what height says: a page, or facts
 HEADER, PAGE, FACTS = struct.Struct("<III"), 2, 3
 
@@ -62,11 +62,11 @@ class BrowserPage(Exception):
             return error_answer(f"the page for the browser is longer than {MAX_PAGE} bytes")
         return HEADER.pack(0, PAGE, len(self.html)) + self.html
 
-    @staticmethod
-    def of(payload: bytes) -> BrowserPage:
-        """What another process answered."""
-        page = BrowserPage(1, 1, b"")
-        page.html = payload
+    @classmethod
+    def of(cls, html: bytes) -> BrowserPage:
+        """What another process answered, its part included."""
+        page = cls.__new__(cls)
+        page.html = html
         return page
 
     @staticmethod

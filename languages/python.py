@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import errno
 import functools
 import gc
 import importlib
@@ -14,6 +15,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import traceback
 import types
 import urllib.error
@@ -89,9 +91,14 @@ def error_text(error: BaseException, code: str) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         top = error.name.partition(".")[0]
         package = PACKAGES.get(error.name) or PACKAGES.get(top, f"pip package {top}")
-        text += f" (the renderer's environment lacks the {package}; `make` installs requirements-render.txt into it)"
+        if top in sys.modules and error.name not in PACKAGES:
+            text += f" (the {package} is here, but has no such part in this version)"
+        else:
+            text += f" (the renderer's environment lacks the {package}; {sys.executable} is its Python)"
     elif isinstance(error, (ConnectionError, socket.gaierror, urllib.error.URLError)):
         text += " (programs have no network)"
+    elif isinstance(error, PermissionError) and error.errno == errno.EPERM and error.filename is None:
+        text += " (programs start no other programs)"
     return "\n".join([*own, text])
 
 
@@ -107,30 +114,28 @@ def run_program(code: str, captured: dict, options: Options) -> Image.Image:
     failure = None
     try:
         exec(compiled(code), main.__dict__)
+        for thread in threading.enumerate():  # which Python waits for at its end
+            if thread is not threading.main_thread() and not thread.daemon:
+                thread.join()
     except SystemExit as ended:
         failure = None if ended.code in (None, 0) else f"sys.exit({ended.code!r})"
     except BaseException as error:
         failure = error_text(error, code)
-    for how in ("saved", "shown"):  # a picture that was finished stays finished, whatever came later
-        if how in captured:
-            return captured[how]
-    if "page" in captured:
-        raise captured["page"]
     plt = sys.modules.get("matplotlib.pyplot")
-    if failure is None and plt and plt.get_fignums():
+    if "picture" not in captured and failure is None and plt and plt.get_fignums():
         plt.show()
-        return captured["shown"]
+    picture = captured.get("picture")  # what was finished stays finished, whatever came later
     try:
-        image = last_picture_file(options)
+        picture = picture or last_picture_file(options)
     except Exception as error:  # whatever a decoder makes of it
         raise ProgramError(f"the picture file it left cannot be read: {error}") from None
-    if image is None and failure is None and "left" in captured:
-        image = captured["left"]()
-    if isinstance(image, BrowserPage):
-        raise image
-    if image is None:
+    if picture is None and failure is None and "left" in captured:
+        picture = captured["left"](main.__dict__)
+    if isinstance(picture, BrowserPage):
+        raise picture
+    if picture is None:
         raise ProgramError(failure or "the program ended without drawing a figure")
-    return image
+    return picture
 
 
 def enter_job(options: Options, readable: list[str], folder: str, pipe: int) -> None:
@@ -141,7 +146,7 @@ def enter_job(options: Options, readable: list[str], folder: str, pipe: int) -> 
     os.chdir(folder)
     # CPU time of all threads together: the clock (sandbox.py) lets up to so many run at once
     sandbox.set_limits(options.memory_mb << 20, sandbox.Clock.WIDE * int(options.timeout + 2))
-    sandbox.confine(options.layers, readable, [folder, "/dev/null"])
+    sandbox.confine(options.layers, [*readable, "/proc/self/maps"], [folder, "/dev/null"])  # scikit-learn reads that
 
 
 def warm_up_figures(tables: bool = False) -> None:

@@ -13,6 +13,7 @@ import gc
 import os
 import random
 import time
+import uuid
 
 START = 1735732800  # 2025-01-01 12:00 UTC, as for web pages; seconds
 TICK = 1_000_000  # ns that pass between two readings
@@ -39,6 +40,7 @@ def fix_entropy() -> None:
     random.Random.seed = seed
     random.seed = random._inst.seed
     os.urandom = random._urandom = lambda size: series.getrandbits(8 * size).to_bytes(size, "little") if size else b""
+    uuid._generate_time_safe, uuid._node = None, 1  # so that uuid1 takes time and chance from here
     bit_generator.randbits = series.getrandbits  # where each of numpy's generators without a seed gets one
 
 
@@ -59,6 +61,8 @@ def fix_clocks() -> None:
 
     now = lambda: nanoseconds(START) / 1e9  # noqa: E731
     time.sleep, time.time, time.time_ns = slept, now, lambda: nanoseconds(START)
+    real = time.clock_gettime
+    time.clock_gettime = lambda clock: now() if clock == time.CLOCK_REALTIME else real(clock)
     for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
         setattr(time, name, lambda: nanoseconds() / 1e9)
         setattr(time, name + "_ns", nanoseconds)

@@ -254,7 +254,7 @@ def document(code: str) -> str:
             raise ProgramError("svg: there is no <svg> element")
         code = code[start : end + 6] if end > start else code[start:]
     code = re.sub(r"""^(<\?xml\s[^>]*?)\s+encoding\s*=\s*["'][^"'>]*["']""", r"\1", code)
-    if not re.search(r"<svg[^>]*\sxmlns\s*=", code):
+    if re.search(r"<svg[\s/>]", code) and not re.search(r"<svg\s[^>]*\bxmlns\s*=", code):
         code = re.sub(r"<svg\b", f'<svg xmlns="{SVG}"', code, count=1)
     return code
 

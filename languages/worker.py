@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import struct
 import sys
 from pathlib import Path
@@ -31,6 +32,12 @@ RENDERERS = {  # kind -> where it is made
     "latex": ("latex", "latex_renderer"),
     "mermaid": ("mermaid", "mermaid_renderer"),
 }
+
+
+def unfenced(code: str) -> str:
+    """What is within the fence, where a program was left in one."""
+    fence = re.match(r"\s*(```|~~~)[^\n]*\n(.*?)(?:\n\1|$)", code, re.DOTALL)
+    return fence[2] if fence else code
 
 
 def work(kind: str, settings: str) -> None:
@@ -58,7 +65,7 @@ def work(kind: str, settings: str) -> None:
         answers.flush()
         if not (size := requests.read(8)):
             break
-        code = requests.read(struct.unpack("<Q", size)[0]).decode("utf-8-sig")
+        code = unfenced(requests.read(struct.unpack("<Q", size)[0]).decode("utf-8-sig"))
         if kind in PREPARE:
             render.prepare(code)
             answers.write(HEADER.pack(0, 0, 0))

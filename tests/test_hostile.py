@@ -113,7 +113,7 @@ PYTHON = {
 # What follows an attack would be drawn if it were let through. These leave a file instead, or are let draw.
 NO_TAIL = {"symbolic link out", "hard link out", "fifo as picture", "device as picture", "socket as picture"}
 NO_TAIL |= {"text as picture", "truncated picture"}
-HARMLESS = {"read other command lines", "huge figure", "make a file beneath /tmp"}
+HARMLESS = {"read other command lines", "huge figure", "make a file beneath /tmp", "wait for input"}
 ENTITIES = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 10}">' for i in range(12))
 DOCUMENT = f'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY e0 "x">{ENTITIES}]>'
 SVGS = {

@@ -24,8 +24,11 @@ def renderer():
 def draws_part(renderer, width, height, body, scale=1.0):
     """A page that another worker left to the browser: its Rendering."""
     html = f"<!DOCTYPE html><html data-drawing><body>{body}</body></html>".encode()
-    page = protocol.BrowserPage.of(protocol.BrowserPage(width, height, html, scale).answer()[protocol.HEADER.size :])
-    return renderer.render(page.html.decode(), "html")
+    worker = render.Worker("html", renderer.options, renderer.python)
+    try:
+        return worker.render(protocol.BrowserPage(width, height, html, scale).html.decode())
+    finally:
+        worker.kill()
 
 
 DONE = "<script>document.documentElement.removeAttribute('data-drawing')</script>"
@@ -103,8 +106,15 @@ def test_a_forged_page_cannot_ask_for_a_huge_picture(renderer):
         "<!--part 99999 1 9.9.9-->",
         "<!--part 0 0 1-->",
     ):
-        rendering = renderer.render(start + "<h1>x</h1>", "html")
+        worker = render.Worker("html", renderer.options, renderer.python)
+        try:
+            rendering = worker.render(start + "<h1>x</h1>")
+        finally:
+            worker.kill()
         assert rendering.image is None or rendering.image.width * rendering.image.height <= 4_000_000
+    # nor is an answer believed that begins as one, or that says it is still being drawn
+    assert renderer.render("<!--part 300 100 2.0--><h1>x</h1>", "html").image.size == (1280, 720)
+    assert renderer.render("<html data-drawing><h1>x</h1></html>", "html").image.size == (1280, 720)
     draws(renderer, languages.SAMPLES["html"], "html")
 
 

@@ -1,5 +1,7 @@
 """Python programs as people and models write them, each kind with the picture that is right for it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,10 +57,20 @@ LIBRARIES = {  # of the data sets: package -> import
 }  # fmt: skip
 
 
+WORK = {  # what starts more than an import does
+    "scikit-learn": "x = sklearn.cluster.KMeans(2, n_init=1).fit(np.random.rand(9, 2)).cluster_centers_",
+    "statsmodels": "x = statsmodels.api.OLS([1, 2, 4], [1, 2, 3]).fit().params",
+    "wordcloud": "x = np.asarray(wordcloud.WordCloud().generate('many words'))[0]",
+    "opencv-python-headless": "x = cv2.GaussianBlur(np.eye(9), (3, 3), 0)[0]",
+    "scipy": "import scipy.optimize as o; x = o.minimize(lambda v: (v**2).sum(), [1, 2]).x",
+}
+
+
 @pytest.mark.parametrize("package", LIBRARIES)
 def test_a_library_of_the_data_sets_is_there(renderer, package):
     need(package)
-    draws(renderer, f"import {LIBRARIES[package]}\n{HEAD}plt.plot([1, 2])\nplt.show()")
+    work = WORK.get(package, "x = [1, 2]")
+    draws(renderer, f"import {LIBRARIES[package]}\n{HEAD}{work}\nplt.plot(x)\nplt.show()")
 
 
 def test_requirements_name_every_library_of_the_data_sets():
@@ -80,12 +92,22 @@ def test_a_missing_package_is_named(renderer):
     assert "No module named 'nothing_like_this'" in error and "pip package nothing_like_this" in error
     error = renderer.render("import Bio.Seq\n", "python").error
     assert "pip package biopython" in error
+    error = renderer.render("import matplotlib.finance\n", "python").error
+    assert "pip package matplotlib is here, but has no such part" in error
+    error = renderer.render("import subprocess\nsubprocess.run(['true'])\n", "python").error
+    assert "programs start no other programs" in error
 
 
 def test_programs_do_not_have_the_trainers_torch(renderer):
     if render.interpreter() == render.sys.executable:
         pytest.skip("programs run in the trainer's own environment here")
     assert "No module named 'torch'" in renderer.render("import torch\n", "python").error
+
+
+def test_an_interpreter_may_be_named_by_a_relative_path(monkeypatch):
+    monkeypatch.chdir(Path(render.interpreter()).parent)
+    with render.Renderer(workers=1, timeout=LIMIT, python=f"./{Path(render.interpreter()).name}") as other:
+        draws(other, "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")
 
 
 def test_an_interpreter_that_cannot_draw_is_refused(tmp_path):
@@ -126,6 +148,8 @@ OLD = {
     "cmap": "plt.scatter([1, 2], [1, 2], c=plt.cm.get_cmap('jet', 3)([0, 1])); plt.register_cmap('mine', plt.cm.jet)",
     "style": "plt.style.use('seaborn-whitegrid'); plt.plot([1, 2])",
     "stem": "plt.stem([1, 2], [1, 2], use_line_collection=True); plt.grid(b=True)",
+    "current": "a = plt.gca(projection='polar'); assert plt.gcf().gca(projection='polar') is a; a.plot([1, 2])",
+    "canvas": "plt.plot([1]); c = plt.gcf().canvas; c.draw(); assert len(c.tostring_rgb()) == 640 * 480 * 3",
     "axes": "ax = plt.gcf().gca(projection='3d'); ax.plot([1, 2], [1, 2], [1, 2]); "
             "ax.w_zaxis.set_pane_color((1, 0, 0))",
     "legend": "plt.plot([1, 2], label='a'); plt.legend().legendHandles[0].set_color('r')",
@@ -143,10 +167,19 @@ OLD = {
     "assert abs(derivative(lambda x: x**3, 2.0, dx=1e-3) - 12) < 1e-3\nplt.plot(gaussian(9, 2)); simps([1, 2])",
     "graphs": "import networkx as nx\ng = nx.from_numpy_matrix(np.eye(2)); nx.draw(g); plt.title(nx.info(g))",
     "seaborn": "import seaborn as sns\nsns.barplot(['a', 'b'], [1, 2])",
+    "rows": "import pandas as pd, seaborn as sns\nd = pd.DataFrame({'x': [1, 2], 'y': [1, 2], 'h': ['a', 'b']})\n"
+    "assert list(d.drop('x', 1)) == ['y', 'h']\nsns.lmplot('x', 'y', d, hue='h', size=3)",
     "pillow": "from PIL import Image, ImageDraw\ni = Image.new('RGB', (9, 9)).resize((8, 8), Image.ANTIALIAS)\n"
     "assert ImageDraw.Draw(i).textsize('abc')[0] > 5\nplt.imshow(i)",
 }  # fmt: skip
-PACKAGE_OF = {"frames": "pandas", "nuisance": "pandas", "periods": "pandas", "scipy": "scipy", "graphs": "networkx"}
+PACKAGE_OF = {
+    "frames": "pandas",
+    "nuisance": "pandas",
+    "periods": "pandas",
+    "rows": "seaborn",
+    "scipy": "scipy",
+    "graphs": "networkx",
+}
 
 
 @pytest.mark.parametrize("kind", OLD)
@@ -169,10 +202,12 @@ def test_axes3d_alone_is_part_of_its_figure_and_only_once(renderer):
     alone = draws(renderer, code + "assert f.axes == [a]")
     assert share(alone, RED) > 0.0005
     assert same(alone, draws(renderer, code + "f.add_axes(a)"))
+    assert share(draws(renderer, code.replace("Axes3D(f)", "Axes3D(f, elev=20, azim=30)")), RED) > 0.0001
 
 
 # ---- how figures are finished ----------------------------------------------------------------------------------------
 
+ANOTHER = "plt.close('all'); plt.figure(figsize=(1, 1)); plt.plot([1, 2]); plt.savefig('x.png')"
 FIGURE = HEAD + "f = plt.figure(figsize=(3, 2), dpi=100); plt.axes([0, 0, 1, 1]).set_facecolor('r')\nimport io\n"
 
 
@@ -189,21 +224,53 @@ FIGURE = HEAD + "f = plt.figure(figsize=(3, 2), dpi=100); plt.axes([0, 0, 1, 1])
 )
 def test_a_buffer_has_the_format_that_was_asked_for(renderer, format, check):
     finish = f"b = io.BytesIO(); f.savefig(b, format='{format}'); b.seek(0)\n{check}\nopen('passed.txt', 'w')\n"
-    finish += "plt.close(f); plt.figure(figsize=(1, 1)); plt.plot([1, 2]); plt.savefig('x.png')"
-    assert draws(renderer, FIGURE + finish).size == (100, 100)  # the check did not end the program
+    assert draws(renderer, FIGURE + finish + ANOTHER).size == (100, 100)  # the check did not end the program
+
+
+def test_what_was_finished_last_counts(renderer):
+    small = "from PIL import Image\nImage.new('RGB', (20, 20), 'blue').save('logo.png')\n"
+    assert draws(renderer, small + FIGURE + "plt.show()").size == (300, 200)
+    assert draws(renderer, FIGURE + "plt.imsave('x.png', np.ones((9, 9))); f.savefig('y.png')").size == (300, 200)
+    cut = "f.savefig('a.png'); from PIL import Image; Image.open('a.png').crop((0, 0, 50, 40)).save('b.png')"
+    assert draws(renderer, FIGURE + cut).size == (50, 40)
+    assert draws(renderer, FIGURE + "f.savefig('a.png', dpi=200); plt.show()").size == (600, 400)
+    assert draws(renderer, FIGURE + "plt.show(); f.savefig('a.png', dpi=200)").size == (600, 400)
+
+
+@pytest.mark.parametrize("finish", ["plt.savefig('a.xyz')", "plt.savefig(io.BytesIO(), format='bmp')"])
+def test_a_format_that_matplotlib_does_not_have_is_an_error(renderer, finish):
+    result = renderer.render(FIGURE + finish, "python")
+    assert result.image is None and "is not supported" in result.error
+
+
+def test_threads_are_waited_for(renderer):
+    code = FIGURE + "import threading, time\ndef draw():\n    time.sleep(0.3)\n    plt.savefig('a.png', dpi=50)\n"
+    assert draws(renderer, code + "threading.Thread(target=draw).start()").size == (150, 100)
 
 
 @pytest.mark.parametrize("name", ["a.svg", "a.pdf", "/home/someone/figures/a.jpg", "a"])
 def test_a_saved_file_can_be_read_again(renderer, name):
     saved = name if "." in name else f"{name}.png"
-    image = draws(renderer, FIGURE + f"plt.savefig({name!r})\nassert len(open({saved!r}, 'rb').read()) > 100\n")
-    assert image.size == (300, 200) and share(image, RED) > 0.95
+    assert share(draws(renderer, FIGURE + f"plt.savefig({name!r})"), RED) > 0.95
+    code = FIGURE + f"plt.savefig({name!r})\nassert len(open({saved!r}, 'rb').read()) > 100, 'empty'\n"
+    assert draws(renderer, code + ANOTHER).size == (100, 100)  # the check did not end the program
 
 
 def test_a_shown_figure_has_its_own_size_whatever_files_would_have(renderer):
     settings = "plt.rcParams.update({'savefig.dpi': 50, 'savefig.bbox': 'tight', 'figure.dpi': 200})\n"
     settings += "plt.figure(figsize=(3, 2)); plt.plot([1, 2]); plt.show()"
     assert draws(renderer, HEAD + settings).size == (600, 400)
+
+
+@pytest.mark.parametrize("writer", ["FFMpegWriter()", "PillowWriter(fps=5)", "writers['ffmpeg'](fps=5)"])
+def test_an_animation_by_its_writer_is_its_last_frame(renderer, writer):
+    code = (
+        FIGURE
+        + "from matplotlib.animation import FFMpegWriter, PillowWriter, writers\nplt.xlim(0, 10); plt.ylim(0, 1)\n"
+    )
+    code += f"b, = plt.bar([0], [1], width=0, align='edge', color='b')\nw = {writer}\n"
+    code += "with w.saving(f, 'a.mp4', 100):\n    for i in range(11):\n        b.set_width(i)\n        w.grab_frame()\n"
+    assert share(draws(renderer, code), BLUE) > 0.9
 
 
 @pytest.mark.parametrize("suffix", ["gif", "mp4"])
@@ -229,10 +296,10 @@ def test_a_gif_of_pillow_is_its_last_frame(renderer):
         "import os; os.makedirs('/home/someone/out/deep', exist_ok=True); plt.savefig('/home/someone/out/deep/x.png')",
         "import os; os.mkdir('/figures'); assert os.path.isdir('/figures') and os.listdir('/figures') == []; "
         "plt.show()",
-        "from pathlib import Path; p = Path('/content/out'); p.mkdir(parents=True); plt.savefig(p / 'x.png'); "
-        "assert p.exists()",
-        "import os; os.makedirs('/srv/x'); os.chdir('/srv/x'); plt.savefig('x.png'); "
-        "assert os.listdir('/srv/x') == ['x.png']",
+        "from pathlib import Path; p = Path('/content/out'); p.mkdir(parents=True); assert p.exists(); "
+        "plt.savefig(p / 'x.png')",
+        "import os; os.makedirs('/srv/x'); os.chdir('/srv/x'); open('y', 'w'); os.rename('/srv/x/y', '/srv/z'); "
+        "assert os.listdir('/srv/x') == [] and len(os.listdir('/srv')) == 2; plt.savefig('x.png')",
         "plt.savefig('/mnt/data/x.png', dpi=100)",
     ],
 )
@@ -335,7 +402,11 @@ def drawn_by_browser(renderer, code):
         ("f.update_layout(width=300, height=200); f.show()", (300, 200)),
         ("f.write_image('a.png', width=320, height=240)", (320, 240)),
         ("pio.write_image(f, 'a.png', width=320, height=240, scale=2)", (640, 480)),
-        ("assert f.to_image(format='png', width=320, height=240)[:4] == b'\\x89PNG'", (320, 240)),
+        ("assert f.to_image('png', width=320, height=240)[:4] == b'\\x89PNG'; f.show()", (700, 500)),
+        ("f.to_image('png', width=320, height=240)", (320, 240)),
+        ("pio.kaleido.scope.default_width = 400; f.write_image('a.png')", (400, 500)),
+        ("import matplotlib.pyplot as plt; plt.plot([1]); plt.savefig('b.png'); f.write_image('a.png')", (700, 500)),
+        ("helper = go.Figure(); fig = f; other = go.Figure()", (700, 500)),
         ("f.write_image('a.svg', engine='kaleido')", (700, 500)),
         ("f.update_layout(width=1500, height=900).show()", (1500, 900)),
         ("import plotly.offline as o; o.plot(f, filename='x.html', auto_open=False)", (700, 500)),
@@ -367,7 +438,8 @@ def test_a_map_that_wants_the_network_says_so(renderer):
 
 
 @pytest.mark.parametrize(
-    "finish", ["c.save('a.png')", "c.show()", "c", "(c + c.mark_text()).save('/x/a.html')", "c | c"]
+    "finish",
+    ["c.save('a.png')", "c.show()", "c", "(c + c.mark_text()).save('/x/a.html')", "c | c", "unfinished = alt.Chart(d)"],
 )
 def test_altair(renderer, finish):
     need("altair", "vl-convert-python")
@@ -375,6 +447,15 @@ def test_altair(renderer, finish):
     code += "c = alt.Chart(d).mark_bar(color='teal').encode(x='a', y='b').properties(width=200, height=150)\n"
     image = drawn_by_browser(renderer, code + finish)
     assert share(image, TEAL) > 0.02 and 160 < image.height < 260 and 60 < image.width < 700
+
+
+def test_an_altair_chart_without_its_data_says_so(renderer):
+    need("altair", "vl-convert-python")
+    if browser.chromium_path() is None:
+        pytest.skip("chromium is not installed")
+    code = "import altair as alt\nalt.Chart('https://else.test/cars.json').mark_point().encode(x='a:Q', y='b:Q').show()"
+    error = renderer.render(code, "python").error
+    assert "https://else.test/cars.json" in error and "no network" in error
 
 
 # ---- fonts -----------------------------------------------------------------------------------------------------------
@@ -428,7 +509,8 @@ UNSEEDED = {
     "none": "np.random.seed(None); x = np.random.rand(20)",
     "random": "import random; r = random.Random(); random.seed(None); "
     "x = [r.random() + random.random() for _ in range(20)]",
-    "system": "import os, uuid, secrets; x = list(os.urandom(9)) + list(uuid.uuid4().bytes) + [secrets.randbelow(99)]",
+    "system": "import os, uuid, secrets; x = list(os.urandom(9)) + list(uuid.uuid4().bytes) + [secrets.randbelow(99)]\n"
+    "x += list(uuid.uuid1().bytes); import time; x.append(time.clock_gettime(time.CLOCK_REALTIME) % 60)",
     "scipy": "import scipy.stats as s; x = s.norm.rvs(size=20)",
     "pandas": "import pandas as pd; x = pd.Series(range(50)).sample(20)",
     "clock": "import datetime, time; n = datetime.datetime.now(); "
@@ -463,6 +545,11 @@ def test_two_generators_without_a_seed_differ_and_seeds_hold(renderer):
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 
+def written(path, content: bytes):
+    path.write_bytes(content)
+    return path
+
+
 def test_one_unreadable_file_stops_no_other(renderer, tmp_path, capsys):
     good = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\n"
     (tmp_path / "good.py").write_text(good)
@@ -471,6 +558,8 @@ def test_one_unreadable_file_stops_no_other(renderer, tmp_path, capsys):
     (tmp_path / "wide.py").write_text(good, "utf-16")
     (tmp_path / "notes.doc").write_text("x")
     names = ("missing.py", "binary.py", "good.py", "notes.doc", "declared.py", "wide.py")
+    tex = r"\documentclass[12pt]{standalone}\usepackage[latin1]{inputenc}\begin{document}café\end{document}"
+    assert render.read_program(written(tmp_path / "a.tex", tex.encode("latin-1"))) == tex
     files = tuple(tmp_path / name for name in names)
     assert not render.draw_files(renderer, files, None)
     assert all((tmp_path / f"{name}.png").is_file() for name in ("good", "declared", "wide"))

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from test_render import draws, need
 
 import render
 import sandbox
-from languages import ProgramError, protocol, svg
+from languages import ProgramError, svg
 
 pytestmark = pytest.mark.skipif(not sandbox.probe().safe, reason="no sandbox works on this machine")
 PATIENCE = 300.0  # seconds: nothing here is about time
@@ -231,13 +233,25 @@ def test_no_document_sees_another_or_moves(renderer):
     assert draws(renderer, code, "svg").tobytes() == first.tobytes()
 
 
-def test_without_a_browser_librsvg_draws_what_it_can(monkeypatch):
-    monkeypatch.setattr(svg, "chromium_path", lambda: None)
-    monkeypatch.setattr(svg, "confine_worker", lambda *_, **__: None)
-    monkeypatch.setattr(svg, "use_browser_fonts", lambda: None)
-    draw = svg.svg_renderer(protocol.Options(9.0, 512, 64, 1_000_000, sandbox.Layers(False, 0, False)))
-    answer = draw(SMALL.format('<rect width="9" height="9" fill="rgb(0,128,0)"/><foreignObject/>'))
-    assert protocol.HEADER.unpack_from(answer) == (64, 64, 3 * 64 * 64) and answer[-3:] == bytes((0, 128, 0))
+WITHOUT_BROWSER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import sandbox
+from languages import protocol, svg
+svg.chromium_path = lambda: None
+svg.confine_worker = svg.use_browser_fonts = lambda *_, **__: None
+draw = svg.svg_renderer(protocol.Options(9.0, 512, 64, 1_000_000, sandbox.Layers(False, 0, False)))
+answer = draw(sys.argv[2])
+assert protocol.HEADER.unpack_from(answer) == (64, 64, 3 * 64 * 64) and answer[-3:] == bytes((0, 128, 0))
+"""
+
+
+def test_without_a_browser_librsvg_draws_what_it_can():
+    picture = SMALL.format('<rect width="9" height="9" fill="rgb(0,128,0)"/><foreignObject/>')
+    root = str(Path(render.__file__).parent)
+    command = [render.interpreter(), "-c", WITHOUT_BROWSER, root, picture]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_lengths():
