@@ -39,9 +39,9 @@ class Floor:
         import matplotlib.pyplot as plt
 
         exec(compile(code, "program.py", "exec"), {"__name__": "__main__"})
-        if not self.captured and plt.get_fignums():
+        if "picture" not in self.captured and plt.get_fignums():
             plt.show()
-        return self.captured.get("saved") or self.captured.get("shown") or python.last_picture_file(OPTIONS)
+        return self.captured.get("picture") or python.last_picture_file(OPTIONS)
 
     def svg(self, code: str) -> Image.Image:
         return pixels.rasterize_svg(code.encode(), OPTIONS.svg_side)
