@@ -80,14 +80,14 @@ def programs(count: int, limit: float, speeds: dict[str, float]) -> list[tuple[s
 
 
 @contextlib.contextmanager
-def busy(count: int) -> Iterator[None]:
-    """So many processes that never wait."""
+def busy(count: int, apart: bool = True) -> Iterator[None]:
+    """So many processes that never wait. apart: a session each, for the kernel shares the cores among sessions first;
+    else in this one, as if they had been started from the same terminal."""
     loops = []
     try:
         for _ in range(count):
             command = [sys.executable, "-c", "while True: pass"]
-            # A session each: the kernel shares the cores among sessions first.
-            loops.append(subprocess.Popen(command, start_new_session=True, preexec_fn=sandbox.die_with_parent))
+            loops.append(subprocess.Popen(command, start_new_session=apart, preexec_fn=sandbox.die_with_parent))
         yield
     finally:
         for loop in loops:
@@ -128,7 +128,7 @@ class Config:
 
 def main(config: Config) -> int:
     if config.beside:
-        with busy(config.busy):
+        with busy(config.busy, apart=False):
             return subprocess.run(shlex.split(config.beside)).returncode
     runs, took = [], []
     with Renderer(config.workers, config.limit, cache_mb=0) as renderer:

@@ -469,6 +469,30 @@ def test_workers_die_with_their_caller():
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
+# In place of bwrap: it ends at once, and what it started lives on without ever hearing of that.
+GONE = """
+import os, sys
+launcher = os.getpid()
+if os.fork():
+    os._exit(0)
+while os.getppid() == launcher:
+    pass
+open(sys.argv[1], "w").write(str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_a_worker_whose_launcher_ended_gets_no_job_and_ends(monkeypatch, tmp_path):
+    need("python")
+    if not sandbox.probe().bwrap:
+        pytest.skip("no bubblewrap here")
+    pid = tmp_path / "pid"
+    monkeypatch.setattr(sandbox, "bwrap_command", lambda _: [sys.executable, "-c", GONE, str(pid)])
+    with render.Renderer(workers=1, timeout=HANG, cache_mb=0) as pool:
+        assert "process ended" in pool.submit(ENDLESS["python"], "python").result(HANG).error
+        wait_until(lambda: not Path(f"/proc/{pid.read_text()}").exists())
+
+
 def test_closed_renderer_and_cancelled_jobs():
     need("svg")
     pool = render.Renderer(workers=1, cache_mb=0)
