@@ -31,9 +31,8 @@ def kind_of(code: str, language: str) -> str:
     if language != "python":
         return language
     found = re.findall(r"(?:^|;)[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import|import[ \t]+([\w., \t]+))", code, re.MULTILINE)
-    names = [name for one, several in found for name in ([one] if one else several.split(","))]
-    imported = {name.split(".")[0].strip() for name in names if name.strip()}
-    imported = {name.split()[0] for name in imported if name}
+    names = [name.split() for one, several in found for name in (one or several).split(",")]  # `a.b as c`: a.b, as, c
+    imported = {words[0].split(".")[0] for words in names if words}
     if imported & MOLECULES and imported <= SMALL:
         return "molecule"
     return "tables" if imported & TABLES else "python"

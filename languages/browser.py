@@ -41,12 +41,7 @@ FLAGS += [
     "--disable-extensions",
     "--disable-breakpad",
 ]
-FLAGS += [
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-extensions",
-    "--disable-field-trial-config",
-]
+FLAGS += ["--disable-component-update", "--disable-default-apps", "--disable-field-trial-config"]
 FLAGS += ["--disable-back-forward-cache", "--disable-hang-monitor", "--disable-ipc-flooding-protection"]
 FLAGS += ["--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--password-store=basic"]
 FLAGS += ["--disable-backgrounding-occluded-windows", "--disable-prompt-on-repost", "--allow-pre-commit-input"]
