@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def programs(count: int, limit: float, speeds: dict[str, float]) -> list[tuple[s
 @contextlib.contextmanager
 def busy(count: int, apart: bool = True) -> Iterator[None]:
     """So many processes that never wait. apart: a session each, for the kernel shares the cores among sessions first;
-    else in this one, as if they had been started from the same terminal."""
+    else all in this one, as if they had been started from one terminal."""
     loops = []
     try:
         for _ in range(count):
@@ -129,7 +130,12 @@ class Config:
 def main(config: Config) -> int:
     if config.beside:
         with busy(config.busy, apart=False):
-            return subprocess.run(shlex.split(config.beside)).returncode
+            command = subprocess.Popen(shlex.split(config.beside), start_new_session=True)  # as from another terminal
+            try:
+                return command.wait()
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(command.pid, signal.SIGTERM)
     runs, took = [], []
     with Renderer(config.workers, config.limit, cache_mb=0) as renderer:
         jobs = programs(config.count, config.limit, speeds(renderer))

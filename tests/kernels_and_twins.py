@@ -34,7 +34,7 @@ def attention(of, H: int, C: int, **tables) -> None:
     twin = kernels.decode_attention(q, kv, prompts, own, 0.3)
     wider = torch.cat([q, q], 1).to(DEVICE)[:, :H]  # as a part of q, k and v
     ours = of.decode_attention(wider, *there(kv), table_there(prompts), table_there(own), 0.3)
-    check(f"attention {H}/{C} {tables}", ours, twin)
+    check(f"attention {H}/{C} {tables}", ours, twin, 1e-5)  # how sums are rounded depends on the processor
 
 
 def norm_rope_append(of, T: int = 5) -> None:

@@ -118,7 +118,7 @@ def test_a_block_of_steps_in_c_equals_torchs(three_threads, family, sizes, tempe
         theirs.decode_step(6, 3, temperature)
     for name in ("token", "length", "drawn", "pages", "members", "start", "seed", "prompt_length", "prompt_pages"):
         assert torch.equal(getattr(ours.slots.device, name), getattr(theirs.slots.device, name)), name
-    kernels_and_twins.check("log-probs", ours.slots.device.logps, theirs.slots.device.logps, 2e-5)
+    kernels_and_twins.check("log-probs", ours.slots.device.logps, theirs.slots.device.logps, 1e-4)
     for mine, kv in zip(ours.pool.kv, theirs.pool.kv, strict=True):
         kernels_and_twins.check("pages", mine[1:], kv[1:], 1e-5)
 
