@@ -130,7 +130,8 @@ class Config:
 def main(config: Config) -> int:
     if config.beside:
         with busy(config.busy, apart=False):
-            command = subprocess.Popen(shlex.split(config.beside), start_new_session=True)  # as from another terminal
+            as_from_another_terminal = {"start_new_session": True, "preexec_fn": sandbox.die_with_parent}
+            command = subprocess.Popen(shlex.split(config.beside), **as_from_another_terminal)
             try:
                 return command.wait()
             finally:
