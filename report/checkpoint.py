@@ -105,7 +105,7 @@ def damage(checkpoint: Path) -> str | None:
         torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # json, safetensors, torch and its pickle have one each for a file that is cut off
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return f"{file.name}: {why.splitlines()[0][:200]}"
+        return f"{file.name}: {why.splitlines()[0].split('. ')[0]}"
     return None
 
 

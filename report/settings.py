@@ -100,8 +100,8 @@ def read_config(path: Path, kind: type):
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"{path} is not whole ({error}). Mend it, or remove it: --resume then goes on with the preset and flags given, "
-            "so give all that the run was started with."
+            f"{path} is not whole ({error}). Mend it, or remove it: --resume then goes on with the preset "
+            "and the flags, so give all that the run was started with."
         ) from None
     known = {field.name: field.type for field in dataclasses.fields(kind)}
     if not isinstance(saved, dict):
