@@ -50,26 +50,27 @@ def run_script(main: Callable[[], None], presets: dict) -> None:
     name = Path(sys.argv[0]).name
     try:
         try:
-            main()
-        except (OSError, ValueError, RuntimeError) as error:  # of several processes: that another one has stopped
+            return main()
+        except (OSError, ValueError, RuntimeError) as error:  # of several processes also: another has stopped
             sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"\n{name}: stopped by Ctrl-C; {how_to_go_on(presets)}", file=sys.stderr, flush=True)
-        sys.exit(130)
+        pass  # with it go the frames that hold the progress bar, which prints itself once more
+    if os.environ.get("RANK", "0") == "0":
+        print(f"\n{name}: stopped by Ctrl-C; {how_to_go_on(presets)}", file=sys.stderr, flush=True)
+    sys.exit(130)
 
 
 def how_to_go_on(presets: dict) -> str:
     """What is saved of the run that this process was told to do, and the command that takes it up again."""
     out = tyro.extras.overridable_config_cli(presets).out
     newest = latest_checkpoint(Path(out))
-    arguments = [sys.argv[1], "--out", out, "--resume"] if newest else sys.argv[1:]
+    again = ["--resume"] if newest and "--resume" not in sys.argv else []  # flags that are saved already change nothing
     saved = f"{newest} is saved. To go on" if newest else "nothing is saved yet. To start again"
     launcher, machines = [sys.executable], int(os.environ.get("GROUP_WORLD_SIZE", 1))
     if "LOCAL_WORLD_SIZE" in os.environ:
         launcher += ["-m", "torch.distributed.run", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
     there = f" on each of the {machines} machines, with torchrun's options" if machines > 1 else ""
-    return f"{saved}{there}: {shlex.join([*launcher, sys.argv[0], *arguments])}"
+    return f"{saved}{there}: {shlex.join([*launcher, *sys.argv, *again])}"
 
 
 def replace_file(path: Path, text: str) -> None:

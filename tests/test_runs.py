@@ -394,7 +394,8 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(name, qwen3_folder, pairs, tm
     assert last.startswith(f"{name}: stopped by Ctrl-C; {newest} is saved. To go on: ")
     command = shlex.split(last.split("To go on: ")[1])
     step = checkpoint.step_of(newest)
-    went_on = subprocess.run([*command, "--steps", str(step + 1)], cwd=ROOT, capture_output=True, text=True)
+    command[command.index("--steps") + 1] = str(step + 1)
+    went_on = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert went_on.returncode == 0, went_on.stderr[-3000:]
     assert [row["step"] for row in metrics(out)] == list(range(step + 1))
 
