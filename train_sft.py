@@ -36,7 +36,7 @@ import data
 from corpus import loading
 from data import Sample
 from model import Policy, Prompt, from_all, join_processes, pack, process_number, whole
-from report.checkpoint import checkpoint_to_resume, latest_checkpoint, load_trainer_state, save_checkpoint
+from report.checkpoint import latest_checkpoint, load_trainer_state, save_checkpoint
 from report.run import Run, progress_bar, run_script
 from report.settings import parse_config
 
@@ -256,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
     join_processes(config.device)
     run = Run(config)
-    checkpoint = checkpoint_to_resume(run.folder) if config.resume else None
+    checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
     policy, optimizers, state = load_trainer(checkpoint, config)
     samples = loading.training_samples(config.data)

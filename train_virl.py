@@ -35,7 +35,7 @@ import data
 from data import Sample
 from model import Policy, from_all, join_processes, lent, pack, process_number
 from render import Renderer, Rendering
-from report.checkpoint import checkpoint_to_resume, latest_checkpoint, save_checkpoint
+from report.checkpoint import latest_checkpoint, save_checkpoint
 from report.run import Run, half_the_threads, progress_bar, run_script, timer
 from report.settings import parse_config
 from report.step import rollout_metrics, status_line, training_metrics, write_samples
@@ -325,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     join_processes(config.device)
     number, processes = process_number()
     run = Run(config)
-    checkpoint = checkpoint_to_resume(run.folder) if config.resume else None
+    checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
     policy, optimizers, state = load_trainer(checkpoint, config)
     sampler = policy  # several processes train shards of the weights; sampling wants all of them, in bf16 on GPUs

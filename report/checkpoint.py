@@ -6,6 +6,7 @@ Anything else in there (step-best, step-000600-good) is the user's, and is left 
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -84,8 +85,8 @@ def checkpoint_to_resume(run: Path) -> Path | None:
         return sound
     remedy = "No older one is whole: start again with another --out."
     if sound:
-        moves = " && ".join(f"mv {path} {path.with_name(f'damaged-{path.name}')}" for path, _ in damaged)
-        remedy = f"{sound.name} is whole. To go on from there: {moves}, then --resume again."
+        moves = (shlex.join(["mv", str(path), str(path.with_name(f"damaged-{path.name}"))]) for path, _ in damaged)
+        remedy = f"{sound.name} is whole; to go on from there, --resume after: {' && '.join(moves)}"
     raise OSError(f"{damaged[0][0]} is damaged ({damaged[0][1]}). {remedy}")
 
 

@@ -15,7 +15,7 @@ from typing import Literal, get_args, get_origin
 
 import tyro
 
-from report.checkpoint import latest_checkpoint, step_of
+from report.checkpoint import checkpoint_to_resume, latest_checkpoint, step_of
 
 COUNTS = (
     *("steps", "batch_size", "row_tokens", "max_tokens", "save_every", "prompts", "slots", "minibatches"),
@@ -50,11 +50,12 @@ def parse_config(presets: dict, argv: Sequence[str] | None = None):
     """The configuration from a preset and the flags; with --resume, the one saved in the run's folder with the flags
     over it. What changes is said on the console.
 
-    Raises FileNotFoundError where there is nothing to resume, ValueError where a run would be overwritten, where a flag
-    cannot change a run in progress, or a setting cannot work. Ends the script where all steps are done.
+    Raises FileNotFoundError where there is nothing to resume, OSError where the newest checkpoint is damaged, and
+    ValueError where a run would be overwritten, a flag cannot change a run in progress, or a setting cannot work. Ends
+    the script where all steps are done.
     """
     config = tyro.extras.overridable_config_cli(presets, args=argv)
-    newest = latest_checkpoint(Path(config.out))
+    newest = (checkpoint_to_resume if config.resume else latest_checkpoint)(Path(config.out))
     if config.resume:
         config = _resumed(presets, argv, config, newest)
     elif newest:
@@ -132,11 +133,8 @@ def _fits(value, kind) -> bool:
 
 def check_config(config) -> None:
     """Raises ValueError with every setting that cannot work, alone or with the others."""
-    wrong = [
-        f"--{name} is missing; `--help` says what it takes"
-        for name in ("model", "data", "out")
-        if not getattr(config, name)
-    ]
+    texts = [name for name in ("model", "data", "out", "encoder") if getattr(config, name, None) == ""]
+    wrong = [f"--{name} is missing; `--help` says what it takes" for name in texts]
     for names, works, words in RULES:
         for name in names:
             value = getattr(config, name, None)  # None: it is the other stage's, or left open

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_samples
+from safetensors.torch import save_file
 
 import data
 import train_sft
@@ -49,9 +50,13 @@ def metrics(folder: Path) -> list[dict]:
 
 
 def made_run(folder: Path, stage, step: int = 4, **changed) -> Path:
-    """The folder of a run that stopped after `step` steps, without weights; 0: before its first checkpoint."""
+    """The folder of a run that stopped after `step` steps, a model without weights; 0: before the first checkpoint."""
     if step:
-        (folder / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
+        newest = folder / "checkpoints" / f"step-{step:06d}"
+        newest.mkdir(parents=True)
+        (newest / "config.json").write_text("{}")
+        save_file({}, newest / "model.safetensors")
+        torch.save({}, newest / "trainer.pt")
     config = dataclasses.replace(stage.PRESETS["tiny"][1], model="m", data="d", out=str(folder), steps=8)
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(dataclasses.replace(config, **changed))))
@@ -79,6 +84,7 @@ CANNOT_WORK = [  # flags of either stage, and what is said
     ("both", "--device tpu", "--device tpu is neither cpu nor cuda"),
     ("both", "--model= --data=", "--model is missing; `--help` says what it takes; --data is missing"),
     ("both", "--out=", "--out is missing"),
+    ("train_virl.py", "--encoder=", "--encoder is missing"),
     ("train_sft.py", "--batch-size 0", "--batch-size 0 has to be"),
     ("train_sft.py", "--max-tokens -1", "--max-tokens -1 has to be"),
     ("train_sft.py", "--refine 1.5", "--refine 1.5 has to lie between 0 and 1"),
@@ -341,7 +347,7 @@ def empty(path: Path) -> None:
 @pytest.mark.parametrize("file", ["trainer.pt", "model.safetensors", "config.json"])
 @pytest.mark.parametrize("harm", [cut, empty, Path.unlink])
 def test_a_damaged_checkpoint_says_which_older_one_serves(file, harm, qwen3_folder, tmp_path):
-    policy = train_sft.Policy.load(qwen3_folder)
+    policy, tmp_path = train_sft.Policy.load(qwen3_folder), tmp_path / "a run"
     first, second, third = (checkpoint.save_checkpoint(tmp_path, step, policy, [], {}) for step in (1, 2, 3))
     assert checkpoint.checkpoint_to_resume(tmp_path) == third and checkpoint.damage(third) is None
     for path in (third, second):
@@ -349,12 +355,23 @@ def test_a_damaged_checkpoint_says_which_older_one_serves(file, harm, qwen3_fold
     with pytest.raises(OSError, match=f"step-000003 is damaged .*{file}.*step-000001 is whole") as raised:
         checkpoint.checkpoint_to_resume(tmp_path)
     assert "\n" not in str(raised.value)
-    command = re.search(r"To go on from there: (.*), then --resume again", str(raised.value))[1]
+    command = str(raised.value).split("to go on from there, --resume after: ")[1]
     subprocess.run(command, shell=True, check=True)
     assert checkpoint.checkpoint_to_resume(tmp_path) == first and len(list(first.parent.iterdir())) == 3
     harm(first / file)
     with pytest.raises(OSError, match="No older one is whole: start again"):
         checkpoint.checkpoint_to_resume(tmp_path)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_damaged_checkpoint_ends_a_resume_before_anything_is_loaded(name, script, tmp_path):
+    """Also that of the last step: the run is not done with it."""
+    folder = made_run(tmp_path / "run", STAGES[name], step=8)
+    (folder / "checkpoints/step-000008/model.safetensors").write_bytes(b"")
+    status, printed = script(name, "tiny", "--out", folder, "--resume")
+    assert (
+        status == 1 and "step-000008 is damaged (model.safetensors: " in printed and "No older one is whole" in printed
+    )
 
 
 def test_a_shard_that_is_missing_is_damage(qwen3_folder, tmp_path):
