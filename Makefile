@@ -12,9 +12,6 @@ DEBIAN := chromium-headless-shell bubblewrap gcc libc6-dev fonts-dejavu-core fon
           texlive-latex-base texlive-latex-recommended texlive-latex-extra texlive-pictures texlive-science \
           texlive-fonts-recommended texlive-plain-generic lmodern texlive-luatex texlive-xetex texlive-pstricks \
           texlive-lang-german texlive-lang-cyrillic latex-cjk-common latex-cjk-chinese-arphic-gbsn00lp
-export TOKENIZERS_PARALLELISM := false
-# torch's idle threads wait busily for some 0.15 ms, then sleep: the renderer works on the same cores
-export GOMP_SPINCOUNT := 10000
 
 # what the demo does; `make smoke` shrinks it
 RUN := runs/demo

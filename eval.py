@@ -12,6 +12,8 @@ Of every answer: does the program execute, the visual score of reward.py, SSIM, 
 every interval is a bootstrap over targets. The same command run again after a break goes on.
 """
 
+import environment  # noqa: F401
+
 import json
 import sys
 from collections.abc import Iterable, Iterator

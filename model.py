@@ -13,6 +13,8 @@ and attention leaks nothing from one sequence to another (kernels.packed_attenti
 Axes: T tokens of a packed row, P prompt tokens, R response tokens, G responses of a prompt, V vocabulary.
 """
 
+import environment  # noqa: F401
+
 import atexit
 import gc
 import json

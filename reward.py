@@ -27,6 +27,8 @@ A page with less than a tenth of the target's edges is scaled down further, to 0
 Axes: F frames (thumbnail first, then the K tiles row by row), S frame side in pixels, D features.
 """
 
+import environment  # noqa: F401
+
 import itertools
 import math
 import os
@@ -38,6 +40,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
@@ -101,6 +104,11 @@ class Target:
 
     def nbytes(self) -> int:
         return sum(group.nbytes for group in self.features)
+
+
+def flat(rewards: np.ndarray) -> np.ndarray:
+    """(N, G) -> (N,) bool: the groups in which no answer is better than another, but for rounding."""
+    return rewards.max(1) - rewards.min(1) < 1e-8
 
 
 class Reward:

@@ -16,9 +16,9 @@ Departures from the paper: its SFT ran in ms-swift with unpublished settings; it
 model, ours come from mutations (or from the data set where it has them).
 """
 
-import json
+import environment  # noqa: F401
+
 import math
-import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -30,7 +30,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import tyro
 from torch.overrides import TorchFunctionMode
 
 import data
@@ -38,7 +37,8 @@ from corpus import loading
 from data import Sample
 from model import Policy, Prompt, from_all, join_processes, pack, process_number, whole
 from report.checkpoint import latest_checkpoint, load_trainer_state, save_checkpoint
-from report.run import Run, progress_bar
+from report.run import Run, progress_bar, run_script
+from report.settings import parse_config
 
 
 @dataclass
@@ -66,7 +66,9 @@ class Training:
     seed: int = 0
     """Seed of the order, the sampling, the refinement tasks and everything else."""
     resume: bool = False
-    """Go on from the newest checkpoint in `out`, with the configuration saved there."""
+    """Go on from the newest checkpoint in `out`, with the configuration saved there and the other flags over it."""
+    keep: int = 5
+    """Newest checkpoints that stay, 0 for all. Copies under names of your own, as step-best, always stay."""
 
 
 @dataclass
@@ -105,26 +107,7 @@ PRESETS = {
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# what both stages share: a run's folder, the learning rate, the optimizer
-
-
-def parse_config(presets: dict, argv: Sequence[str] | None = None):
-    """The configuration from the command line; with --resume, the one saved in the run's folder.
-
-    Raises FileNotFoundError where there is nothing to resume, ValueError where a run would be overwritten.
-    """
-    config = tyro.extras.overridable_config_cli(presets, args=argv)
-    saved = Path(config.out) / "config.json"
-    if config.resume:
-        if not saved.exists():
-            raise FileNotFoundError(f"There is no run to resume in {config.out}; leave out --resume to start one.")
-        config = type(config)(**json.loads(saved.read_text()) | {"resume": True, "out": config.out})
-    elif latest_checkpoint(Path(config.out)):
-        raise ValueError(f"{config.out} already holds a run; use --resume to go on, or another --out.")
-    for name in ("model", "data"):
-        if not getattr(config, name):
-            raise ValueError(f"--{name} is missing; `--help` says what it takes.")
-    return config
+# what both stages share: the learning rate, the optimizer, rows
 
 
 def learning_rate(step: int, config) -> float:
@@ -272,14 +255,12 @@ def train_step(policy: Policy, pairs: list[tuple[Prompt, list]], row_tokens: int
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
     join_processes(config.device)
-    if config.batch_size < (processes := process_number()[1]):
-        raise ValueError(f"--batch-size {config.batch_size} leaves some of {processes} processes without work.")
     run = Run(config)
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
     policy, optimizers, state = load_trainer(checkpoint, config)
-    run.start_at(start := state["step"])
     samples = loading.training_samples(config.data)
+    run.start_at(start := state["step"])
 
     bar = progress_bar("SFT", start, config.steps)
     dropped = state.get("too_long", 0)
@@ -302,14 +283,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 run.log(metrics | {"too_long": dropped} | times)
                 bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{tokens / seconds:.0f}", too_long=dropped)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                save_checkpoint(run.folder, step + 1, policy, optimizers, {"too_long": dropped})
+                save_checkpoint(run.folder, step + 1, policy, optimizers, {"too_long": dropped}, config.keep)
                 run.plot(step + 1 == config.steps)
     if run.writes:
         print(f"SFT done: {latest_checkpoint(run.folder)}" + (f", {dropped} pairs were too long" if dropped else ""))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"train_sft.py: {error}")
+    run_script(main, PRESETS)

@@ -18,8 +18,9 @@ Departures from the paper's release (arXiv 2511.00391, EasyR1):
  4. The prompt and its picture are computed once per group, in the rollout and in training.
 """
 
+import environment  # noqa: F401
+
 import os
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -35,11 +36,12 @@ from data import Sample
 from model import Policy, from_all, join_processes, lent, pack, process_number
 from render import Renderer, Rendering
 from report.checkpoint import latest_checkpoint, save_checkpoint
-from report.run import Run, half_the_threads, progress_bar, timer
+from report.run import Run, half_the_threads, progress_bar, run_script, timer
+from report.settings import parse_config
 from report.step import rollout_metrics, status_line, training_metrics, write_samples
-from reward import Reward, Score, alignment
+from reward import Reward, Score, alignment, flat
 from rollout import Completion, generate
-from train_sft import Training, autocast, load_trainer, narrow, optimizer_step, parse_config, split_rows
+from train_sft import Training, autocast, load_trainer, narrow, optimizer_step, split_rows
 
 
 @dataclass
@@ -136,9 +138,10 @@ PRESETS = {
 def group_advantages(rewards: np.ndarray, normalize_std: bool = True) -> np.ndarray:
     """GRPO (arXiv 2402.03300): (r - mean) / (std + 1e-6) within each group, unbiased std. rewards (N, G) -> (N, G).
 
-    normalize_std False leaves the division out (Dr.GRPO, arXiv 2503.20783). G = 1 gives 0.
+    normalize_std False leaves the division out (Dr.GRPO, arXiv 2503.20783). Flat groups, and G = 1, have exactly 0:
+    their mean is rounded, and what that leaves would be divided by 1e-6.
     """
-    advantages = rewards - rewards.mean(1, keepdims=True)
+    advantages = np.where(flat(rewards)[:, None], 0.0, rewards - rewards.mean(1, keepdims=True))
     if normalize_std and rewards.shape[1] > 1:
         advantages = advantages / (rewards.std(1, ddof=1, keepdims=True) + 1e-6)
     return advantages
@@ -176,10 +179,16 @@ def policy_loss(logps, sampled, advantages, owner, config: Config):
     return loss, held
 
 
-def kl_penalty(logps, reference_logps):
-    """Low-variance estimate of KL(policy || reference) per token (Schulman's k3): exp(d) - d - 1, d = ref - logp."""
+def kl_penalty(logps, reference_logps, sampled=None):
+    """Low-variance estimate of KL(policy || reference) per token (Schulman's k3): exp(d) - d - 1, d = ref - logp, times
+    the token's ratio to what it was sampled with, `sampled`; None: the policy itself, and the ratio is 1.
+
+    The ratio's gradient says that the policy also decides how often a token comes. Without it the gradient would be
+    that of KL(reference || policy) (DeepSeek-V3.2, arXiv 2512.02556).
+    """
     difference = (reference_logps - logps).clamp(-20, 20)
-    return difference.exp() - difference - 1
+    ratio = (logps - (logps.detach() if sampled is None else sampled)).exp()
+    return ratio * (difference.exp() - difference - 1)
 
 
 def loss_weight(completion: Completion, config: Config) -> tuple[float, float]:
@@ -283,7 +292,7 @@ def update(policy: Policy, groups: list[Group], total: float, config: Config, re
             if reference is not None:
                 with torch.no_grad(), autocast(policy.device.type):
                     reference_logps = reference(row, config.temperature)
-                penalty = kl_penalty(logps, reference_logps)
+                penalty = kl_penalty(logps, reference_logps, None if config.minibatches == 1 else sampled)
                 loss = loss + config.kl * penalty
                 sums["kl"] += penalty.sum().item() * bool(factor)
             loss = (loss * weights).sum() / total
@@ -319,10 +328,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
     policy, optimizers, state = load_trainer(checkpoint, config)
-    run.start_at(start := state["step"])
     sampler = policy  # several processes train shards of the weights; sampling wants all of them, in bf16 on GPUs
     if processes > 1:
-        sampler = Policy.load(config.model, config.device, narrow(config.device))
+        sampler = Policy.load(checkpoint or config.model, config.device, narrow(config.device))
     reference = None
     if config.kl > 0:
         reference = Policy.load(config.model, config.device, narrow(config.device)).shard(offload=True)
@@ -337,6 +345,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     with ThreadPoolExecutor(1, initializer=start_judging, initargs=[policy.device]) as judges, renderer:
         samples, _ = data.load_usable(config.data, renderer)
+        run.start_at(start := state["step"])
         bar = progress_bar("ViRL", start, config.steps)
         for step in bar:
             began, times = time.perf_counter(), {}
@@ -370,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             run.log(metrics | {"tokens_per_second": metrics["tokens"] / seconds})
             bar.set_postfix_str(status_line(metrics, len(indices)))
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                save_checkpoint(run.folder, step + 1, policy, optimizers, {})
+                save_checkpoint(run.folder, step + 1, policy, optimizers, {}, config.keep)
                 run.plot(step + 1 == config.steps)
                 write_samples(run, groups)
     if run.writes:
@@ -378,7 +387,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"train_virl.py: {error}")
+    run_script(main, PRESETS)

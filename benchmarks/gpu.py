@@ -18,11 +18,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 import tyro
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+import environment  # noqa: E402, F401
+
+import torch  # noqa: E402
 from shapes import machine, make_policy, make_prompts, measured  # noqa: E402
 
 import kernels  # noqa: E402

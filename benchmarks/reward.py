@@ -16,11 +16,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import tyro
 from PIL import Image, ImageChops
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import environment  # noqa: E402, F401
+
+import torch  # noqa: E402
+
 import synth  # noqa: E402
 from features import DinoV2, cut_frames, vincicoder_grid  # noqa: E402
 from render import Renderer, Rendering  # noqa: E402

@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 import tyro
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import environment  # noqa: E402, F401
+
+import torch  # noqa: E402
 from shapes import SHAPES, machine, make_policy, make_prompts, sample_lengths, synchronize  # noqa: E402
 
 import kernels  # noqa: E402

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 import tyro
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+import environment  # noqa: E402, F401
+
 import shapes  # noqa: E402
+import torch  # noqa: E402
 
 import kernels  # noqa: E402
 import model  # noqa: E402

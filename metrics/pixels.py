@@ -40,15 +40,17 @@ def starvector(target: Image.Image, rendering: Image.Image, side: int = 224, as_
     """StarVector's SVG-Bench, of both pictures at 224 x 224, RGB in [0, 1]: {"mse", "masked_mse", "ssim"}.
 
     mse: mean squared error, "L2"; 0 is best. masked_mse: the same with both pictures multiplied by the mask of pixels
-    that are white in neither. ssim: an 11 x 11 Gaussian window of sigma 1.5, the one of Wang et al.; as published
+    that are white in neither; 1, the worst there is, where nothing is drawn in both though they differ (as published 0,
+    so a blank page would be best). ssim: an 11 x 11 Gaussian window of sigma 1.5, the one of Wang et al.; as published
     sigma is given but the window stays uniform, for `gaussian_weights` is not set.
     """
     a, b = _both(target, rendering, side)
     squares = _difference(a, b) ** 2
     mask = ~(_white(a) | _white(b))
+    apart = not mask.any() and squares.any() and not as_published
     return {
         "mse": float(squares.mean()) / 255**2,
-        "masked_mse": float((squares * mask[..., None]).mean()) / 255**2,
+        "masked_mse": 1.0 if apart else float((squares * mask[..., None]).mean()) / 255**2,
         "ssim": structural_similarity(a, b, WIDE_UNIFORM if as_published else GAUSSIAN),
     }
 

@@ -1,11 +1,17 @@
-"""Checkpoints of a run: written under a temporary name, then renamed, so that the last one always loads."""
+"""Checkpoints of a run: written under a temporary name, then renamed, so that the last one always loads.
 
+Folders named exactly checkpoints/step-NNNNNN are the run's own: the newest is resumed from, the oldest are removed.
+Anything else in there (step-best, step-000600-good) is the user's, and is left alone.
+"""
+
+import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 
 from model import Policy, process_number
@@ -13,8 +19,9 @@ from model import Policy, process_number
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, state: dict, keep: int = 2) -> Path:
-    """Write run/checkpoints/step-N (a Hugging Face folder and trainer.pt), then drop all but the newest `keep`.
+def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, state: dict, keep: int = 5) -> Path:
+    """Write run/checkpoints/step-N (a Hugging Face folder and trainer.pt), then remove all but the newest `keep` of the
+    run's own; 0 keeps all.
 
     Raises OSError with one sentence where the disk is full; earlier checkpoints stay whole. Every process has to call
     it, the first one writes.
@@ -41,21 +48,76 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(unfinished, folder)
-    for old in sorted(folder.parent.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    for old in checkpoints(run)[:-keep] if keep else []:
+        if not old.is_symlink():  # somebody moved it to another disk
+            shutil.rmtree(old)
     return folder
 
 
+def step_of(checkpoint: Path) -> int:
+    """How many steps were taken before it was written; -1 for a name that is not exactly one of the run's own."""
+    number = checkpoint.name.removeprefix("step-")
+    whole = number.isascii() and number.isdigit() and checkpoint.name == f"step-{int(number):06d}"
+    return int(number) if whole else -1
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The run's own checkpoints, oldest first."""
+    own = [path for path in (run / "checkpoints").glob("step-*") if step_of(path) >= 0 and path.is_dir()]
+    return sorted(own, key=step_of)
+
+
 def latest_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
-    return max((run / "checkpoints").glob("step-*"), default=None)
+    """The newest checkpoint of a run, or None."""
+    return (checkpoints(run) or [None])[-1]
+
+
+def checkpoint_to_resume(run: Path) -> Path | None:
+    """The newest checkpoint of a run, or None. Where it is damaged an OSError says which older one serves and how to
+    take it: steps are not lost without a word."""
+    damaged, sound = [], None
+    for checkpoint in reversed(checkpoints(run)):
+        if (what := damage(checkpoint)) is None:
+            sound = checkpoint
+            break
+        damaged.append((checkpoint, what))
+    if not damaged:
+        return sound
+    remedy = "No older one is whole: start again with another --out."
+    if sound:
+        moves = (shlex.join(["mv", str(path), str(path.with_name(f"damaged-{path.name}"))]) for path, _ in damaged)
+        remedy = f"{sound.name} is whole; to go on from there, --resume after: {' && '.join(moves)}"
+    raise OSError(f"{damaged[0][0]} is damaged ({damaged[0][1]}). {remedy}")
+
+
+def damage(checkpoint: Path) -> str | None:
+    """The file that keeps a checkpoint from being loaded, and why, as far as headers and lengths tell; None if none."""
+    file = checkpoint / "model.safetensors.index.json"
+    try:
+        shards = {"model.safetensors"}
+        if file.exists():
+            shards = set(json.loads(file.read_text())["weight_map"].values())
+        for file in sorted({checkpoint / "config.json", *checkpoint.glob("*.json")}):
+            json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted(checkpoint / name for name in shards):
+            with safe_open(file, "pt"):
+                pass
+        file = checkpoint / "trainer.pt"
+        torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # json, safetensors, torch and its pickle have one each for a file that is cut off
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return f"{file.name}: {why.splitlines()[0].split('. ')[0]}"
+    return None
 
 
 def load_trainer_state(checkpoint: Path, policy: Policy, optimizers: list) -> dict:
     """Restore optimizers and random state; returns what `save_checkpoint` was given as `state`, with the step."""
     state = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True, mmap=True)
     for optimizer, saved in zip(optimizers, state.pop("optimizers"), strict=True):
+        decays = [group["weight_decay"] for group in optimizer.param_groups]  # as told now; the learning rate is anyway
         set_optimizer_state_dict(policy, optimizer, saved, options=WHOLE)
+        for group, decay in zip(optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
     rng = state.pop("rng")
     torch.set_rng_state(rng["torch"])
     if torch.cuda.is_available() and rng["cuda"]:

@@ -14,6 +14,7 @@ from model import from_all
 from report.curves import QUANTILES
 from report.records import FAILURES, find_failure
 from report.run import Run
+from reward import flat
 
 
 def rollout_metrics(groups: list) -> dict:
@@ -34,7 +35,7 @@ def rollout_metrics(groups: list) -> dict:
         "reward/coarse": mean(score.coarse for score in scores),
         "reward/alignment": mean(score.alignment for score in scores),
         "render_ok": mean(score.executed for score in scores),
-        "zero_variance_groups": int((np.ptp(rewards, 1) < 1e-8).sum()),
+        "zero_variance_groups": int(flat(rewards).sum()),
         "length/mean": float(lengths.mean()),
         "length/p95": float(np.percentile(lengths, 95)),
         "length/cut": float(cut.mean()),
@@ -63,7 +64,7 @@ def training_metrics(sums: dict) -> dict:
     sums = {name: sum(share.get(name, 0) for share in shares) for name in sums} | {"mismatch_max": worst}
     tokens = max(1, sums["trained_tokens"])
     metrics = {"loss": sums["loss"], "clipped": sums["clipped"] / tokens, "mismatch": sums["mismatch"] / tokens}
-    metrics |= {"mismatch_max": sums["mismatch_max"], "trained_tokens": sums["trained_tokens"]}
+    metrics |= {"mismatch_max": sums["mismatch_max"], "trained_tokens": int(sums["trained_tokens"])}
     return metrics | ({"kl": sums["kl"] / tokens} if "kl" in sums else {})
 
 

@@ -1,5 +1,7 @@
 """Shared by the tests: two tiny Qwen-VL folders with random weights, and prompts for them. Nothing is downloaded."""
 
+import environment  # noqa: F401
+
 import os
 import runpy
 import sys

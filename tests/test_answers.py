@@ -288,6 +288,8 @@ def test_perfect_answers_to_synthetic_5_are_perfect():
         assert record.failure == "wrong language"
         counted = [value for name, value in record.metrics.items() if catalogue.METRICS[name].failed == 0]
         assert counted and all(value in (0, None) for value in counted)
+        for name in [name for name, value in record.metrics.items() if value is not None]:
+            assert record.metrics[name] != pytest.approx(0 if catalogue.METRICS[name].lower_is_better else 1), name
     wanted = {n for n, m in catalogue.METRICS.items() if m.needs in catalogue.HERE and m.family != "any"}
     assert wanted == set(seen), "the catalogue lists what is measured"
     text = statistics.metric_table(good)
