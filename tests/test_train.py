@@ -322,7 +322,7 @@ def test_a_last_step_without_work_is_no_reason_not_to_save(qwen3_folder, corpus,
     policy, samples = Policy.load(qwen3_folder), loading.training_samples(corpus)
     lengths = [len(policy.encode(s).ids) + len(policy.response_ids(data.answer_text(s))) for s in samples]
     config = train_sft.Config(batch_size=1, max_tokens=sorted(lengths)[4], refine=0.0)
-    idle = [not train_sft.encode_batch(policy, samples, config, step) for step in range(12)]
+    idle = [not train_sft.encode_batch(policy, samples, config, step)[0] for step in range(12)]
     steps = next(step for step in range(1, 12) if idle[step] and not all(idle[:step])) + 1
     arguments = ["--batch-size", 1, "--max-tokens", config.max_tokens, "--refine", 0, "--steps", steps]
     succeed("train_sft.py", "tiny", "--model", qwen3_folder, "--data", corpus, "--out", tmp_path, *arguments)
@@ -452,7 +452,7 @@ def test_a_run_is_never_overwritten(qwen3_folder, tmp_path):
 def test_refinement_tasks_are_mixed_in(samples):
     code = '<svg viewBox="0 0 9 9"><rect width="4" height="3" fill="red"/></svg>'
     samples = [data.replace(sample, code=code) for sample in samples]
-    tasks = [train_sft.task(samples, i % 3, np.random.default_rng(i), 0.5) for i in range(60)]
+    tasks = [train_sft.task(samples[i % 3], np.random.default_rng(i), 0.5) for i in range(60)]
     drafts = [task for task in tasks if task.draft]
     assert 15 < len(drafts) < 45
     assert all(task.draft in task.prompt and task.draft != task.code for task in drafts)
