@@ -144,7 +144,9 @@ def encoded(samples: Samples, indices: Sequence[int], encode: Callable[[int, Sam
                 good.append(encode(place, sample))
                 continue
         except Exception as error:  # of a tokenizer, an image processor, ..
-            said = data.problem_of(error).removeprefix(f"Sample {sample.id}: ").removeprefix(f"{sample.id}: ")
+            said = data.problem_of(error)
+            for name in (f"Sample {sample.id}: ", f"Sample {sample.id}+refine: ", f"{sample.id}: "):
+                said = said.removeprefix(name)  # the place says more
             problem = f"{samples.place(index)}: {said}"
         bad.append((index, problem))
     return good, bad

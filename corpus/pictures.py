@@ -1,7 +1,6 @@
 """Pictures of data sets: from bytes or a file, as PNG, on white, blank or not, the same or not."""
 
 import base64
-import binascii
 import hashlib
 import io
 import struct
@@ -89,18 +88,19 @@ def _bytes_or_path(value, folder: Path) -> bytes | Path:
 def _from_text(text: str, folder: Path) -> bytes | Path:
     """The file that a path or a file:// address names, or what base64 stands for."""
     shown = f"{text[:60]}.., {len(text)} characters" if len(text) > 200 else text
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    elif text.startswith(("http://", "https://")):
+    if text.startswith(("http://", "https://")):
         raise ValueError(f"the picture is on the web ({shown}); download it and give the path of the file")
-    else:
-        path = folder / (unquote(urlparse(text).path) if text.startswith("file://") else text)
-        if len(text) < 4096 and "\0" not in text and len(path.name.encode(errors="replace")) < 256 and path.is_file():
-            return path
+    path = folder / (unquote(urlparse(text).path) if text.startswith("file://") else text)
+    if len(text) < 4096 and "\0" not in text and len(path.name.encode(errors="replace")) < 256 and path.is_file():
+        return path
+    is_uri = text.startswith("data:")
+    digits = text.partition(",")[2] if is_uri else text
     try:
-        content = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
+        content = base64.b64decode("".join(digits.split()), validate=True)
+    except ValueError:
         content = b""
+    if is_uri and not content:
+        raise ValueError(f"the picture cannot be decoded (it is no whole base64: {shown}); write the picture again")
     if len(content) < 32:  # a short path may well be base64 of something
         raise ValueError(f"the picture does not exist ({folder / shown}); paths are relative to the data file")
     return content

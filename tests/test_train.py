@@ -289,32 +289,37 @@ STAGE_ARGUMENTS = {
 
 @pytest.mark.parametrize("script", STAGE_ARGUMENTS)
 def test_a_run_killed_and_resumed_equals_an_unbroken_one_bit_for_bit(script, qwen3_folder, corpus, tmp_path):
-    """kill -9 after the first checkpoint, wherever the run is then."""
     arguments = ["tiny", "--model", qwen3_folder, "--data", corpus, "--steps", 6, "--save-every", 2]
-    arguments += STAGE_ARGUMENTS[script]
+    out = assert_resumed_is_unbroken(script, [*arguments, *STAGE_ARGUMENTS[script]], 2, 6, tmp_path)
+    assert len(metrics(out)) == 6
+
+
+def assert_resumed_is_unbroken(script, arguments, first: int, last: int, tmp_path) -> Path:
+    """kill -9 after the checkpoint of step `first`, wherever the run is then, resumed until `last` -> its folder."""
     straight = tmp_path / "straight"
     succeed(script, *arguments, "--out", straight)
     for number in range(9):  # on a busy machine we may be too late
         broken = tmp_path / f"broken-{number}"
         (process,) = started(script, *arguments, "--out", broken)
-        while process.poll() is None and not (broken / "checkpoints/step-000002").exists():
+        while process.poll() is None and not (broken / f"checkpoints/step-{first:06d}").exists():
             time.sleep(0.002)
         process.kill()
         process.communicate()
-        if process.returncode == -signal.SIGKILL and not (broken / "checkpoints/step-000006").exists():
+        if process.returncode == -signal.SIGKILL and not (broken / f"checkpoints/step-{last:06d}").exists():
             break
     else:
         raise AssertionError(f"it ends with {process.returncode} before it can be killed")
     succeed(script, "tiny", "--out", broken, "--resume")
     timed = lambda name: name.startswith(("time/", "judge/", "tokens_per_second", "held_up"))  # noqa: E731
     rows = [[{k: v for k, v in row.items() if not timed(k)} for row in metrics(out)] for out in (straight, broken)]
-    assert len(rows[0]) == 6 and rows[0] == rows[1] and any(row["grad_norm"] > 0 for row in rows[0])
-    last = [out / "checkpoints/step-000006" for out in (straight, broken)]
-    assert (last[0] / "model.safetensors").read_bytes() == (last[1] / "model.safetensors").read_bytes()
-    states = [tree_leaves(torch.load(folder / "trainer.pt")) for folder in last]
+    assert rows[0] == rows[1] and any(row["grad_norm"] > 0 for row in rows[0])
+    folders = [out / f"checkpoints/step-{last:06d}" for out in (straight, broken)]
+    assert (folders[0] / "model.safetensors").read_bytes() == (folders[1] / "model.safetensors").read_bytes()
+    states = [tree_leaves(torch.load(folder / "trainer.pt")) for folder in folders]
     assert all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in zip(*states, strict=True))
     for name in ("config.json", "curves.png"):
         assert (broken / name).stat().st_size > 500, name
+    return broken
 
 
 def test_a_last_step_without_work_is_no_reason_not_to_save(qwen3_folder, corpus, tmp_path):
@@ -428,11 +433,11 @@ def test_several_processes_and_machines_take_the_same_steps_and_resume(qwen3_fol
 
 
 @pytest.mark.parametrize("name", ["train_sft.py", "train_virl.py"])
-def test_mistakes_get_one_sentence(name, script, tmp_path, qwen3_folder):
+def test_mistakes_get_one_sentence(name, script, tmp_path, qwen3_folder, corpus):
     for arguments, expected in (
         (["tiny"], "--model is missing"),
         (["tiny", "--model", qwen3_folder, "--data", "no.parquet", "--out", tmp_path / "a"], "does not exist"),
-        (["tiny", "--model", tmp_path / "no", "--data", "x", "--out", tmp_path / "b"], "no such folder"),
+        (["tiny", "--model", tmp_path / "no", "--data", corpus, "--out", tmp_path / "b"], "no such folder"),
         (["tiny", "--resume", "--out", tmp_path / "c"], "no run to resume"),
     ):
         status, printed = script(name, *arguments)
