@@ -616,12 +616,12 @@ STAGES = {
 }
 
 
-def run_over_broken_rows(script: str, model: Path, folder: Path, rows: int, each: int, batch: int) -> dict:
-    """One epoch and a half, killed and resumed in its middle, bit-equal to one without a break: every good row is used
-    once an epoch, every bad one counted under its reason -> the last line of metrics.jsonl."""
+def run_over_broken_rows(script: str, model: Path, folder: Path, rows: int, each: int, batch: int, epochs=1.5) -> dict:
+    """Killed and resumed in its middle, bit-equal to a run without a break: every good row is used once an epoch, every
+    bad one counted under its reason -> the last line of metrics.jsonl."""
     make, arguments = STAGES[script]
     path, reasons = make(folder, rows, each)
-    steps = rows // batch + rows // batch // 2
+    steps = int(rows // batch * epochs)
     arguments = ["tiny", "--model", model, "--data", path, "--steps", steps, "--save-every", steps // 3, *arguments]
     arguments += ["--batch-size" if script == "train_sft.py" else "--prompts", batch]
     out = assert_resumed_is_unbroken(script, arguments, steps // 3, steps, folder)
