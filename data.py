@@ -109,9 +109,9 @@ def _text(row: dict, column: str) -> str:
 
 
 def _given(row: dict, column: str) -> str:
-    """A column that a row need not have, as text; "" for what is no name."""
+    """A column that a row need not have, as a name that can be printed; "" for what is none."""
     value = row.get(column)
-    return str(value).strip() if isinstance(value, str | int) else ""
+    return str(value).encode(errors="replace").decode().strip()[:200] if isinstance(value, str | int) else ""
 
 
 def _sample(row: dict, id: str, user: str, answer: str | None, image: Image.Image, strict: bool) -> Sample:
@@ -119,7 +119,7 @@ def _sample(row: dict, id: str, user: str, answer: str | None, image: Image.Imag
     prompt, answer = without_placeholder(user), answer or ""
     mentioned = {language for _, language in mentions(FENCED.sub("", prompt).lower())}
     tags = [tag for tag, _ in blocks(answer) if tag in LANGUAGES and (tag in mentioned or not mentioned)]
-    if row.get("language") not in (None, ""):
+    if row.get("language") and str(row["language"]).strip():
         language = language_named(row["language"])
     else:
         language = tags[-1] if tags else language_of(prompt)  # of several, the one that answers
@@ -231,6 +231,7 @@ def format_of(columns: Iterable[str]) -> Callable | None:
 
 
 def _from_row(row: dict, id: str, folder: Path) -> Sample:
+    row = {column: value for column, value in row.items() if value == value}  # NaN: pandas' word for nothing
     build = format_of(row)
     if build is None:
         have = ", ".join(sorted(row))[:200]

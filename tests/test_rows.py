@@ -434,14 +434,16 @@ def test_columns_of_other_kinds(folder):
         "one image": {"problem": "<image>Write SVG code.", "answer": ANSWER, "image": "a.png"},
         "parts": {"messages": [{"role": "user", "content": [part, *said]}, {"role": "assistant", "content": ANSWER}]},
         "system": chat_row() | {"messages": [{"role": "system", "content": "Be brief."}, *chat_row()["messages"]]},
-        "numbers": chat_row(id=0, domain=3),
+        "numbers": chat_row(id=0, domain=3, language=float("nan"), system=float("nan")),
+        "half": chat_row(id="a\ud83d", domain=["svg"], language="  "),
     }
     write(folder / "x.jsonl", list(rows.values()))
     found = dict(zip(rows, data.load(folder / "x.jsonl"), strict=True))
-    assert [s.code for s in found.values()] == [SVG, None, SVG, SVG, SVG, SVG]
+    assert [s.code for s in found.values()] == [SVG, None, SVG, SVG, SVG, SVG, SVG]
     assert found["query"].system == found["system"].system == "Be brief." and found["parts"].system == ""
     assert found["parts"].prompt == "Write SVG\ncode." and found["query"].prompt == "Write SVG code."
     assert (found["numbers"].id, found["numbers"].domain) == ("0", "3")
+    assert (found["half"].id, found["half"].domain) == ("a?", "svg")
     source = open_source(write(folder / "y.jsonl", [rows["system"]]))
     (row,) = source.rows(0)
     assert source.sample(row).prompt == "Be brief.\n\nWrite SVG code 0."  # corpora have no column for it
