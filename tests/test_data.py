@@ -511,7 +511,7 @@ def test_inspect_parquet_is_quiet_and_litters_nothing(tmp_path):
     write(tmp_path / "x.parquet", [sft_row()] * 3)
     done = inspect(tmp_path, "x.parquet", "--limit", "2")
     assert "2 rows, 2 usable" in done.stdout and done.stderr == ""
-    assert sorted(os.listdir(tmp_path)) == ["hf", "x.parquet"]
+    assert sorted(os.listdir(tmp_path)) == ["x.parquet"]
 
 
 def test_inspect_ends_with_one_line(tmp_path):
