@@ -7,24 +7,25 @@
 PATH is one of
     a folder with MANIFEST.jsonl     rows {id, domain, language, path} and optionally {image, prompt, draft};
                                      path, image and draft are files relative to the folder
-    FILE.jsonl                       ms-swift: {"messages": [{"role", "content"}, ..], "images": [path]}
-    FILE.parquet, or a folder of it  SFT (user_content, assistant_content, image) or EasyR1 (problem, answer, images)
-Rows are read when they are asked for, so a set of millions needs little memory.
+    .parquet, .jsonl(.gz), .json     files or folders of them, whose rows have one of these sets of columns:
+                                     SFT (user_content, assistant_content, image), EasyR1 (problem, answer, images),
+                                     ms-swift (messages, images) or (query, response, images); and optionally id,
+                                     domain, language, system
+Of a folder whose files or folders are named after splits, train is read; FOLDER:test gives another one. Rows are read
+when they are asked for, so a set of millions needs little memory.
 """
 
-import glob
-import json
 import os
 import re
 import sys
 import zlib
 from array import array
-from bisect import bisect_right
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,10 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from corpus.files import parquet_footers
+from corpus.files import GIVE, Lines, Parquet, data_files
 from corpus.flaws import mutate as mutate  # part of this file's interface
 from corpus.pictures import png_bytes, read_picture
 from prompts import (
-    ALIASES,
     FENCED,
     LANGUAGES,
     blocks,
@@ -45,26 +45,31 @@ from prompts import (
     domain_of,
     extract_code,
     fenced,
+    language_named,
     language_of,
     mentions,
     refine_prompt,
+    without_placeholder,
 )
 
 if TYPE_CHECKING:
     from render import Renderer
 
+AHEAD = 32  # targets that are drawn before it is their turn
+
 
 @dataclass
 class Sample:
-    """One target picture. `prompt` is everything the model reads besides it; a refinement repeats its `draft` there."""
+    """One target picture. `prompt` is all that the user says besides it; a refinement repeats its `draft` there."""
 
-    id: str
+    id: str  # for people: several samples may have the same
     domain: str
     language: str
     image: Image.Image | None  # RGB; None where the target has still to be rendered from `code`
     prompt: str
     code: str | None = None
     draft: str | None = None
+    system: str = ""  # what the system says before the user does
 
 
 def answer_text(sample: Sample) -> str:
@@ -81,6 +86,7 @@ def as_refinement(sample: Sample, draft: str, rng: np.random.Generator | None = 
 
 
 # -------------------------------------------------------------------------------------------------------- reading rows
+# What is wrong with a row is said as "what (details); remedy", so that rows can be counted by what is wrong with them.
 
 
 def _only(values, what: str):
@@ -91,130 +97,159 @@ def _only(values, what: str):
 
 
 def _text(row: dict, column: str) -> str:
-    if not isinstance(row.get(column), str) or not row[column].strip():
+    text = row.get(column)
+    if not isinstance(text, str) or not text.strip():
         raise ValueError(f"column {column} is empty or no text; fill it or remove the row")
-    return row[column].replace("\r\n", "\n")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"U+{ord(text[error.start]):X}"
+        raise ValueError(f"column {column} holds half a character ({half}); write it whole or remove it") from None
+    return text.replace("\r\n", "\n")
+
+
+def _given(row: dict, column: str) -> str:
+    """A column that a row need not have, as a name that can be printed; "" for what is none."""
+    value = row.get(column)
+    return str(value).encode(errors="replace").decode().strip()[:200] if isinstance(value, str | int) else ""
 
 
 def _sample(row: dict, id: str, user: str, answer: str | None, image: Image.Image, strict: bool) -> Sample:
     """A sample from a conversation; the code in `answer` may stand without a fence unless `strict`."""
-    prompt, answer = user.replace("<image>", "").strip(), answer or ""
+    prompt, answer = without_placeholder(user), answer or ""
     mentioned = {language for _, language in mentions(FENCED.sub("", prompt).lower())}
     tags = [tag for tag, _ in blocks(answer) if tag in LANGUAGES and (tag in mentioned or not mentioned)]
-    language = row.get("language") or (tags[-1] if tags else language_of(prompt))  # of several, the one that answers
+    if row.get("language") and str(row["language"]).strip():
+        language = language_named(row["language"])
+    else:
+        language = tags[-1] if tags else language_of(prompt)  # of several, the one that answers
     code = extract_code(answer, language)
     if code is None and answer and (strict or blocks(answer)):
         raise ValueError(f"the answer has no closed ```{language} block with code in it; put the code in one")
     code, draft = code or answer.strip() or None, extract_code(prompt, language)
     chemical = language == "python" and re.search(r"(?i)\bmolec|\bchemical", prompt)
-    domain = row.get("domain") or ("molecule" if chemical else domain_of(language, code or draft))
-    return Sample(row.get("id") or id, domain, language, image, prompt, code, draft)
+    domain = _given(row, "domain") or ("molecule" if chemical else domain_of(language, code or draft))
+    system = _text(row, "system").strip() if row.get("system") else ""
+    return Sample(_given(row, "id") or id, domain, language, image, prompt, code, draft, system)
 
 
 def _from_manifest(row: dict, id: str, folder: Path) -> Sample:
-    id, language = str(row.get("id") or id), ALIASES.get(row.get("language"), row.get("language"))
-    if language not in LANGUAGES:
-        raise ValueError(f"language is {language}; use one of {', '.join(LANGUAGES)}")
-    code, draft = ((folder / row[key]).read_text("utf-8") if row.get(key) else "" for key in ("path", "draft"))
+    id, language = _given(row, "id") or id, language_named(row.get("language"))
+    code, draft = (_program(folder / row[key]) if row.get(key) else "" for key in ("path", "draft"))
     if not code.strip() and not row.get("image"):
         raise ValueError("has neither a program nor a picture; set path or image to a file that is not empty")
-    domain = str(row.get("domain") or domain_of(language, code)).removesuffix("_ref")
+    domain = (_given(row, "domain") or domain_of(language, code)).removesuffix("_ref")
     rng = np.random.default_rng(zlib.crc32(id.encode()))  # the same prompt in every epoch and every run
     image = read_picture(row["image"], folder) if row.get("image") else None
-    prompt = row.get("prompt") or (
-        refine_prompt(language, draft, rng) if draft else direct_prompt(language, domain, rng)
-    )
-    return Sample(id, domain, language, image, prompt, code or None, draft or None)
+    prompt = refine_prompt(language, draft, rng) if draft else direct_prompt(language, domain, rng)
+    prompt = _text(row, "prompt") if row.get("prompt") else prompt
+    system = _text(row, "system") if row.get("system") else ""
+    return Sample(id, domain, language, image, prompt, code or None, draft or None, system)
 
 
-def _from_swift(row: dict, id: str, folder: Path) -> Sample:
-    messages = row.get("messages")
+def _program(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"a program is not UTF-8 ({path}: {error}); convert it") from None
+    except OSError as error:
+        raise ValueError(f"a program cannot be read ({path}: {error.strerror}); mend the manifest") from None
+
+
+def _parts(message: dict, kind: str) -> list[dict]:
+    """The parts of a message of which one is a picture: {"type": "image" or "text", ..}."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    return [part for part in parts if isinstance(part, dict) and str(part.get("type")).startswith(kind)]
+
+
+def _said(messages: list[dict], role: str) -> str | None:
+    """What the one message of this role says; None where there is none."""
+    said = [message for message in messages if message.get("role") == role]
+    if not said:
+        return None
+    message = _only(said, f"{role} messages")
+    parts = [str(part.get("text") or "") for part in _parts(message, "text")]
+    return _text({"content": "\n".join(parts)} if parts else message, "content")
+
+
+def _pictures(row: dict, messages: Sequence[dict] = ()):
+    """The picture of a row, in whichever column it is, or among the parts of its messages."""
+    given = [row[column] for column in ("images", "image") if row.get(column) is not None]
+    parts = [part for message in messages for part in _parts(message, "image") if len(part) > 1]
+    return parts if parts and not any(given) else given[0] if given else None
+
+
+def _from_messages(row: dict, id: str, folder: Path) -> Sample:
+    messages = row["messages"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise ValueError('has no "messages"; write ms-swift rows {"messages": [{"role", "content"}], "images": [path]}')
-    said = {role: [m for m in messages if m.get("role") == role] for role in ("system", "user", "assistant")}
-    asking = [*said["system"], _only(said["user"], "user messages")]
-    answer = _text(_only(said["assistant"], "assistant messages"), "content") if said["assistant"] else None
-    image = read_picture(_only(row.get("images"), "pictures"), folder)
-    return _sample(row, id, "\n\n".join(_text(message, "content") for message in asking), answer, image, strict=True)
+        raise ValueError('column messages is no list of {"role", "content"}; write it as ms-swift does')
+    user, answer, system = (_said(messages, role) for role in ("user", "assistant", "system"))
+    if user is None:
+        raise ValueError("has 0 user messages where one is needed; keep rows with one turn and one picture")
+    image = read_picture(_pictures(row, messages), folder)
+    return _sample(row | {"system": system or row.get("system")}, id, user, answer, image, strict=True)
+
+
+def _from_query(row: dict, id: str, folder: Path) -> Sample:
+    if row.get("history"):
+        raise ValueError("has a history of other turns; keep rows with one turn and one picture")
+    answer = _text(row, "response") if row.get("response") else None
+    return _sample(row, id, _text(row, "query"), answer, read_picture(_pictures(row), folder), strict=True)
 
 
 def _from_sft(row: dict, id: str, folder: Path) -> Sample:
     user, answer = _text(row, "user_content"), _text(row, "assistant_content")
-    return _sample(row, id, user, answer, read_picture(row["image"], folder), strict=True)
+    return _sample(row, id, user, answer, read_picture(_pictures(row), folder), strict=True)
 
 
 def _from_easyr1(row: dict, id: str, folder: Path) -> Sample:
-    image = read_picture(_only(row["images"], "pictures"), folder)
-    return _sample(row, id, _text(row, "problem"), row.get("answer"), image, strict=False)
+    """RL needs no answer: what is no text, a number or a list, is none."""
+    answer = row.get("answer")
+    answer = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
+    answer = _text({"answer": answer}, "answer") if isinstance(answer, str) and answer.strip() else None
+    return _sample(row, id, _text(row, "problem"), answer, read_picture(_pictures(row), folder), strict=False)
 
 
-SCHEMAS = (({"user_content", "assistant_content", "image"}, _from_sft), ({"problem", "images"}, _from_easyr1))
+FORMATS = (  # columns that tell them, besides image or images
+    ({"user_content", "assistant_content"}, _from_sft),
+    ({"problem"}, _from_easyr1),
+    ({"messages"}, _from_messages),
+    ({"query"}, _from_query),
+)
+KNOWN = "user_content, assistant_content, image; or problem, answer, images; or messages, images"
+COLUMNS = {"user_content", "assistant_content", "image", "images", "problem", "answer", "messages", "query", "response"}
+COLUMNS |= {"history", "system", "id", "domain", "language"}
+TEXTS = ("user_content", "assistant_content", "problem", "answer", "query", "response")  # how long a row is
 
 
-class Lines(Sequence):
-    """The objects of a jsonl file by position. Only offsets are held, and a broken line spoils no other."""
-
-    def __init__(self, path: Path):
-        self.path, self.offsets, self.numbers, offset = path, array("q"), array("q"), 0
-        with open(path, "rb") as file:
-            for number, line in enumerate(tqdm(file, f"reading {path.name}", unit=" lines", delay=2, leave=False), 1):
-                if line.strip():
-                    self.offsets.append(offset)
-                    self.numbers.append(number)
-                offset += len(line)
-        if not self.offsets:
-            raise ValueError(f"{path} is empty; write one JSON object a line")
-
-    def __len__(self):
-        return len(self.offsets)
-
-    def place(self, index: int) -> tuple[str, str]:
-        return f"{self.path.name} line {self.numbers[index]}", f"{self.path.stem}-{index}"
-
-    def __getitem__(self, index):
-        with open(self.path, "rb") as file:
-            file.seek(self.offsets[index])
-            row = json.loads(file.readline().decode("utf-8-sig"))
-        if not isinstance(row, dict):
-            raise ValueError("is no JSON object; write one {...} a line")
-        return row
+def format_of(columns: Iterable[str]) -> Callable | None:
+    columns = set(columns)
+    return next(
+        (build for needs, build in FORMATS if needs <= columns and columns & {"image", "images", "messages"}), None
+    )
 
 
-class Parquet(Sequence):
-    """The rows of parquet files by position, from the memory-mapped Arrow copy that `datasets` makes under HF_HOME."""
-
-    def __init__(self, paths: list[Path]):
-        import datasets  # here, for it takes a second to import
-
-        self.paths = paths
-        self.columns, footers = parquet_footers(paths[0], paths)
-        self.ends = list(accumulate((footer.num_rows for footer in footers), initial=0))
-        if sum(path.stat().st_size for path in paths) < 1 << 30:  # a long conversion keeps its bar
-            datasets.disable_progress_bars()
-        files = [glob.escape(str(path)) for path in paths]
-        self.table = datasets.Dataset.from_parquet(files).with_format("arrow")  # arrow: pictures stay bytes here
-
-    def __len__(self):
-        return len(self.table)
-
-    def place(self, index: int) -> tuple[str, str]:
-        file = bisect_right(self.ends, index) - 1
-        row = index - self.ends[file]
-        return f"{self.paths[file].name} row {row}", f"{self.paths[file].stem}-{row}"
-
-    def __getitem__(self, index):
-        return self.table[index].to_pylist()[0]
+def _from_row(row: dict, id: str, folder: Path) -> Sample:
+    row = {column: value for column, value in row.items() if value == value}  # NaN: pandas' word for nothing
+    build = format_of(row)
+    if build is None:
+        have = ", ".join(sorted(row))[:200]
+        raise ValueError(
+            f'has no "messages" and "images", nor other columns that are known (it has {have}); use {KNOWN}'
+        )
+    return build(row, id, folder)
 
 
 @dataclass(eq=False)
 class Samples(Sequence):
-    """samples[i] reads and decodes a row, or raises a ValueError that names it; samples[a:b] is a view."""
+    """samples[i] reads and decodes a row, or raises a ValueError that names it; samples[a:b] is a view. With a renderer
+    a target that came without a picture is drawn when it is read."""
 
     rows: Lines | Parquet
     build: Callable[[dict, str, Path], Sample]
-    folder: Path
     indices: Sequence[int]
-    renderings: dict = field(default_factory=dict)  # row -> Rendering of a target that came without a picture
+    renderer: "Renderer | None" = None
 
     def __len__(self):
         return len(self.indices)
@@ -222,69 +257,107 @@ class Samples(Sequence):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return replace(self, indices=self.indices[index])
-        row = self.indices[index]
-        place, id = self.rows.place(row)
-        try:
-            sample = self.build(self.rows[row], id, self.folder)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{place}: {error}") from None
-        rendering = self.renderings.get(row)
-        return replace(sample, image=rendering.image) if rendering else sample
+        return self._with_picture(index, *self._begun(index))
 
-    def rendered(self, renderer: "Renderer") -> "Samples":
-        """The same with the targets that have no picture rendered, and held in memory; None stays where one fails."""
-        if self.build is not _from_manifest:  # the other formats have their pictures
-            return self
-        missing = [(index, sample) for index, sample, _ in check(self) if sample and sample.image is None]
-        futures = {self.indices[index]: renderer.submit(sample.code, sample.language) for index, sample in missing}
-        bar = tqdm(futures.items(), "rendering targets", delay=2, leave=False)
-        return replace(self, renderings={row: future.result() for row, future in bar})
+    def __iter__(self):
+        for _, sample, problem in check(self):
+            if problem:
+                raise ValueError(problem)
+            yield sample
+
+    def place(self, index: int) -> str:
+        return self.rows.place(self.indices[index])[0]
+
+    def _begun(self, index: int) -> tuple[Sample, Future | None]:
+        """A sample, and the drawing of its picture where that has begun."""
+        row = self.indices[index]
+        place, id, folder = self.rows.place(row)
+        try:
+            sample = self.build(self.rows[row], id, folder)
+        except Exception as error:  # of many libraries: nothing that one row holds may end a run
+            raise ValueError(f"{place}: {problem_of(error)}") from None
+        missing = sample.image is None and self.renderer is not None
+        return sample, self.renderer.submit(sample.code, sample.language) if missing else None
+
+    def _with_picture(self, index: int, sample: Sample, drawing: Future | None) -> Sample:
+        if drawing is None:
+            return sample
+        rendering = drawing.result()
+        if rendering.image is None:
+            said = " ".join((rendering.error or "no picture").split())[:200]
+            raise ValueError(f"{self.place(index)}: its target does not render ({said}); mend or remove the program")
+        return replace(sample, image=rendering.image)
+
+
+def problem_of(error: Exception) -> str:
+    """What is wrong with a row, in one short sentence."""
+    said = " ".join(str(error).split())
+    said = said if len(said) < 400 else f"{said[:300]} .. {said[-60:]}"
+    if isinstance(error, KeyError):
+        return f"column {said} is missing; add it"
+    if isinstance(error, ValueError | OSError):
+        return said
+    return f"a column holds something of the wrong type ({type(error).__name__}: {said})"
+
+
+def reason_of(problem: str) -> str:
+    """Of "place: what (details); remedy" the part that rows are counted by."""
+    return re.split(r" \(|;", problem.partition(": ")[2], maxsplit=1)[0][:120]
 
 
 def load(path: str | Path, renderer: "Renderer | None" = None, limit: int | None = None) -> Samples:
     """The data set at `path`, one of the formats at the top of this file.
 
-    With `renderer`, targets without a picture are rendered now and kept in memory; the image of one that fails stays
-    None. Raises FileNotFoundError or ValueError where nothing can be read; a bad row raises when it is asked for.
+    With `renderer`, targets without a picture are drawn as they are read. Raises FileNotFoundError or ValueError where
+    nothing can be read; a bad row raises when it is asked for.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; give a folder with MANIFEST.jsonl, a .jsonl or .parquet")
-    parquets = sorted(path.rglob("*.parquet")) if path.is_dir() else [path] if path.suffix == ".parquet" else []
-    lines = path / "MANIFEST.jsonl" if path.is_dir() else path
-    if lines.suffix == ".jsonl" and lines.is_file():
-        rows, build = Lines(lines), _from_manifest if lines.name == "MANIFEST.jsonl" else _from_swift
-    elif parquets:
-        rows = Parquet(parquets)
-        build = next((build for needs, build in SCHEMAS if needs <= rows.columns), None)
-        if build is None:
-            wanted = " or ".join(", ".join(sorted(needs)) for needs, _ in SCHEMAS)
-            raise ValueError(f"{path} has the columns {', '.join(sorted(rows.columns))}; rename them to {wanted}")
+    files, folder = data_files(path)
+    name = files[0].name
+    if name.endswith(".parquet"):
+        rows, build = Parquet(files, folder, COLUMNS), _from_row
+        formats = [format_of(columns) for columns in rows.columns]
+        for file, columns, its in zip(files, rows.columns, formats, strict=True):
+            if its is None:
+                raise ValueError(f"{file} has the columns {', '.join(sorted(columns))}; rename them to {KNOWN}")
+            if its != formats[0]:
+                raise ValueError(f"{file} has other columns than {files[0].name}; load the two kinds separately")
+    elif name.endswith((".jsonl", ".json", ".jsonl.gz", ".json.gz")):
+        rows, build = Lines(files, folder), _from_manifest if name == "MANIFEST.jsonl" else _from_row
     else:
-        raise ValueError(f"{path} holds no data set; give a folder with MANIFEST.jsonl, a .jsonl or .parquet")
-    folder = (parquets[0] if parquets else lines).parent
-    samples = Samples(rows, build, folder, range(len(rows))[:limit])
-    return samples if renderer is None else samples.rendered(renderer)
+        raise ValueError(f"{path} holds no data set; {GIVE}")
+    return Samples(rows, build, range(len(rows))[:limit], renderer)
 
 
-def check(samples: Samples) -> Iterator[tuple[int, Sample | None, str]]:
-    """(index, sample, "") of the rows that can be read, (index, None, what is wrong with which row) of the others."""
-    for index in range(len(samples)):
+def check(samples: Samples, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Sample | None, str]]:
+    """(index, sample, "") of the rows that can be used, (index, None, what is wrong with which row) of the others, in
+    order; of all rows, or of those asked for."""
+    begun = deque()
+    for index in range(len(samples)) if indices is None else indices:
         try:
-            yield index, samples[index], ""
+            begun.append((index, *samples._begun(index), ""))
         except ValueError as error:
-            yield index, None, str(error)
+            begun.append((index, None, None, str(error)))
+        if samples.renderer is None or len(begun) > AHEAD:
+            yield _finished(samples, *begun.popleft())
+    while begun:
+        yield _finished(samples, *begun.popleft())
+
+
+def _finished(samples: Samples, index: int, sample: Sample | None, drawing, problem: str) -> tuple:
+    try:
+        return index, sample and samples._with_picture(index, sample, drawing), problem
+    except ValueError as error:
+        return index, None, str(error)
 
 
 def usable(samples: Samples, need_code: bool = False) -> tuple[Samples, Counter]:
     """(a view of the rows with a picture, and code if `need_code`; reason -> how many were dropped). Decodes all."""
     good, dropped = [], Counter()
     for index, sample, problem in tqdm(check(samples), "checking", len(samples), delay=2, leave=False):
-        rendering = samples.renderings.get(samples.indices[index])
         if sample is None:
-            dropped[problem.partition(": ")[2]] += 1
+            dropped[reason_of(problem)] += 1
         elif sample.image is None:
-            dropped[f"its target does not render: {rendering.error}" if rendering else "no picture"] += 1
+            dropped["no picture"] += 1
         elif need_code and not sample.code:
             dropped["no code"] += 1
         else:
@@ -299,7 +372,7 @@ def load_usable(
     samples = load(path, renderer, limit)
     good, dropped = usable(samples, need_code)
     if dropped:
-        reasons = "; ".join(f"{count} x {reason.strip().splitlines()[0]}" for reason, count in dropped.most_common(5))
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in dropped.most_common(5))
         print(f"{path}: {len(samples)} rows, {len(good)} used, {dropped.total()} dropped: {reasons}", file=sys.stderr)
     if not len(good):
         raise ValueError(f"{path} holds no usable sample; `python data.py inspect {path}` says why.")
@@ -325,7 +398,8 @@ def batch_indices(n: int, batch_size: int, seed: int, step: int) -> list[int]:
 def _sft_row(sample: Sample) -> dict:
     if sample.image is None:
         raise ValueError(f"{sample.id}: has no picture; render its program first")
-    user = "<image>\n" + sample.prompt
+    said = f"{sample.system}\n\n{sample.prompt}" if sample.system else sample.prompt  # there is no column for it
+    user = "<image>\n" + said
     return {"user_content": user, "assistant_content": answer_text(sample), "image": png_bytes(sample.image)}
 
 
@@ -358,7 +432,7 @@ class Inspect:
     """Count, check and render a data set, and say what is wrong with which row."""
 
     path: tyro.conf.Positional[str]
-    """Folder with MANIFEST.jsonl, ms-swift .jsonl, .parquet file or folder of parquet files."""
+    """Folder with MANIFEST.jsonl, .parquet, .jsonl, .json, or a folder of such files; FOLDER:test for a split."""
     contact_sheet: str | None = None
     """Write a PNG with up to ten pictures per domain here."""
     histograms: str | None = None
@@ -379,9 +453,8 @@ def main():
         from render import Renderer  # here, for not everyone who imports data renders
         from report.inspection import contact_sheet, inspect
 
-        with Renderer() as renderer:
-            samples = samples.rendered(renderer)
-        report, shown = inspect(samples, config.histograms)
+        with Renderer() as samples.renderer:
+            report, shown = inspect(samples, config.histograms)
         print(report)
         if config.contact_sheet and shown:
             contact_sheet(shown, config.contact_sheet)

@@ -353,9 +353,9 @@ class Policy(nn.Module):
         except ValueError as error:
             raise ValueError(f"Sample {sample.id}: the image processor refuses its picture ({error}).") from error
         content = [{"type": "image"}, {"type": "text", "text": sample.prompt}]
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
+        system = [{"role": "system", "content": sample.system}] if sample.system else []
+        turns = [*system, {"role": "user", "content": content}]
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         before, after = text.split(self.tokenizer.convert_ids_to_tokens(self.image_id), 1)
         encode = lambda part: self.tokenizer(part, add_special_tokens=False)["input_ids"]  # noqa: E731
         grid = picture["image_grid_thw"]

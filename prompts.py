@@ -47,6 +47,14 @@ def language_of(prompt: str) -> str:
     raise ValueError(f"the prompt names no language; say one of {', '.join(LANGUAGES)} in it, or add a language column")
 
 
+def language_named(word) -> str:
+    """The language that a column names. Raises ValueError for one that is none of ours."""
+    for language, words in LANGUAGES.items():
+        if isinstance(word, str) and re.fullmatch(words, word.strip().lower()):
+            return language
+    raise ValueError(f"language is {str(word)[:40]}; use one of {', '.join(LANGUAGES)}")
+
+
 def domain_of(language: str, code: str | None) -> str:
     """The domain of a program; python is a chart unless it imports a chemistry toolkit."""
     chemistry = language == "python" and re.search(r"(?m)^\s*(?:from|import)\s+(?:rdkit|indigo)", code or "")
@@ -89,6 +97,25 @@ def fenced(code: str, language: str) -> str:
     longest = max(map(len, re.findall(r"(?m)^ {0,3}(`{3,})", code)), default=2)
     ticks = "`" * (longest + 1)  # three, or more than any line of the code begins with
     return f"{ticks}{language}\n{code}\n{ticks}"
+
+
+PLACEHOLDER = r"(?:<image>|<\|vision_start\|><\|image_pad\|><\|vision_end\|>)"
+UNFENCED = re.compile(r"`[^`\n]*`|(?s:<svg[\s>].*?(?:</svg>|\Z))")
+
+
+def without_placeholder(text: str) -> str:
+    """The prompt without the marks that stand for its picture: those at its start, or those at its end, or the first
+    that is not in code. An svg has elements of the same name."""
+    text = text.strip()
+    for outside in (rf"\A(?:{PLACEHOLDER}\s*)+", rf"(?:\s*{PLACEHOLDER})+\Z"):
+        shorter, found = re.subn(outside, "", text)
+        if found:
+            return shorter
+    code = [match.span() for pattern in (FENCED, UNFENCED) for match in pattern.finditer(text)]
+    for mark in re.finditer(PLACEHOLDER, text):
+        if not any(start <= mark.start() < end for start, end in code):
+            return text[: mark.start()] + text[mark.end() :]
+    return text
 
 
 CODE = {"molecule": "Python code", "svg": "SVG code", "html": "HTML code", "latex": "LaTeX TikZ code"}

@@ -45,6 +45,7 @@ class Completion:
     logps: np.ndarray  # (R,) float32, under the sampling temperature
     text: str
     finish: str  # "eos" or "length"
+    number: int = 0  # the place of its prompt in the batch: ids are for people, and need not differ
 
 
 def generate(
@@ -592,4 +593,5 @@ class Batch:
         if not group.left:
             self.release(group)
         finish = "eos" if ids[-1] in self.policy.eos_ids else "length"
-        return Completion(group.prompt.sample_id, answer.index, ids, logps, self.policy.decode(ids.tolist()), finish)
+        text = self.policy.decode(ids.tolist())
+        return Completion(group.prompt.sample_id, answer.index, ids, logps, text, finish, group.number)

@@ -34,11 +34,12 @@ from torch.overrides import TorchFunctionMode
 
 import data
 from corpus import loading
-from data import Sample
+from data import Sample, Samples
 from model import Policy, Prompt, from_all, join_processes, pack, process_number, whole
 from report.checkpoint import latest_checkpoint, load_trainer_state, save_checkpoint
 from report.run import Run, progress_bar, run_script
 from report.settings import parse_config
+from report.tally import Tally
 
 
 @dataclass
@@ -48,7 +49,10 @@ class Training:
     model: str = ""
     """Hugging Face folder or hub name to start from; for ViRL usually an SFT checkpoint."""
     data: str = ""
-    """What data.load reads: a parquet file, a jsonl file, a folder with a manifest. ViRL uses no code that is in it."""
+    """What data.load reads: a parquet or jsonl file, a folder of them or with a manifest; FOLDER:test reads another
+    split than train. ViRL uses no code that is in it."""
+    max_rejects: float = 0.2
+    """Stop when more than this share of the rows cannot be used."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: matrices of the layers by Muon, the rest by AdamW; for training from scratch."""
     weight_decay: float = 0.01
@@ -215,10 +219,10 @@ def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple
 # stage 1
 
 
-def task(samples: Sequence[Sample], index: int, rng: np.random.Generator, refine: float) -> Sample:
-    """Sample `index`, as a refinement task of a mutated draft with probability `refine`."""
-    sample = samples[index]
-    if sample.draft is None and rng.random() < refine:
+def task(sample: Sample, rng: np.random.Generator, refine: float) -> Sample:
+    """The sample, or with probability `refine` its refinement task of a mutated draft."""
+    answer = data.answer_text(sample)  # which raises where there is none
+    if answer and sample.draft is None and rng.random() < refine:
         try:
             return data.as_refinement(sample, data.mutate(sample.code, sample.language, rng), rng)
         except ValueError:  # nothing in this program can be mutated: it stays a direct task
@@ -226,18 +230,24 @@ def task(samples: Sequence[Sample], index: int, rng: np.random.Generator, refine
     return sample
 
 
-def encode_batch(policy: Policy, samples: Sequence[Sample], config: Config, step: int) -> list[tuple[Prompt, list]]:
-    """The (prompt, [answer]) pairs of a step for this process: a pure function of the step."""
+Pair = tuple[Prompt, list]  # a prompt, [the token ids of its answer]
+
+
+def encode_batch(policy: Policy, samples: Samples, config: Config, step: int) -> tuple[list[Pair], int, list]:
+    """(the pairs of a step for this process, how many others were too long, what is wrong with which row): a pure
+    function of the step."""
     indices = loading.batch_indices(samples, config.batch_size, config.seed, step)
     rngs = np.random.default_rng((config.seed, step)).spawn(len(indices))
     number, processes = process_number()
-    pairs = []
-    for index, rng in list(zip(indices, rngs, strict=True))[number::processes]:
-        sample = task(samples, index, rng, config.refine)
-        prompt, answer = policy.encode(sample), policy.response_ids(data.answer_text(sample))
-        if len(prompt.ids) + len(answer) <= config.max_tokens:
-            pairs.append((prompt, [answer]))
-    return pairs
+    rngs = rngs[number::processes]
+
+    def encode(place: int, sample: Sample) -> Pair:
+        sample = task(sample, rngs[place], config.refine)
+        return policy.encode(sample), [policy.response_ids(data.answer_text(sample))]
+
+    pairs, bad = loading.encoded(samples, indices[number::processes], encode)
+    short = [pair for pair in pairs if len(pair[0].ids) + len(pair[1][0]) <= config.max_tokens]
+    return short, len(pairs) - len(short), bad
 
 
 def train_step(policy: Policy, pairs: list[tuple[Prompt, list]], row_tokens: int) -> tuple[float, int]:
@@ -255,38 +265,36 @@ def train_step(policy: Policy, pairs: list[tuple[Prompt, list]], row_tokens: int
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
     join_processes(config.device)
+    samples = loading.training_samples(config.data)
     run = Run(config)
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
     policy, optimizers, state = load_trainer(checkpoint, config)
-    samples = loading.training_samples(config.data)
     run.start_at(start := state["step"])
-
     bar = progress_bar("SFT", start, config.steps)
-    dropped = state.get("too_long", 0)
-    with ThreadPoolExecutor(1) as ahead:  # the next batch is encoded while this one trains
+    tally = Tally.of(config, len(samples), "--max-tokens", state)
+    with loading.drawing(samples), ThreadPoolExecutor(1) as ahead:  # the next batch is encoded while this one trains
         upcoming = ahead.submit(encode_batch, policy, samples, config, start)
         for step in bar:
             began = time.perf_counter()
-            pairs = upcoming.result()
+            pairs, too_long, bad = upcoming.result()
             upcoming = ahead.submit(encode_batch, policy, samples, config, step + 1)
             waited = time.perf_counter() - began
-            taken = from_all(len(pairs))
-            dropped += config.batch_size - sum(taken)
-            if min(taken):  # a process without work cannot take part
+            if min(tally.add(len(pairs), too_long, bad)):  # a process without work cannot take part
                 loss, tokens = train_step(policy, pairs, config.row_tokens)
                 lr = learning_rate(step, config)
                 norm = optimizer_step(policy, optimizers, lr, config.grad_clip)
                 seconds = time.perf_counter() - began
                 metrics = {"step": step, "loss": loss, "lr": lr, "grad_norm": norm, "tokens": tokens}
                 times = {"time/wait": waited, "time/step": seconds, "tokens_per_second": tokens / seconds}
-                run.log(metrics | {"too_long": dropped} | times)
-                bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{tokens / seconds:.0f}", too_long=dropped)
+                run.log(metrics | {"too_long": tally.too_long} | tally.metrics() | times)
+                bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{tokens / seconds:.0f}", too_long=tally.too_long)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                save_checkpoint(run.folder, step + 1, policy, optimizers, {"too_long": dropped}, config.keep)
+                save_checkpoint(run.folder, step + 1, policy, optimizers, tally.state(), config.keep)
                 run.plot(step + 1 == config.steps)
+    said = tally.end()
     if run.writes:
-        print(f"SFT done: {latest_checkpoint(run.folder)}" + (f", {dropped} pairs were too long" if dropped else ""))
+        print(f"SFT done: {latest_checkpoint(run.folder)}{said}")
 
 
 if __name__ == "__main__":

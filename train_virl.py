@@ -32,13 +32,15 @@ import numpy as np
 import torch
 
 import data
-from data import Sample
-from model import Policy, from_all, join_processes, lent, pack, process_number
+from corpus import loading
+from data import Sample, Samples
+from model import Policy, Prompt, from_all, join_processes, lent, pack, process_number
 from render import Renderer, Rendering
 from report.checkpoint import latest_checkpoint, save_checkpoint
 from report.run import Run, half_the_threads, progress_bar, run_script, timer
 from report.settings import parse_config
 from report.step import rollout_metrics, status_line, training_metrics, write_samples
+from report.tally import Tally
 from reward import Reward, Score, alignment, flat
 from rollout import Completion, generate
 from train_sft import Training, autocast, load_trainer, narrow, optimizer_step, split_rows
@@ -211,7 +213,7 @@ class Group:
     """One picture, its G answers in order, and what became of them once they are judged."""
 
     sample: Sample
-    prompt: object  # model.Prompt
+    prompt: Prompt
     completions: list[Completion]
     drawing: list[Future | None]  # None: no code block in the answer
     renderings: Sequence[Rendering] = ()
@@ -219,29 +221,35 @@ class Group:
     advantages: np.ndarray | None = None  # (G,)
 
 
-def rollout(policy: Policy, samples: Sequence[Sample], first: int, renderer, config: Config, step: int) -> list[Group]:
-    """N samples, of which the first has number `first` in the batch -> N Groups, the one that was sampled first in
-    front. Programs are sent to the renderer while others are still being sampled."""
-    by_id = {sample.id: sample for sample in samples}
-    places = {sample.id: first + place for place, sample in enumerate(samples)}
-    prompts = [policy.encode(sample) for sample in by_id.values()]
-    prompts = {prompt.sample_id: prompt for prompt in prompts if len(prompt.ids) <= config.max_prompt_tokens}
-    if not samples:
+def encode_prompts(policy: Policy, samples: Samples, indices: list[int], config: Config, step: int) -> tuple:
+    """({place in the batch: (sample, prompt)} of this process, how many others were too long, what is wrong with which
+    row)."""
+    number, processes = process_number()
+    first, end = (len(indices) * share // processes for share in (number, number + 1))
+    if first == end:
         raise ValueError(f"Step {step}: --prompts {config.prompts} leaves a process without a picture; raise it.")
-    if not prompts:
-        longest = f"every one of the {len(samples)} prompts is longer than {config.max_prompt_tokens} tokens"
-        raise ValueError(f"Step {step}: {longest}; raise --max-prompt-tokens or make the pictures smaller.")
+    encode = lambda place, sample: (first + place, sample, policy.encode(sample))  # noqa: E731
+    prompts, bad = loading.encoded(samples, indices[first:end], encode)
+    short = {n: (sample, prompt) for n, sample, prompt in prompts if len(prompt.ids) <= config.max_prompt_tokens}
+    return short, len(prompts) - len(short), bad
+
+
+def rollout(
+    policy: Policy, batch: dict[int, tuple[Sample, Prompt]], renderer, config: Config, step: int
+) -> list[Group]:
+    """N samples and prompts by their place in the batch -> N Groups, the one that was sampled first in front. Programs
+    are sent to the renderer while others are still being sampled."""
     groups, answers = [], defaultdict(dict)
     with autocast(policy.device.type):
-        numbers = [places[id] for id in prompts]
+        prompts = [prompt for _, prompt in batch.values()]
         options = (config.max_new_tokens, config.temperature, config.seed + step, config.slots)
-        for completion in generate(policy, list(prompts.values()), config.group, *options, numbers):
-            sample, members = by_id[completion.sample_id], answers[completion.sample_id]
+        for completion in generate(policy, prompts, config.group, *options, list(batch)):
+            (sample, prompt), members = batch[completion.number], answers[completion.number]
             code = data.extract_code(completion.text, sample.language)
             members[completion.index] = completion, renderer.submit(code, sample.language) if code else None
             if len(members) == config.group:
                 in_order = [members[i] for i in range(config.group)]
-                groups.append(Group(sample, prompts[sample.id], *map(list, zip(*in_order, strict=True))))
+                groups.append(Group(sample, prompt, *map(list, zip(*in_order, strict=True))))
     return groups
 
 
@@ -323,13 +331,13 @@ def waves(groups: list[Group], config: Config, step: int) -> list[list[list[Grou
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
     join_processes(config.device)
-    number, processes = process_number()
+    samples = loading.training_samples(config.data)
     run = Run(config)
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
     policy, optimizers, state = load_trainer(checkpoint, config)
     sampler = policy  # several processes train shards of the weights; sampling wants all of them, in bf16 on GPUs
-    if processes > 1:
+    if process_number()[1] > 1:
         sampler = Policy.load(checkpoint or config.model, config.device, narrow(config.device))
     reference = None
     if config.kl > 0:
@@ -344,19 +352,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_unsafe=config.allow_unsafe_rendering,
     )
     with ThreadPoolExecutor(1, initializer=start_judging, initargs=[policy.device]) as judges, renderer:
-        samples, _ = data.load_usable(config.data, renderer)
         run.start_at(start := state["step"])
+        samples.renderer = renderer
+        tally = Tally.of(config, len(samples), "--max-prompt-tokens", state)
         bar = progress_bar("ViRL", start, config.steps)
         for step in bar:
             began, times = time.perf_counter(), {}
             # 1. N pictures; G programs each, rendered as they come
-            indices = list(dict.fromkeys(data.batch_indices(len(samples), config.prompts, config.seed, step)))
+            order = loading.batch_indices(samples, config.prompts, config.seed, step, alike=False)
+            indices = list(dict.fromkeys(order))
+            batch, too_long, bad = encode_prompts(sampler, samples, indices, config, step)
+            save = (step + 1) % config.save_every == 0 or step + 1 == config.steps
+            if not min(tally.add(len(batch), too_long, bad)):  # a process without work cannot take part
+                if save:
+                    save_checkpoint(run.folder, step + 1, policy, optimizers, tally.state(), config.keep)
+                continue
             if sampler is not policy:
                 sampler.copy_weights(policy)
-            first, end = (len(indices) * share // processes for share in (number, number + 1))
-            mine = [samples[i] for i in indices[first:end]]
             with timer(times, "time/rollout"), half_the_threads():
-                groups = rollout(sampler, mine, first, renderer, config, step)
+                groups = rollout(sampler, batch, renderer, config, step)
                 sampler.engine.rest()
             # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
             lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
@@ -376,14 +390,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             seconds = time.perf_counter() - began
             metrics |= {"dropped_prompts": len(indices) - sum(from_all(len(groups))), "time/step": seconds, **times}
             metrics["held_up"] = times["time/held_up"] / times["time/rollout"]
-            run.log(metrics | {"tokens_per_second": metrics["tokens"] / seconds})
+            run.log(metrics | tally.metrics() | {"tokens_per_second": metrics["tokens"] / seconds})
             bar.set_postfix_str(status_line(metrics, len(indices)))
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                save_checkpoint(run.folder, step + 1, policy, optimizers, {}, config.keep)
+            if save:
+                save_checkpoint(run.folder, step + 1, policy, optimizers, tally.state(), config.keep)
                 run.plot(step + 1 == config.steps)
                 write_samples(run, groups)
+    said = tally.end()
     if run.writes:
-        print(f"ViRL done: {latest_checkpoint(run.folder)}")
+        print(f"ViRL done: {latest_checkpoint(run.folder)}{said}")
 
 
 if __name__ == "__main__":

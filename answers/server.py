@@ -107,10 +107,11 @@ class Server:
         for sample in samples:
             content = [{"type": "image_url", "image_url": {"url": picture_uri(sample.image)}}]
             content.append({"type": "text", "text": sample.prompt})
+            system = [{"role": "system", "content": sample.system}] if sample.system else []
             for index in range(G):
                 question = {
                     "model": self.model,
-                    "messages": [{"role": "user", "content": content}],
+                    "messages": [*system, {"role": "user", "content": content}],
                     "max_tokens": max_new_tokens,
                     "temperature": temperature,
                     "seed": (seed + index) % 2**31,

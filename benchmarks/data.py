@@ -33,8 +33,9 @@ import tyro
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import data  # noqa: E402
 import synth  # noqa: E402
-from corpus import loading  # noqa: E402
+from corpus import files, loading  # noqa: E402
 from corpus.build import Build as Corpus  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "data.json"
@@ -274,12 +275,12 @@ def write_chunks(work: Path, count: int) -> None:
 def read_share(folder: Path, batch_size: int, rank: int, ranks: int, read: int, kept_mb: int) -> tuple[int, int, float]:
     """One process of several: (rows, characters, MiB at most) of its share of the batches of one epoch, or of the first
     `read` rows of it."""
-    loading.KEPT_MB = kept_mb
-    stream, rows, characters = loading.Stream(folder), 0, 0
+    files.KEPT_MB = kept_mb
+    samples, rows, characters = data.load(folder), 0, 0
     with Memory() as memory:
-        for step in range(min(len(stream), read) // batch_size):
-            for index in stream.batch_indices(batch_size, 0, step)[rank::ranks]:
-                sample = stream[index]
+        for step in range(min(len(samples), read) // batch_size):
+            for index in loading.batch_indices(samples, batch_size, 0, step)[rank::ranks]:
+                sample = samples[index]
                 rows += 1
                 characters += len(sample.code) + sample.image.width
     return rows, characters, memory.peak
@@ -322,8 +323,8 @@ class Stream:
     """Rows per step."""
     read: int = 1 << 62
     """Read only so many of the rows."""
-    kept_mb: int = loading.KEPT_MB
-    """MiB of row groups that a process keeps: what its memory grows to while the whole set is smaller."""
+    kept_mb: int = files.KEPT_MB
+    """MiB of decoded rows that a process keeps: what its memory grows to while the whole set is smaller."""
 
     def __call__(self) -> None:
         folder = Path(tempfile.mkdtemp())
@@ -343,7 +344,7 @@ class Stream:
         result = {"count": self.count, "rows_read": rows, "processes": self.processes, "seconds": round(seconds, 1)}
         result |= {"rows_per_second_and_core": round(rows / seconds / self.processes), "gib": round(size / 2**30, 2)}
         result |= {"kept_mib": self.kept_mb, "peak_mib_per_process": [round(share[2]) for share in shares]}
-        save(f"stream_{self.count}" + (f"_kept_{self.kept_mb}" if self.kept_mb != loading.KEPT_MB else ""), result)
+        save(f"stream_{self.count}" + (f"_kept_{self.kept_mb}" if self.kept_mb != files.KEPT_MB else ""), result)
 
 
 def projection(known: dict) -> dict:

@@ -94,7 +94,7 @@ def tokens_of(policy: Policy, rows: Path, seed: int, steps: int) -> np.ndarray:
     config = replace(train_sft.PRESETS["tiny"][1], seed=seed, refine=0.0)
     samples, counts = loading.training_samples(rows), []
     for step in range(steps):
-        pairs = train_sft.encode_batch(policy, samples, config, step)
+        pairs, _, _ = train_sft.encode_batch(policy, samples, config, step)
         answers = sum(len(answer) for _, [answer] in pairs)
         counts.append((answers, answers + sum(len(prompt.ids) for prompt, _ in pairs)))
     return np.cumsum(counts, axis=0)

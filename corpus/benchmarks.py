@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import synth
+from corpus.files import Parquet, files_of_split, split_of
 from corpus.pictures import read_picture
-from data import Parquet, Sample, extract_code, fenced
+from data import Sample, extract_code, fenced
 
 FENCE = "Answer with one fenced block: ```{language}."
 PROMPTS = {  # what the benchmarks ask; the fence is asked for where they do not
@@ -121,6 +122,8 @@ def read(name: str, place: Path) -> Targets:
         return Targets(len(pairs), lambda i: from_pair(name, benchmark, pairs[i], place))
     if not tables:
         raise ValueError(f"{place} holds neither *{benchmark.suffix} nor a table; {name} comes as {benchmark.layout}.")
+    if "test" in {split_of(table.relative_to(place)) for table in tables if table != place}:
+        tables = files_of_split(tables, place, "test")
     rows = Parquet(tables) if tables[0].suffix == ".parquet" else json_rows(tables[0])
     if not len(rows):
         raise ValueError(f"{tables[0]} has no rows; download it again.")

@@ -1,30 +1,370 @@
-"""What a parquet data set says of itself before its rows are read."""
+"""The files of a data set, and their rows by position, as they are written there: jsonl, json, parquet.
 
-from collections.abc import Sequence
+Nothing is read before it is asked for but the places of lines and the footers of parquet files, and no copy is made.
+What a row means is data.py's business.
+"""
+
+import gzip
+import json
+import os
+import re
+import sys
+import zlib
+from array import array
+from bisect import bisect_right
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from tqdm import tqdm
+
 if TYPE_CHECKING:
+    from pyarrow import Table
     from pyarrow.parquet import FileMetaData
 
+SPLITS = {  # and the words for them in names of files and folders, those that `datasets` knows
+    "train": {"train", "training"},
+    "validation": {"validation", "valid", "val", "dev"},
+    "test": {"test", "testing", "eval", "evaluation"},
+}
+GIVE = "give a folder with MANIFEST.jsonl, a .jsonl or .parquet"
+MOST_UNPACKED = 4 << 30  # bytes of a .gz or .json file, which have to be read at once
+KEPT_MB = 256  # MiB of rows of parquet files kept in memory, after they were decoded
+PIECE_BYTES = 4 << 20  # of a row group that are decoded together, about
+OPEN_GROUPS = 24  # row groups that are being read, from their front to their end
 
-def parquet_footers(path: str | Path, files: Sequence[Path]) -> tuple[set[str], list["FileMetaData"]]:
-    """(columns, footer of each file) of the data set `path`, of which nothing else is read.
 
-    Raises ValueError for a file that is no parquet, for files of different columns, and for a set without rows."""
+# -------------------------------------------------------------------------------------------------- which files, splits
+
+
+def data_files(path: str | Path) -> tuple[list[Path], Path]:
+    """(the files of the data set `path`, the folder that their names are relative to).
+
+    A file is itself. Of a folder: its manifest, or else its parquet files, or else its .jsonl files, without hidden
+    ones. Where their names say splits those of train, or of the one asked for: FOLDER:test, FOLDER:validation,
+    FOLDER:all. What is left out is said. Raises FileNotFoundError or ValueError, in one sentence, where there are none.
+    """
+    path, split = _split_asked_for(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist; {GIVE}. A data set of the hub has to be downloaded first: "
+            "hf download --repo-type dataset OWNER/NAME --local-dir FOLDER"
+        )
+    if path.is_file():
+        return [path], path.parent
+    if (path / "MANIFEST.jsonl").is_file():
+        return [path / "MANIFEST.jsonl"], path
+    for suffixes in ((".parquet",), (".jsonl", ".jsonl.gz")):
+        found = (file for suffix in suffixes for file in path.rglob(f"*{suffix}") if file.is_file())
+        files = sorted(file for file in found if not _is_hidden(file.relative_to(path)))
+        if files:
+            return files_of_split(files, path, split), path
+    raise ValueError(f"{path} holds no data set; {GIVE}")
+
+
+def _split_asked_for(path: str | Path) -> tuple[Path, str | None]:
+    folder, _, name = str(path).rpartition(":")
+    if not folder or Path(path).exists() or not Path(folder).is_dir():
+        return Path(path), None
+    split = next((split for split, names in SPLITS.items() if name.lower() in names), name)
+    if split not in (*SPLITS, "all"):
+        raise ValueError(f"{path}: there is no split {name}; say :train, :validation, :test or :all")
+    return Path(folder), split
+
+
+def _is_hidden(file: Path) -> bool:
+    return any(part.startswith(".") for part in file.parts)
+
+
+def split_of(file: Path) -> str | None:
+    """What the file's name says, or else the folder nearest to it."""
+    for part in (file.name.partition(".")[0], *reversed(file.parent.parts)):
+        words = set(re.findall("[a-z]+", part.lower()))
+        for split, names in SPLITS.items():
+            if words & names:
+                return split
+    return None
+
+
+def files_of_split(files: list[Path], folder: Path, split: str | None) -> list[Path]:
+    """Those of the split; of train if None, or of what has no name where nothing is called train."""
+    splits = {file: split_of(file.relative_to(folder)) for file in files}
+    found = Counter(splits.values())
+    if split == "all" or (split is None and set(found) == {None}):
+        return files
+    wanted = split or ("train" if "train" in found else None)
+    if wanted not in found:
+        named = sorted(name for name in found if name)
+        others = f"has only {' and '.join(named)}" if named else "names no splits"
+        say = f"{folder}:{named[0]} or {folder}:all" if named else folder
+        raise ValueError(f"{folder} {others}, where the split {wanted or 'train'} is asked for; say {say}")
+    chosen = [file for file in files if splits[file] == wanted]
+    if len(chosen) < len(files) and os.environ.get("RANK", "0") == "0":
+        what = f"the split {wanted}" if wanted else "what belongs to no split"
+        others = ", ".join(name or "without a split" for name in found if name != wanted)
+        print(f"{folder}: {what} is read, {len(chosen)} of {len(files)} files; left out: {others}", file=sys.stderr)
+    return chosen
+
+
+def _names(files: Sequence[Path], folder: Path | None) -> list[str]:
+    """What people call the files: their names, with the folders below the data set's own."""
+    return [str(file.relative_to(folder)) if folder else file.name for file in files]
+
+
+# ---------------------------------------------------------------------------------------------------------- json, jsonl
+
+
+class Lines(Sequence):
+    """The objects of jsonl files, or of the arrays of .json files, by position. Only their places are held, and a
+    broken line spoils no other. What is compressed (.gz) is unpacked in memory."""
+
+    def __init__(self, files: Sequence[Path], folder: Path | None = None):
+        self.files, self.names, self.unpacked = list(files), _names(files, folder), {}
+        self.offsets, self.lengths, self.numbers, self.ends = array("q"), array("q"), array("q"), []
+        for number, file in enumerate(self.files):
+            if file.suffix == ".gz":
+                self.unpacked[number] = _unpacked(file)
+            for number_in_file, offset, length in self._places(number):
+                self.numbers.append(number_in_file)
+                self.offsets.append(offset)
+                self.lengths.append(length)
+            self.ends.append(len(self.offsets))
+        if not self.offsets:
+            raise ValueError(f"{self.files[0]} is empty; write one JSON object a line")
+
+    def _places(self, file: int) -> Iterator[tuple[int, int, int]]:
+        """(line or item, offset, length in bytes) of every object of a file."""
+        path, content = self.files[file], self.unpacked.get(file)
+        with open(path, "rb") as stream:
+            start = content[:64] if content is not None else stream.read(64)
+            if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise ValueError(f"{path} is UTF-16; write it as UTF-8: iconv -f UTF-16 -t UTF-8")
+            if ".json" in (path.suffix, Path(path.stem).suffix) and start.strip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[":
+                yield from _items(path, content if content is not None else _whole(path, stream))
+                return
+            stream.seek(0)
+            lines, offset = content.splitlines(True) if content is not None else stream, 0
+            for number, line in enumerate(tqdm(lines, f"reading {path.name}", unit=" lines", delay=2, leave=False), 1):
+                if line.strip(b"\xef\xbb\xbf \t\r\n"):
+                    yield number, offset, len(line)
+                offset += len(line)
+
+    def __len__(self):
+        return len(self.offsets)
+
+    def place(self, index: int) -> tuple[str, str, Path]:
+        """(place of a row for people, an id for it, the folder that its paths are relative to)."""
+        file = bisect_right(self.ends, index)
+        first = self.ends[file - 1] if file else 0
+        what = "item" if self.files[file].name.removesuffix(".gz").endswith(".json") else "line"
+        stem = self.names[file].removesuffix(".gz").rpartition(".")[0]
+        return f"{self.names[file]} {what} {self.numbers[index]}", f"{stem}-{index - first}", self.files[file].parent
+
+    def __getitem__(self, index) -> dict:
+        """Raises ValueError for what is no JSON object."""
+        file = bisect_right(self.ends, index)
+        if file in self.unpacked:
+            content = self.unpacked[file][self.offsets[index] : self.offsets[index] + self.lengths[index]]
+        else:
+            with open(self.files[file], "rb") as stream:
+                stream.seek(self.offsets[index])
+                content = stream.read(self.lengths[index])
+        try:
+            row = json.loads(content.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"is not UTF-8 ({error}); convert the file: iconv -f LATIN1 -t UTF-8") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"is no JSON ({error}); write one object a line") from None
+        if not isinstance(row, dict):
+            raise ValueError("is no JSON object; write one {...} a line")
+        return row
+
+
+def _whole(path: Path, stream) -> bytes:
+    stream.seek(0)
+    content = stream.read(MOST_UNPACKED + 1)
+    if len(content) > MOST_UNPACKED:
+        raise ValueError(f"{path} is too large to be read at once; write it as .jsonl, one object a line")
+    return content
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as stream:
+            return _whole(path, stream)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is no whole gzip file ({error}); write or download it again") from None
+
+
+def _items(path: Path, content: bytes) -> Iterator[tuple[int, int, int]]:
+    """(number, offset, length in bytes) of the items of a JSON array."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}); convert it: iconv -f LATIN1 -t UTF-8") from None
+    decoder, blank = json.JSONDecoder(), re.compile(r"[\s,\ufeff]*")
+    at = text.index("[") + 1
+    counted, offset, number = 0, 0, 0  # characters whose bytes are counted, their bytes
+    while True:
+        at = blank.match(text, at).end()
+        if text[at : at + 1] == "]":
+            return
+        try:
+            _, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is no JSON array ({error}) after {number} items; write it again") from None
+        offset += len(text[counted:at].encode())
+        length = len(text[at:end].encode())
+        yield number, offset, length
+        counted, offset, at, number = end, offset + length, end, number + 1
+
+
+# -------------------------------------------------------------------------------------------------------------- parquet
+
+
+def parquet_footers(path: str | Path, files: Sequence[Path]) -> list["FileMetaData"]:
+    """The footer of each file of the data set `path`, of which nothing else is read.
+
+    Raises ValueError for a file that is no parquet, and for a set without rows."""
     import pyarrow
     import pyarrow.parquet
 
-    footers, columns = [], None
+    footers = []
     for file in files:
         try:
             footers.append(pyarrow.parquet.read_metadata(file))
         except (OSError, pyarrow.ArrowException) as error:
             raise ValueError(f"{file} is no readable parquet file ({error}); write or download it again") from None
-        names = set(footers[-1].schema.to_arrow_schema().names)
-        if columns not in (None, names):
-            raise ValueError(f"{file} has other columns than {files[0].name}; load the two kinds separately")
-        columns = names
     if not sum(footer.num_rows for footer in footers):
         raise ValueError(f"{path} has no rows; write it again")
-    return columns, footers
+    return footers
+
+
+class Parquet(Sequence):
+    """The rows of parquet files by position.
+
+    A row group is decoded piece by piece, from its front to its end, and up to KEPT_MB of pieces are kept: whoever asks
+    for rows that lie near one another, in whatever order, has each decoded once, however large the groups are. A piece
+    that cannot be decoded takes the rest of its row group with it, whose rows then raise ValueError.
+    """
+
+    def __init__(self, files: Sequence[Path], folder: Path | None = None, columns: set[str] | None = None):
+        """columns: those that are read, all if None; a file that lacks one has rows without it."""
+        self.files, self.names = list(files), _names(files, folder)
+        self.footers = parquet_footers(folder or files[0], files)
+        self.columns = [set(footer.schema.to_arrow_schema().names) for footer in self.footers]  # of each file
+        self.wanted = columns
+        metadata = [footer.row_group(g) for footer in self.footers for g in range(footer.num_row_groups)]
+        self.groups = [(f, g) for f, footer in enumerate(self.footers) for g in range(footer.num_row_groups)]
+        self.sizes = np.array([group.num_rows for group in metadata], np.int64)  # (groups,) rows
+        self.ends = np.cumsum(self.sizes)
+        self.starts = self.ends - self.sizes
+        bytes_of = np.array([group.total_byte_size for group in metadata], np.int64)
+        self.bytes_per_row = max(1.0, float(bytes_of.sum() / self.ends[-1]))
+        self.piece_rows = np.clip(PIECE_BYTES * self.sizes // np.maximum(1, bytes_of), 1, 1024)  # (groups,)
+        self.file_starts = [0, *np.cumsum([footer.num_rows for footer in self.footers]).tolist()]
+        self.kept: OrderedDict[tuple[int, int], Table] = OrderedDict()  # pieces, least recently used first
+        self.kept_bytes = 0
+        self.reading: OrderedDict[int, tuple[int, Iterator]] = (
+            OrderedDict()
+        )  # group -> number of the next piece, pieces
+        self.broken: dict[int, tuple[int, str]] = {}  # group -> first piece that cannot be decoded, why
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def place(self, index: int) -> tuple[str, str, Path]:
+        """(place of a row for people, an id for it, the folder that its paths are relative to)."""
+        file = bisect_right(self.file_starts, index) - 1
+        row = index - self.file_starts[file]
+        stem = self.names[file].removesuffix(".parquet")
+        return f"{self.names[file]} row {row}", f"{stem}-{row}", self.files[file].parent
+
+    def __getitem__(self, index) -> dict:
+        """Raises ValueError for a row that cannot be decoded."""
+        group, piece, row = self._where(index)
+        table = self._piece(group, piece)
+        try:  # one row alone, so that text that is no UTF-8 spoils no other
+            return {name: table.column(name)[row].as_py() for name in table.column_names}
+        except (UnicodeDecodeError, ValueError) as error:
+            raise ValueError(f"holds text that is not UTF-8 ({error}); write it again or remove the row") from None
+
+    def _where(self, index: int) -> tuple[int, int, int]:
+        """(row group, piece in it, row in that)."""
+        group = int(np.searchsorted(self.ends, index, side="right"))
+        return group, *divmod(index - int(self.starts[group]), int(self.piece_rows[group]))
+
+    def _piece(self, group: int, piece: int) -> "Table":
+        if (group, piece) in self.kept:
+            self.kept.move_to_end((group, piece))
+            return self.kept[group, piece]
+        table = self._decode(group, piece)
+        self.kept[group, piece] = table
+        self.kept_bytes += table.nbytes
+        while len(self.kept) > 2 and self.kept_bytes > KEPT_MB << 20:
+            self.kept_bytes -= self.kept.popitem(last=False)[1].nbytes
+        return table
+
+    def _decode(self, group: int, piece: int) -> "Table":
+        """Goes on where the group was left, or through it from its front."""
+        import pyarrow
+
+        at, pieces = self.reading.pop(group, (sys.maxsize, None))
+        if at > piece:
+            at, pieces = 0, self._pieces(group)
+        first_broken, why = self.broken.get(group, (sys.maxsize, ""))
+        try:
+            while at <= piece < first_broken:
+                table, at = next(pieces), at + 1
+        except (OSError, pyarrow.ArrowException, StopIteration, MemoryError) as error:
+            first_broken, why = at, " ".join(str(error).split())[:200] or "the file was changed"
+            self.broken[group] = first_broken, why
+        if piece >= first_broken:
+            raise ValueError(f"lies where row group {self.groups[group][1]} cannot be decoded ({why}); write it again")
+        self.reading[group] = at, pieces
+        while len(self.reading) > OPEN_GROUPS:
+            self.reading.popitem(last=False)
+        return table
+
+    def _pieces(self, group: int) -> Iterator["Table"]:
+        """A row group, piece by piece; a batch of Arrow's may end early where a dictionary changes."""
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+
+        (file, number), size = self.groups[group], int(self.piece_rows[group])
+        columns = sorted(self.columns[file] & (self.wanted or self.columns[file]))
+        options = {"metadata": self.footers[file], "buffer_size": 1 << 20, "page_checksum_verification": True}
+        with ParquetFile(self.files[file], **options) as parquet:
+            waiting = None
+            for batch in parquet.iter_batches(size, row_groups=[number], columns=columns, use_threads=False):
+                table = pyarrow.Table.from_batches([batch])
+                table = table if waiting is None else pyarrow.concat_tables([waiting, table])
+                if table.num_rows >= size:
+                    yield table.slice(0, size)
+                waiting = table if table.num_rows < size else table.slice(size) if table.num_rows > size else None
+            if waiting is not None:
+                yield waiting
+
+    def lengths(self, rows: np.ndarray, columns: Sequence[str]) -> np.ndarray:
+        """(rows,) int64: bytes of text of these columns. Their pieces are decoded in order, and kept as far as KEPT_MB
+        goes; rows that cannot be decoded have 0."""
+        import pyarrow
+        import pyarrow.compute
+
+        groups = np.searchsorted(self.ends, rows, side="right")
+        pieces, places = np.divmod(rows - self.starts[groups], self.piece_rows[groups])
+        order = np.lexsort((pieces, groups))
+        lengths = np.zeros(len(rows), np.int64)
+        borders = np.flatnonzero(np.diff(groups[order]) | np.diff(pieces[order])) + 1
+        for part in np.split(order, borders):
+            try:
+                table = self._piece(int(groups[part[0]]), int(pieces[part[0]]))
+                for name in set(columns) & set(table.column_names):
+                    text = table.column(name).cast(pyarrow.large_string())
+                    of_rows = pyarrow.compute.binary_length(text).fill_null(0).to_numpy()
+                    lengths[part] += of_rows[places[part]].astype(np.int64)
+            except (ValueError, NotImplementedError):  # of Arrow, too: no text in there, or nothing at all
+                continue
+        return lengths

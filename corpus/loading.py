@@ -1,135 +1,152 @@
-"""Rows of parquet files for training, in constant memory: no copy on disk, no pass over the data before the first step.
+"""Rows for training, read as they are needed: their order, and what becomes of those that cannot be used.
 
-`Stream` opens the footers only. Its order is local, so that a few row groups at a time are in memory: the row groups
-are shuffled anew in each epoch, and rows within a window of about `WINDOW` rows. Within a window, batches are made of
-rows of similar length (so packed rows fill up evenly), and batches come in random order. All of it is a pure function
-of (seed, step): a run that resumes at a step, with any number of processes, gets the very rows it would have got.
+The order is a pure function of (seed, step): a run that resumes at a step, with any number of processes, gets the very
+rows it would have got. Every row comes once an epoch, and batches go on across the ends of epochs.
+
+Lines of jsonl files are shuffled all together. Rows of parquet files are shuffled locally, so that memory does not grow
+with the data: row groups come in a new order in each epoch, HAND of them at a time, interleaved; what half of
+files.KEPT_MB holds of that is a window, whose rows are shuffled. A set that fits into a window is shuffled as a whole.
+For SFT, batches are made of rows of similar length, so that packed rows and processes have equal work, and come in
+random order.
 """
 
-from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pyarrow
-import pyarrow.compute
-import pyarrow.parquet
 
 import data
-from corpus.files import parquet_footers
-from corpus.readers import SCHEMAS, _arrow_row, schema_of
-from data import Sample
+from corpus import files
+from corpus.files import Parquet
+from data import Sample, Samples
 
-WINDOW = 4096  # rows that are shuffled together
-KEPT_MB = 256  # MiB of row groups kept in memory
+HAND = 8  # row groups that are read side by side
+MOST_ROWS = 65_536  # of a window
+ALIKE = 4096  # rows among which those of similar length share a batch
+PROBED = 32  # rows that are read before a run begins
 
 
-def training_samples(path: str | Path) -> Sequence[Sample]:
-    """A corpus of `data.py build` (a card.md lies above the shards) was checked row by row, and is streamed. Any other
-    is checked now: what is unusable is dropped and counted. Raises ValueError where nothing is left."""
-    if any((folder / "card.md").is_file() for folder in (Path(path), *list(Path(path).parents)[:2])):
-        return Stream(path)
+# ------------------------------------------------------------------------------------------------------- which rows
+
+
+def training_samples(path: str | Path) -> Samples:
+    """The data set, of which nothing but a few rows is read yet. Raises ValueError where none of these can be used."""
+    samples = data.load(path)
+    problems = [problem for _, sample, problem in data.check(samples, _some_rows(samples)) if sample is None]
+    if len(problems) == len(_some_rows(samples)):
+        raise ValueError(
+            f"{path} holds no usable sample: {len(problems)} rows were tried, the first is {problems[0]}. "
+            f"`python data.py inspect {path}` says what is wrong with the others."
+        )
+    return samples
+
+
+def _some_rows(samples: Samples) -> list[int]:
+    """Rows from all over the set that are cheap to read: of a row group the first ones."""
+    spread = lambda count, most: np.unique(np.linspace(0, count - 1, most).astype(int)).tolist()  # noqa: E731
+    if not isinstance(samples.rows, Parquet):
+        return spread(len(samples), PROBED)
+    rows = samples.rows
+    groups = spread(len(rows.groups), HAND)
+    firsts = [range(int(rows.starts[g]), int(rows.starts[g] + min(rows.sizes[g], PROBED // HAND))) for g in groups]
+    return list(chain(*firsts))
+
+
+@contextmanager
+def drawing(samples: Samples) -> Iterator[None]:
+    """With a renderer meanwhile, where targets may come as programs alone."""
+    if samples.build is not data._from_manifest:
+        yield
+        return
     from render import Renderer
 
-    with Renderer() as renderer:
-        return data.load_usable(path, renderer, need_code=True)[0]
+    with Renderer() as samples.renderer:
+        yield
 
 
-def batch_indices(samples: Sequence[Sample], batch_size: int, seed: int, step: int) -> list[int]:
-    """The rows of batch `step`: a pure function, so resume needs no state."""
-    if isinstance(samples, Stream):
-        return samples.batch_indices(batch_size, seed, step)
-    return data.batch_indices(len(samples), batch_size, seed, step)
+# ---------------------------------------------------------------------------------------------------------------- order
 
 
-class Stream(Sequence):
-    """stream[i] decodes row i of all files, or raises a ValueError that names it. `batch_indices` gives the order."""
+def batch_indices(samples: Samples, batch_size: int, seed: int, step: int, alike: bool = True) -> list[int]:
+    """The rows of batch `step`; alike: batches of rows of similar length."""
+    if not isinstance(samples.rows, Parquet) or len(samples) < len(samples.rows):
+        return data.batch_indices(len(samples), batch_size, seed, step)
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    count, rows = len(samples), []
+    window = batch_size * _batches_of_a_window(samples.rows, batch_size)
+    while len(rows) < batch_size:
+        position = step * batch_size + len(rows)  # counted over all epochs
+        epoch, number = position // count, position // window
+        first, last = max(epoch * count, number * window), min((epoch + 1) * count, (number + 1) * window)
+        order = _window(samples.rows, batch_size if alike else 0, seed, epoch, first, last)
+        rows += order[position - first :][: batch_size - len(rows)].tolist()
+    return rows
 
-    def __init__(self, path: str | Path):
-        path = Path(path)
-        files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-        columns, footers = parquet_footers(path, files)
-        self.footers = dict(zip(files, footers, strict=True))
-        self.groups = [(file, g) for file, footer in self.footers.items() for g in range(footer.num_row_groups)]
-        sizes = [self.footers[file].row_group(group).num_rows for file, group in self.groups]
-        schema, self.convert = schema_of(columns, path)
-        self.columns = sorted(columns & {*SCHEMAS[schema][0], "answer"})
-        self.texts = [name for name in ("user_content", "assistant_content", "problem", "answer") if name in columns]
-        self.ends = np.cumsum(sizes)  # (groups,)
-        self.starts = self.ends - sizes
-        self.kept: OrderedDict[int, pyarrow.Table] = OrderedDict()  # least recently used first
-        self._window = lru_cache(maxsize=2)(self._window)  # of this stream alone
 
-    def __len__(self) -> int:
-        return int(self.ends[-1])
+def _batches_of_a_window(rows: Parquet, batch_size: int) -> int:
+    fit = (files.KEPT_MB << 20) / 2 / rows.bytes_per_row  # the next window is read while this one is in use
+    return max(1, int(min(fit, MOST_ROWS)) // batch_size)
 
-    def __getitem__(self, index: int) -> Sample:
-        group = bisect_right(self.ends, index)
-        table, row = self._group(group), index - int(self.starts[group])
-        file, number = self.groups[group]
-        place = f"{file.name} row group {number} row {row}"
-        raw = _arrow_row(table, row)
+
+@lru_cache(maxsize=4)
+def _window(rows: Parquet, batch_size: int, seed: int, epoch: int, first: int, last: int) -> np.ndarray:
+    """(last - first,) int64: the rows at these positions, all of one epoch. batch_size 0: in no order of lengths."""
+    begin = epoch * len(rows)
+    rng = np.random.default_rng((seed, epoch, first))
+    chosen = rng.permutation(_interleaved(rows, seed, epoch, first - begin, last - begin))
+    lengths = rows.lengths(chosen, data.TEXTS)  # which reads them in the order of the file
+    if not batch_size:
+        return chosen
+    borders = np.unique([first, last, *range(-(-first // batch_size) * batch_size, last, batch_size)]) - first
+    per_block, parts = max(1, ALIKE // batch_size), []
+    for start in range(0, len(borders) - 1, per_block):
+        cuts = borders[start : start + per_block + 1]
+        block = chosen[cuts[0] : cuts[-1]]
+        block = block[np.argsort(lengths[cuts[0] : cuts[-1]], kind="stable")]  # the shortest first
+        sizes = np.diff(cuts)  # of batches, of which the first and the last may be parts
+        order = rng.permutation(len(sizes))
+        pieces = np.split(block, np.cumsum(sizes[order])[:-1])  # piece k is for batch order[k]
+        parts += [pieces[k] for k in np.argsort(order)]
+    return np.concatenate(parts)
+
+
+def _interleaved(rows: Parquet, seed: int, epoch: int, first: int, last: int) -> np.ndarray:
+    """(last - first,) int64: rows of an epoch before windows are shuffled. Row groups in random order; of each HAND of
+    them the same share at a time."""
+    order = np.random.default_rng((seed, epoch)).permutation(len(rows.groups))
+    parts, begin = [], 0
+    for at in range(0, len(order), HAND):
+        hand = order[at : at + HAND]
+        size = int(rows.sizes[hand].sum())
+        if begin < last and begin + size > first:
+            members = np.concatenate([rows.starts[group] + np.arange(rows.sizes[group]) for group in hand])
+            shares = np.concatenate([(np.arange(rows.sizes[group]) + 0.5) / rows.sizes[group] for group in hand])
+            members = members[np.argsort(shares, kind="stable")]
+            parts.append(members[max(0, first - begin) : last - begin])
+        begin += size
+    return np.concatenate(parts)
+
+
+# --------------------------------------------------------------------------------------------------- what can be used
+
+
+def encoded(samples: Samples, indices: Sequence[int], encode: Callable[[int, Sample], object]) -> tuple[list, list]:
+    """(encode(place in the batch, sample) of every row that can be used, in order; (row, what is wrong with it) of the
+    others). Nothing that one row holds ends a run."""
+    good, bad = [], []
+    for place, (index, sample, problem) in enumerate(data.check(samples, indices)):
         try:
-            if isinstance(raw, ValueError):
-                raise raw
-            return self.convert(raw, f"{file.stem}-{index}", file.parent)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{place}: {error}") from None
-
-    def _group(self, group: int) -> pyarrow.Table:
-        if group not in self.kept:
-            file, number = self.groups[group]
-            with pyarrow.parquet.ParquetFile(file, metadata=self.footers[file]) as parquet:
-                self.kept[group] = parquet.read_row_group(number, columns=self.columns, use_threads=False)
-            while len(self.kept) > 2 and sum(table.nbytes for table in self.kept.values()) > KEPT_MB << 20:
-                self.kept.popitem(last=False)
-        self.kept.move_to_end(group)
-        return self.kept[group]
-
-    def batch_indices(self, batch_size: int, seed: int, step: int) -> list[int]:
-        """The rows of batch `step`. An epoch has len // batch_size batches; fewer than batch_size rows sit it out,
-        others in each epoch."""
-        if not 1 <= batch_size <= len(self):
-            raise ValueError(f"batch_size={batch_size} must lie between 1 and the number of rows, {len(self)}")
-        epoch, batch = divmod(step, len(self) // batch_size)
-        per_window = max(1, WINDOW // batch_size)
-        window, batch = divmod(batch, per_window)
-        return self._window(batch_size, seed, epoch, window, per_window)[batch].tolist()
-
-    def _window(self, batch_size: int, seed: int, epoch: int, window: int, per_window: int) -> np.ndarray:
-        """(batches, batch_size) int64: rows."""
-        order = np.random.default_rng((seed, epoch)).permutation(len(self.groups))
-        sizes = (self.ends - self.starts)[order]
-        ends = np.cumsum(sizes)
-        first = window * per_window * batch_size
-        last = min(first + per_window * batch_size, len(self) // batch_size * batch_size)
-        rows = []
-        for place in range(bisect_right(ends, first), len(order)):
-            begin = int(ends[place] - sizes[place])
-            if begin >= last:
-                break
-            low, high = max(first, begin) - begin, min(last, int(ends[place])) - begin
-            rows.append(self.starts[order[place]] + np.arange(low, high))
-        rows = np.concatenate(rows)
-        rng = np.random.default_rng((seed, epoch, window))
-        rows = rng.permutation(rows)  # rows of one length change places in every epoch
-        batches = rows[np.argsort(self._lengths(rows), kind="stable")].reshape(-1, batch_size)
-        return rng.permutation(batches)
-
-    def _lengths(self, rows: np.ndarray) -> np.ndarray:
-        """(rows,) characters of prompt and answer."""
-        lengths = np.zeros(len(rows), np.int64)
-        groups = np.searchsorted(self.ends, rows, side="right")
-        for group in np.unique(groups):
-            file, number = self.groups[group]
-            with pyarrow.parquet.ParquetFile(file, metadata=self.footers[file]) as parquet:
-                table = parquet.read_row_group(number, columns=self.texts, use_threads=False)
-            of_rows = np.zeros(table.num_rows, np.int64)
-            for name in self.texts:
-                values = pyarrow.compute.binary_length(table[name]).fill_null(0)
-                of_rows += values.to_numpy().astype(np.int64)
-            here = groups == group
-            lengths[here] = of_rows[rows[here] - self.starts[group]]
-        return lengths
+            if sample is not None:
+                good.append(encode(place, sample))
+                continue
+        except Exception as error:  # of a tokenizer, an image processor, ..
+            said = data.problem_of(error)
+            for name in (f"Sample {sample.id}: ", f"Sample {sample.id}+refine: ", f"{sample.id}: "):
+                said = said.removeprefix(name)  # the place says more
+            problem = f"{samples.place(index)}: {said}"
+        bad.append((index, problem))
+    return good, bad

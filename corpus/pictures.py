@@ -1,20 +1,46 @@
 """Pictures of data sets: from bytes or a file, as PNG, on white, blank or not, the same or not."""
 
+import base64
 import hashlib
 import io
+import struct
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
+
+ORIENTATION = 0x0112  # EXIF's tag
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB copy with transparency composited on white, whatever the mode."""
+    """RGB copy with transparency composited on white, whatever the mode. Raises ValueError for numbers that are no
+    shades."""
     if image.mode == "RGB":
         return image
+    if image.mode.startswith(("I", "F")):
+        return eight_bits(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """A grey picture of 16 or 32 bits a pixel as 8 bits, which Pillow cuts off instead: 16 bits times 1 / 257; of 32
+    bits the range of the numbers says whether white is 1 (of fractions), 255 or 65,535.
+
+    Raises ValueError where it says neither."""
+    shades = np.asarray(image).astype(np.float64)
+    low, high = (float(shades.min()), float(shades.max())) if shades.size else (0.0, 0.0)
+    if not 0 <= low <= high <= 65535:  # also of NaN
+        raise ValueError(f"its numbers go from {low:g} to {high:g}; write shades of 8 or 16 bits")
+    white = 65535 if image.mode.startswith("I;16") or high > 255 else 1 if image.mode == "F" and high <= 1 else 255
+    shades = np.rint(shades * (255 / white)).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):  # of a PNG: the shade that is see-through
+        shades[np.asarray(image) == clear] = 255
+    return Image.fromarray(shades)
 
 
 def is_blank(image: Image.Image) -> bool:
@@ -22,20 +48,62 @@ def is_blank(image: Image.Image) -> bool:
     return all(low == high for low, high in image.convert("RGB").getextrema())
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """As a camera says that it was held (EXIF), which `datasets` and transformers turn it by."""
+    try:
+        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
+    except (SyntaxError, ValueError, TypeError, KeyError, struct.error):  # broken EXIF beside a whole picture
+        return image
+
+
 def read_picture(value, folder: Path) -> Image.Image:
-    """RGB on white, from what data sets hold: bytes, a path relative to `folder`, or {"bytes": .., "path": ..}."""
-    value = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
+    """RGB on white, upright, from what data sets hold: bytes, a path relative to `folder`, base64 with or without
+    "data:image/..;base64," before it, {"bytes": .., "path": ..}, or a list with one of these."""
+    source = _bytes_or_path(value, folder)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return to_rgb(upright(image)).copy()
+    except Exception as error:  # Pillow raises a dozen types on hostile bytes
+        what = "they are no format that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise ValueError(f"the picture cannot be decoded ({what}); remove the row or write the picture again") from None
+
+
+def _bytes_or_path(value, folder: Path) -> bytes | Path:
+    """Raises ValueError, without what may be megabytes of it."""
+    if isinstance(value, list | tuple):
+        if len(value) != 1:
+            raise ValueError(f"has {len(value)} pictures where one is needed; keep rows with one picture")
+        value = value[0]
+    if isinstance(value, dict):
+        value = next((value[key] for key in ("bytes", "path", "image", "url", "image_url") if value.get(key)), None)
+        if isinstance(value, dict | list):
+            return _bytes_or_path(value, folder)
+    if isinstance(value, bytearray | memoryview):
+        value = bytes(value)
     if not value or not isinstance(value, bytes | str):
         raise ValueError("has no picture; give PNG or JPEG bytes, or the path of a file")
-    if isinstance(value, str) and not (folder / value).is_file():
-        raise ValueError(f"the picture {folder / value} does not exist; paths are relative to the data file")
+    return value if isinstance(value, bytes) else _from_text(value, folder)
+
+
+def _from_text(text: str, folder: Path) -> bytes | Path:
+    """The file that a path or a file:// address names, or what base64 stands for."""
+    shown = f"{text[:60]}.., {len(text)} characters" if len(text) > 200 else text
+    if text.startswith(("http://", "https://")):
+        raise ValueError(f"the picture is on the web ({shown}); download it and give the path of the file")
+    path = folder / (unquote(urlparse(text).path) if text.startswith("file://") else text)
+    if len(text) < 4096 and "\0" not in text and len(path.name.encode(errors="replace")) < 256 and path.is_file():
+        return path
+    is_uri = text.startswith("data:")
+    digits = text.partition(",")[2] if is_uri else text
     try:
-        with Image.open(io.BytesIO(value) if isinstance(value, bytes) else folder / value) as image:
-            return to_rgb(image).copy()
-    except Exception as error:  # Pillow raises a dozen types on hostile bytes
-        raise ValueError(
-            f"the picture cannot be decoded ({error}); remove the row or write the picture again"
-        ) from None
+        content = base64.b64decode("".join(digits.split()), validate=True)
+    except ValueError:
+        content = b""
+    if is_uri and not content:
+        raise ValueError(f"the picture cannot be decoded (it is no whole base64: {shown}); write the picture again")
+    if len(content) < 32:  # a short path may well be base64 of something
+        raise ValueError(f"the picture does not exist ({folder / shown}); paths are relative to the data file")
+    return content
 
 
 def digest(image: Image.Image) -> bytes:
@@ -51,12 +119,13 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Raises FileNotFoundError or ValueError, in one sentence, for a file that is missing or no whole picture."""
+    """Upright. Raises FileNotFoundError or ValueError, in one sentence, for a file that is missing or no whole
+    picture."""
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
         image = Image.open(path)
         image.load()
-        return image
+        return upright(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
         raise ValueError(f"{path} is not a picture that can be read: {error}") from error

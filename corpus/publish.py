@@ -84,7 +84,8 @@ def _evaluation(config: "Build", file: io.BytesIO) -> Index:
         with Renderer(allow_unsafe=config.allow_unsafe_rendering, **options) as renderer:
             for path in config.against:
                 known = len(index)
-                for sample in _readable(load(path, renderer)):
+                every_split = f"{path}:all" if Path(path).is_dir() else path
+                for sample in _readable(load(every_split, renderer)):
                     index.add(fingerprint(sample.image, sample.code, sample.language))
                 if known == len(index):
                     raise ValueError(f"--against {path}: no row has a picture, nor a program that draws one")

@@ -2,25 +2,25 @@
 
 A source is what data.load reads, a folder of eval.py (its answers become drafts), or rows of the sets that VinciCoder
 collected, in their own columns: .json, .jsonl or .parquet files, or a hub name, read through `datasets`, streaming.
+Splits are those of data.load: train, or PATH:test.
 
 A broken row comes as the ValueError that names what is wrong; only a source of which nothing can be read raises.
 """
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 import data
-from corpus.files import parquet_footers
+from corpus.files import Lines, Parquet, data_files
 from corpus.pictures import read_picture
-from data import Lines, Sample
+from data import Sample
 from prompts import ALIASES, LANGUAGES, blocks, direct_prompt, domain_of, fenced
 
 ANSWERS = "answers of eval.py"
-BATCH = 64  # rows of a parquet file decoded at a time
 
 
 def _direct(id: str, language: str, domain: str, code: str, image, folder: Path) -> Sample:
@@ -104,9 +104,10 @@ def _from_record(row: dict, id: str, folder: Path) -> Sample:
 
 
 SCHEMAS = {  # name -> (columns that tell it, row -> sample)
-    "SFT": ({"user_content", "assistant_content", "image"}, data._from_sft),
-    "EasyR1": ({"problem", "images"}, data._from_easyr1),
-    "ms-swift": ({"messages", "images"}, data._from_swift),
+    "SFT": ({"user_content", "assistant_content"}, data._from_sft),
+    "EasyR1": ({"problem"}, data._from_easyr1),
+    "ms-swift": ({"messages"}, data._from_messages),
+    "ms-swift, older": ({"query", "response"}, data._from_query),
     "WebCode2M": ({"image", "text", "bbox"}, _from_webcode2m),
     "UniSVG": ({"q_text", "a_text", "image_path"}, _from_unisvg),
     "svg-stack": ({"Filename", "Svg"}, _from_svg_stack),
@@ -114,6 +115,9 @@ SCHEMAS = {  # name -> (columns that tell it, row -> sample)
     "Chart2Code or MCD": ({"conversations", "image"}, _from_chat),
     "CoSyn": ({"code", "image"}, _from_cosyn),
 }
+
+
+OTHER_COLUMNS = {"hash", "uri"}  # that stand for an id
 
 
 def schema_of(columns: set[str], path) -> tuple[str, Callable]:
@@ -126,10 +130,12 @@ def schema_of(columns: set[str], path) -> tuple[str, Callable]:
 
 @dataclass
 class Row:
-    """place: for people. id: for the corpus. raw: the row, or what is wrong with it."""
+    """place: for people. id: for the corpus. folder: what its paths are relative to. raw: the row, or what is wrong
+    with it."""
 
     place: str
     id: str
+    folder: Path
     raw: dict | ValueError
 
 
@@ -140,7 +146,6 @@ class Source:
     path: str
     schema: str
     convert: Callable[[dict, str, Path], Sample]
-    folder: Path
     total: int | None
     rows: Callable[[int], Iterator[Row]]
 
@@ -149,116 +154,80 @@ class Source:
         if isinstance(row.raw, ValueError):
             raise row.raw
         try:
-            return self.convert(row.raw, row.id, self.folder)
-        except KeyError as missing:
-            raise ValueError(f"column {missing} is missing") from None
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"a column holds something of the wrong type ({error})") from None
+            sample = self.convert(row.raw, row.id, row.folder)
+        except Exception as error:  # of many libraries: nothing that one row holds may end a build
+            raise ValueError(data.problem_of(error)) from None
+        if sample.system:  # a corpus has no column for it
+            sample = replace(sample, prompt=f"{sample.system}\n\n{sample.prompt}", system="")
+        return sample
 
 
 def open_source(path: str | Path) -> Source:
     """Raises FileNotFoundError or ValueError, in one sentence, where nothing can be read."""
     where = Path(path)
-    if not where.exists():
-        if where.suffix or str(path).count("/") != 1:
-            raise FileNotFoundError(f"{path} does not exist; give a file, a folder, or a hub name such as owner/name")
-        return _streamed(str(path), Path("."), {"path": str(path)})
+    if not where.exists() and not where.suffix and str(path).count("/") == 1 and not where.parent.exists():
+        return _streamed(str(path))
     if where.is_dir() and (where / "records.jsonl").is_file():
-        return _lines(path, where / "records.jsonl", ANSWERS, _from_record)
-    if where.is_dir() and (where / "MANIFEST.jsonl").is_file():
-        return _lines(path, where / "MANIFEST.jsonl", "manifest", data._from_manifest)
-    if where.suffix == ".jsonl":
-        lines = Lines(where)
-        rows = [row for row in (_line(lines, i) for i in range(min(len(lines), 100))) if isinstance(row, dict)]
-        known = [set(row) for row in rows if any(needs <= set(row) for needs, _ in SCHEMAS.values())]
-        name, convert = schema_of((known or [set(row) for row in rows] or [set()])[0], path)
-        return _lines(path, where, name, convert)
-    parquets = sorted(where.rglob("*.parquet")) if where.is_dir() else [where] if where.suffix == ".parquet" else []
-    if parquets:
-        return _parquet(path, parquets)
-    if where.suffix == ".json":
-        return _streamed(str(path), where.parent, {"path": "json", "data_files": str(where)})
+        return _source(path, Lines([where / "records.jsonl"]), ANSWERS, _from_record)
+    files, folder = data_files(path)
+    if files[0].name == "MANIFEST.jsonl":
+        return _source(path, Lines(files, folder), "manifest", data._from_manifest)
+    if files[0].suffix == ".parquet":
+        rows = Parquet(
+            files, folder, {*data.COLUMNS, *OTHER_COLUMNS, *(c for needs, _ in SCHEMAS.values() for c in needs)}
+        )
+        schemas = [schema_of(columns, file) for file, columns in zip(files, rows.columns, strict=True)]
+        for file, schema in zip(files, schemas, strict=True):
+            if schema != schemas[0]:
+                raise ValueError(f"{file} has other columns than {files[0].name}; load the two kinds separately")
+        return _source(path, rows, *schemas[0])
+    if files[0].suffix in (".jsonl", ".json", ".gz"):
+        lines = Lines(files, folder)
+        first = [row for row in (_row(lines, i) for i in range(min(len(lines), 100))) if isinstance(row, dict)]
+        known = [set(row) for row in first if any(needs <= set(row) for needs, _ in SCHEMAS.values())]
+        return _source(path, lines, *schema_of((known or [set(row) for row in first] or [set()])[0], path))
     raise ValueError(f"{path} holds no data set; give .parquet, .jsonl, .json, or a folder with MANIFEST.jsonl")
 
 
-def _line(lines: Lines, index: int) -> dict | ValueError:
+def _row(reader: Lines | Parquet, index: int) -> dict | ValueError:
     try:
-        return lines[index]
-    except ValueError as error:  # also of JSON, and of UTF-8
+        return reader[index]
+    except (ValueError, OSError) as error:
         return ValueError(str(error))
 
 
-def _lines(path, file: Path, schema: str, convert: Callable) -> Source:
-    lines = Lines(file)
-
+def _source(path, reader: Lines | Parquet, schema: str, convert: Callable) -> Source:
     def rows(start: int) -> Iterator[Row]:
-        for index in range(start, len(lines)):
-            place, id = lines.place(index)
-            yield Row(place, id, _line(lines, index))
+        for index in range(start, len(reader)):
+            yield Row(*reader.place(index), _row(reader, index))
 
-    return Source(str(path), schema, convert, file.parent, len(lines), rows)
-
-
-def _parquet(path, files: list[Path]) -> Source:
-    """Straight from the row groups, so that starting in the middle costs nothing and no copy is made on disk."""
-    columns, footers = parquet_footers(path, files)
-    counts = [footer.num_rows for footer in footers]
-    schema, convert = schema_of(columns, path)
-    needed = sorted(columns & {*SCHEMAS[schema][0], "answer", "id", "domain", "language", "hash", "uri"})
-
-    def rows(start: int) -> Iterator[Row]:
-        for file, count in zip(files, counts, strict=True):
-            if start < count:
-                for number, raw in _parquet_rows(file, needed, start):
-                    yield Row(f"{file.name} row {number}", f"{file.stem}-{number}", raw)
-            start = max(0, start - count)
-
-    return Source(str(path), schema, convert, files[0].parent, sum(counts), rows)
+    return Source(str(path), schema, convert, len(reader), rows)
 
 
-def _parquet_rows(file: Path, columns: list[str], start: int) -> Iterator[tuple[int, dict | ValueError]]:
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(file) as parquet:
-        number = 0
-        for group in range(parquet.num_row_groups):
-            size = parquet.metadata.row_group(group).num_rows
-            if number + size <= start:
-                number += size
-                continue
-            for batch in parquet.iter_batches(BATCH, row_groups=[group], columns=columns):
-                for index in range(batch.num_rows):
-                    if number >= start:
-                        yield number, _arrow_row(batch, index)
-                    number += 1
-
-
-def _arrow_row(batch, index: int) -> dict | ValueError:
-    """One row alone, so that text that is no UTF-8 spoils no other."""
-    try:
-        return {name: batch.column(name)[index].as_py() for name in batch.schema.names}
-    except (UnicodeDecodeError, ValueError) as error:
-        return ValueError(f"holds text that is not UTF-8 ({error})")
-
-
-def _streamed(path: str, folder: Path, arguments: dict) -> Source:
-    """Anything that `datasets` streams: only the rows in hand are held. A hub name is downloaded as it is read."""
+def _streamed(path: str) -> Source:
+    """A data set of the hub, which is downloaded as it is read: only the rows in hand are held."""
     import datasets
+    from huggingface_hub import HfApi
 
+    name, _, split = path.partition(":")
     try:
-        stream = datasets.load_dataset(**arguments, split="train", streaming=True)
+        HfApi().dataset_info(name, timeout=10)  # `datasets` tries for minutes
+        stream = datasets.load_dataset(name, split=split or "train", streaming=True)
         stream = stream.decode(False) if stream.features else stream  # pictures stay bytes
         first = next(iter(stream))
     except StopIteration:
         raise ValueError(f"{path} has no rows") from None
     except Exception as error:  # of many libraries: network, formats, permissions
         said = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} cannot be read through `datasets`: {said[:200]}") from None
+        raise ValueError(
+            f"{path} is no file or folder here, and cannot be read from the hub: {said[:200]}. Where there is a "
+            f"network: hf download --repo-type dataset {name} --local-dir FOLDER"
+        ) from None
     schema, convert = schema_of(set(first), path)
 
     def rows(start: int) -> Iterator[Row]:
-        stem = Path(path).stem
+        stem = Path(name).stem
         for number, raw in enumerate(stream.skip(start), start):
-            yield Row(f"{stem} row {number}", f"{stem}-{number}", raw)
+            yield Row(f"{stem} row {number}", f"{stem}-{number}", Path("."), raw)
 
-    return Source(path, schema, convert, folder, None, rows)
+    return Source(path, schema, convert, None, rows)

@@ -305,7 +305,7 @@ def main(reward_class, arguments: Sequence[str]) -> None:
             samples, _ = data.load_usable(config.data, renderer, need_code=True, limit=config.limit)
             modes = ("calibrated", "vincicoder") if config.mode == "both" else (config.mode,)
             rewards = {f"{mode}, {config.encoder}": reward_class(mode, config.encoder) for mode in modes}
-            findings = examine([samples[i] for i in range(len(samples))], rewards, renderer)
+            findings = examine(list(samples), rewards, renderer)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"reward.py audit: {error}")
     cards = {name: summarize(mine) for name, mine in findings.items()}

@@ -36,7 +36,7 @@ PANELS = (  # title, pattern of the metrics drawn together; the first match coun
     ("Gradient norm", r"(.*/)?grad(ient)?_norm"),
     ("Learning rate", r"(.*/)?(lr|learning_rate)"),
     ("Tokens per step", r"(trained_)?tokens"),
-    ("Left out", r"too_long|dropped.*"),
+    ("Left out", r"too_long|dropped.*|bad_rows.*"),
     ("Judging, seconds per step", r"judge/.*"),
 )
 STACKED = ("Failures, share of answers", "Seconds per step")

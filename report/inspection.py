@@ -14,17 +14,15 @@ from data import Sample, Samples, check
 
 def inspect(samples: Samples, histograms_to: str | Path | None = None) -> tuple[str, dict[str, list[Sample]]]:
     """(report, up to ten samples per domain for the contact sheet). histograms_to: a PNG of how large they are."""
-    counts, hashes, problems, drafts = Counter(), Counter(), [], 0
+    counts, hashes, problems, drafts, without_code = Counter(), Counter(), [], 0, 0
     shown, lengths, sides, words = (defaultdict(list) for _ in range(4))
-    for index, sample, problem in tqdm(check(samples), "inspecting", len(samples), delay=2, leave=False):
-        rendering = samples.renderings.get(samples.indices[index])
-        if rendering and rendering.error:
-            problem = f"{sample.id} ({sample.domain}): does not render: {rendering.error.strip()}"
+    for _, sample, problem in tqdm(check(samples), "inspecting", len(samples), delay=2, leave=False):
         if problem:
             problems.append(problem)
             continue
         counts[sample.domain, sample.language] += 1
         drafts += sample.draft is not None
+        without_code += not sample.code
         sides[sample.domain].append(max(sample.image.size))
         if sample.code:
             lengths[sample.domain].append(len(sample.code))
@@ -40,6 +38,8 @@ def inspect(samples: Samples, histograms_to: str | Path | None = None) -> tuple[
             lines.append(f"{domain:<9}" + "".join(f" {value:7.0f}" for value in quantiles))
     repeats = sum(hashes.values()) - len(hashes)
     lines += ["", f"{drafts} have a draft to refine, {repeats} repeat the exact code of another"]
+    if without_code:
+        lines += [f"{without_code} have no code: ViRL can use them, SFT cannot"]
     lines += [f"{len(samples)} rows, {sum(counts.values())} usable, {len(problems)} dropped", *problems]
     if histograms_to and sides:
         histograms(words, sides, histograms_to)

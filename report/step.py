@@ -3,6 +3,8 @@
 `groups` are train_virl's: a sample, its completions, renderings and scores.
 """
 
+from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,17 +79,21 @@ def status_line(metrics: dict, groups: int) -> str:
     )
 
 
+def _named(sample: data.Sample, number: int, times: Counter) -> data.Sample:
+    return sample if times[sample.id] == 1 else replace(sample, id=f"{sample.id} ({number})")
+
+
 def write_samples(run: Run, groups: list) -> None:
     """samples.html: the newest step's answers (the first process's), as eval.py's report shows them."""
     if not run.writes:
         return
-    records = [
-        evaluation.Record(
-            group.sample, completion.index, completion.text, data.extract_code(completion.text, group.sample.language),
-            rendering, score, ssim(group.sample.image, rendering.image), tokens=len(completion.ids),
-            finish=completion.finish, decoding="sampled",
-        )
-        for group in groups
-        for completion, rendering, score in zip(group.completions, group.renderings, group.scores, strict=True)
-    ]  # fmt: skip
+    times = Counter(group.sample.id for group in groups)  # a page keeps targets apart by their ids
+    records = []
+    for group in groups:
+        for completion, rendering, score in zip(group.completions, group.renderings, group.scores, strict=True):
+            sample = _named(group.sample, completion.number, times)
+            code, likeness = data.extract_code(completion.text, sample.language), ssim(sample.image, rendering.image)
+            more = {"tokens": len(completion.ids), "finish": completion.finish, "decoding": "sampled"}
+            about = (completion.index, completion.text, code, rendering, score, likeness)
+            records.append(evaluation.Record(sample, *about, **more))
     evaluation.write_report(run.folder / "samples.html", {"newest step": records}, title=f"{run.folder.name}: samples")

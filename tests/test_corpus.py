@@ -196,7 +196,7 @@ def test_a_source_that_nobody_knows(tmp_path):
     with pytest.raises(ValueError, match="columns a, which is no known schema"):
         open_source(write(tmp_path / "x.jsonl", [{"a": 1}]))
     (tmp_path / "x.json").write_text("[{")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="x.json is no JSON array"):
         open_source(tmp_path / "x.json")
     with pytest.raises(ValueError, match="holds no data set"):
         (tmp_path / "empty").mkdir()
@@ -663,42 +663,59 @@ def many(folder: Path, files: int, rows: int) -> Path:
     return folder
 
 
-def test_stream_gives_every_row_once_an_epoch_and_resumes_anywhere(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "WINDOW", 64)
-    stream = loading.Stream(many(tmp_path / "in", 3, 120))
-    assert len(stream) == 360
-    assert [stream[i].prompt for i in (0, 119, 120, 359)] == [f"Write SVG code {i}." for i in (0, 119, 120, 359)]
-    steps = [stream.batch_indices(8, 0, step) for step in range(90)]
-    for epoch in (steps[:45], steps[45:]):
-        assert sorted(i for batch in epoch for i in batch) == list(range(360))
-    assert steps[:45] != steps[45:] and steps[0] != stream.batch_indices(8, 1, 0)
-    again = loading.Stream(tmp_path / "in")
-    assert [again.batch_indices(8, 0, step) for step in (77, 13, 44)] == [steps[77], steps[13], steps[44]]
-    spread = [np.ptp([len(stream[i].code) for i in batch]) for batch in steps[:45]]
-    assert np.mean(spread) < 300  # of 1,000: batches hold rows of similar length
-    odd = [i for step in range(51) for i in stream.batch_indices(7, 0, step)]  # 360 = 51 * 7 + 3
-    assert len(set(odd)) == len(odd) == 357
-    with pytest.raises(ValueError, match="must lie between 1 and the number of rows, 360"):
-        stream.batch_indices(361, 0, 0)
+def test_every_row_comes_once_an_epoch_and_a_run_resumes_anywhere(tmp_path, monkeypatch):
+    samples = data.load(many(tmp_path / "in", 3, 120))
+    assert len(samples) == 360
+    assert [samples[i].prompt for i in (0, 119, 120, 359)] == [f"Write SVG code {i}." for i in (0, 119, 120, 359)]
+    for most_rows in (64, 1 << 16):  # windows of a part of the set, or of all of it
+        monkeypatch.setattr(loading, "MOST_ROWS", most_rows)
+        monkeypatch.setattr(loading, "ALIKE", 64)
+        loading._window.cache_clear()
+        steps = [loading.batch_indices(samples, 8, 0, step) for step in range(90)]
+        for epoch in (steps[:45], steps[45:]):
+            assert sorted(i for batch in epoch for i in batch) == list(range(360))
+        assert steps[:45] != steps[45:] and steps[0] != loading.batch_indices(samples, 8, 1, 0)
+        again = data.load(tmp_path / "in")
+        assert [loading.batch_indices(again, 8, 0, step) for step in (77, 13, 44)] == [steps[77], steps[13], steps[44]]
+        spread = [np.ptp([len(samples[i].code) for i in batch]) for batch in steps[:45]]
+        assert np.mean(spread) < 300  # of 1,000: batches hold rows of similar length
+        mixed = [loading.batch_indices(samples, 8, 0, step, alike=False) for step in range(45)]
+        assert sorted(i for batch in mixed for i in batch) == list(range(360))
+        assert np.mean([np.ptp([len(samples[i].code) for i in batch]) for batch in mixed]) > 500
+        odd = [i for step in range(360) for i in loading.batch_indices(samples, 7, 0, step)]  # 360 = 51 * 7 + 3
+        assert all(sorted(odd[at : at + 360]) == list(range(360)) for at in range(0, 7 * 360, 360))
+    assert sorted(loading.batch_indices(samples, 720, 0, 3)) == sorted([*range(360)] * 2)
+    with pytest.raises(ValueError, match="must be at least 1"):
+        loading.batch_indices(samples, 0, 0, 0)
 
 
-def test_stream_names_a_bad_row(tmp_path):
+def test_row_groups_are_read_side_by_side(tmp_path, monkeypatch):
+    """A set that was written kind by kind is not learnt kind by kind."""
+    monkeypatch.setattr(loading, "MOST_ROWS", 64)
+    samples = data.load(many(tmp_path / "in", 3, 120))  # nine row groups, of 50, 50, 20 ..
+    for step in range(0, 40, 8):
+        rows = [i for k in range(8) for i in loading.batch_indices(samples, 8, 0, step + k)]
+        assert len({int(samples.rows._where(i)[0]) for i in rows}) >= 6
+
+
+def test_training_reads_a_few_rows_before_it_begins(tmp_path, monkeypatch):
+    folder = many(tmp_path / "in", 3, 120)
+    read = []
+    monkeypatch.setattr(data, "read_picture", lambda *arguments: read.append(1) or picture())
+    assert len(loading.training_samples(folder)) == 360 and len(read) <= loading.PROBED
+    monkeypatch.undo()
+    bad = SOURCES["SFT"][1] | {"image": png()[:50]}
+    write(tmp_path / "bad.parquet", [bad] * 3)
+    with pytest.raises(
+        ValueError, match="holds no usable sample: 3 rows were tried, the first is bad.parquet row 0: the"
+    ):
+        loading.training_samples(tmp_path / "bad.parquet")
+
+
+def test_a_bad_row_is_named(tmp_path):
     good = SOURCES["SFT"][1]
     write(tmp_path / "x.parquet", [good, good | {"image": png()[:50]}, good])
-    stream = loading.Stream(tmp_path / "x.parquet")
-    assert stream[0].code == stream[2].code == SVG
-    with pytest.raises(ValueError, match="x.parquet row group 0 row 1: the picture cannot be decoded"):
-        stream[1]
-
-
-def test_a_built_corpus_is_streamed_and_any_other_checked(tmp_path):
-    folder = many(tmp_path / "corpus" / "sft", 1, 60)
-    write(folder / "z.parquet", [SOURCES["SFT"][1] | {"image": png()[:50]}])
-    checked = loading.training_samples(folder)
-    assert isinstance(checked, data.Samples) and len(checked) == 60
-    assert loading.batch_indices(checked, 8, 0, 3) == data.batch_indices(60, 8, 0, 3)
-    (tmp_path / "corpus" / "card.md").write_text("# Card")
-    for path in (folder, folder / "0.parquet"):
-        streamed = loading.training_samples(path)
-        assert isinstance(streamed, loading.Stream)
-        assert loading.batch_indices(streamed, 8, 0, 3) == streamed.batch_indices(8, 0, 3)
+    samples = data.load(tmp_path / "x.parquet")
+    assert samples[0].code == samples[2].code == SVG
+    with pytest.raises(ValueError, match="x.parquet row 1: the picture cannot be decoded"):
+        samples[1]
