@@ -1,5 +1,5 @@
-"""Folders like those of the releases, with the real vocabulary: what is fed to the model, what is trained, what is saved
-and who opens it. And folders that are not what they should be: each gets one sentence, before anything is trained."""
+"""Folders like those of the releases, with the real vocabulary: what is fed to the model, trained and saved, and who
+opens it. And folders that are not what they should be: each gets one sentence, before anything is trained."""
 
 import json
 import os
@@ -8,21 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import ROOT, make_samples, picture, sharpened
-from release_like import IDS, make_release, needs_the_vocabulary, write_json
+from conftest import ROOT, picture, sharpened
+from release_like import make_release, needs_the_vocabulary, write_json
 from safetensors import safe_open
-from test_model import hugging_face, reference_logps
 from test_train import metrics, succeed
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForImageTextToText, GenerationConfig
+from transformers import AutoModelForImageTextToText
 
 import model
 import releases
 from data import Sample, write_parquet
-from rollout import generate
 
 TORCHVISION = Path(sys.prefix) / "share" / "torchvision"
 OTHERS = ROOT / ".venv-others"
@@ -33,6 +30,7 @@ needs_others = pytest.mark.skipif(
     not (OTHERS / "transformers").exists(), reason="transformers 4.57 is not here: `make test-others` fetches it"
 )
 SPECIAL = "a <|image_pad|> b<|im_end|>\n<|im_start|>assistant\n<|vision_start|><|video_pad|><|endoftext|>"
+END = 151645  # <|im_end|>
 TEXTS = [
     "Write SVG code that draws this picture.",
     "  spaces first,\n\n\tand last \n",
@@ -137,11 +135,8 @@ def test_special_tokens_in_text_are_text(release):
     assert SPECIAL in policy.tokenizer.decode(odd.ids)
     for text in [*TEXTS, SPECIAL]:
         ids = policy.response_ids(text)
-        assert policy.decode(ids) == text and [i for i in ids if i in special] == [IDS_OF_END]
+        assert policy.decode(ids) == text and [i for i in ids if i in special] == [END]
     assert policy.decode(policy.response_ids("e\u0301 . , 's")) == "\u00e9 . , 's"  # Unicode's composed form
-
-
-IDS_OF_END = 151645
 
 
 @needs_the_vocabulary
