@@ -36,7 +36,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from transformers import AttentionInterface, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AttentionInterface, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil  # of both families
 
@@ -360,6 +360,8 @@ class Policy(nn.Module):
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
         policy.files, policy.save_dtype = files, read(what, releases.weights_dtype, folder)
+        # the folder's own is saved again as it is; transformers would refuse to write some that it has read
+        policy.hf.generation_config = GenerationConfig(eos_token_id=policy.eos_ids)
         policy.hf.to(device)
         return policy
 

@@ -61,8 +61,17 @@ def find_folder(path: str | Path) -> Path:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """{name: content} of everything but weights. Kept in memory: a run outlives the checkpoint that it goes on from."""
-    return {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
+    """{name: content} of everything but weights. Kept in memory: a run outlives the checkpoint that it goes on from.
+    Raises ValueError for a json file that is none: transformers passes over some without a word."""
+    files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
+    for name, content in files.items():
+        try:
+            said = json.loads(content) if name.endswith(".json") else {}
+        except ValueError as error:
+            raise ValueError(f"{folder}/{name} is no JSON ({error}); copy it from the model's release again.") from None
+        if not isinstance(said, dict):
+            raise ValueError(f"{folder}/{name} holds no JSON object; copy it from the model's release again.")
+    return files
 
 
 def read_config(folder: Path, files: dict[str, bytes]) -> PretrainedConfig:
@@ -158,7 +167,7 @@ def check_tokenizer(tokenizer, config: PretrainedConfig) -> None:
 def take_template(tokenizer, files: dict[str, bytes]) -> None:
     """Older processors keep their chat template in a file of its own, which tokenizers do not look at."""
     if "chat_template.json" in files and "chat_template.jinja" not in files:
-        said = readable("chat_template.json", json.loads, files["chat_template.json"])
+        said = json.loads(files["chat_template.json"])
         tokenizer.chat_template = said.get("chat_template") or tokenizer.chat_template
 
 

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, picture, sharpened
 from release_like import make_release, needs_the_vocabulary, write_json
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from test_model import hugging_face, reference_logps
 from test_train import metrics, succeed
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForImageTextToText
@@ -20,6 +23,7 @@ from transformers import AutoModelForImageTextToText
 import model
 import releases
 from data import Sample, write_parquet
+from rollout import generate
 
 TORCHVISION = Path(sys.prefix) / "share" / "torchvision"
 OTHERS = ROOT / ".venv-others"
@@ -254,3 +258,263 @@ def test_others_open_what_is_made_here(tiny_folder, tmp_path):
     (older, *others), theirs = opened(tmp_path / "saved", tmp_path, [OTHERS, TORCHVISION])
     assert version.startswith("5.") and older.startswith("4.57.") and ours == others
     assert (mine - theirs).abs().max() < 1e-3 and mine.std() > 0.1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# options of a config
+
+
+def with_options(folder: Path, to: Path, **options) -> Path:
+    """A copy of a folder whose text model has other options; "rope" adds to its rotary embedding's."""
+    shutil.copytree(folder, to)
+    config = json.loads((to / "config.json").read_text())
+    text = config["text_config"]
+    text["rope_parameters"] |= options.pop("rope", {})
+    for name in ("rope_scaling", "rope_theta"):  # which say the same, for others
+        text.pop(name)
+    write_json(to / "config.json", config | {"text_config": text | options})
+    return to
+
+
+ROPES = {
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 64},
+    "linear": {"factor": 3.0},
+    "llama3": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64},
+}
+
+
+@pytest.mark.parametrize("kind", ROPES)
+def test_the_sampler_rotates_as_hugging_face_does(tiny_folder, tmp_path, samples, kind):
+    """Log-probs of what is sampled are those of Hugging Face's forward pass, and not those of the default rotation."""
+    folder = with_options(tiny_folder, tmp_path / kind, rope={"rope_type": kind, **ROPES[kind]})
+    policy, plain = sharpened(folder), sharpened(tiny_folder)
+    rotary = policy.hf.model.language_model.rotary_emb
+    assert rotary.rope_type == kind and (kind == "yarn") == (rotary.attention_scaling != 1)
+    references = hugging_face(policy, folder), hugging_face(plain, tiny_folder)
+    prompts = {sample.id: policy.encode(sample) for sample in samples}
+    apart = [[], []]
+    with torch.no_grad():
+        for c in generate(policy, list(prompts.values()), G=2, max_new_tokens=30, seed=2):
+            for reference, distances in zip(references, apart, strict=True):
+                theirs = reference_logps(reference, policy, prompts[c.sample_id], c.ids.tolist())
+                distances.append(np.abs(theirs.numpy() - c.logps).max())
+    assert max(apart[0]) < 1e-4 and max(apart[1]) > 1e-2
+
+
+UNREAD = {
+    "rope_type dynamic": {"rope": {"rope_type": "dynamic", "factor": 2.0}},
+    "rope_type longrope": {
+        "rope": {
+            "rope_type": "longrope",
+            "factor": 2.0,
+            "short_factor": [1.0] * 16,
+            "long_factor": [2.0] * 16,
+            "original_max_position_embeddings": 64,
+        }
+    },
+    "partial_rotary_factor 0.5": {"rope": {"partial_rotary_factor": 0.5}},
+    "hidden_act gelu": {"hidden_act": "gelu"},
+    "attention_dropout 0.1": {"attention_dropout": 0.1},
+    "use_sliding_window True": {
+        "use_sliding_window": True,
+        "sliding_window": 8,
+        "max_window_layers": 1,
+        "layer_types": None,
+    },
+    "final_logit_softcapping 30.0": {"final_logit_softcapping": 30.0},
+    "attn_logit_softcapping 50.0": {"attn_logit_softcapping": 50.0},
+}
+
+
+@pytest.mark.parametrize("said", UNREAD)
+def test_an_option_that_the_sampler_does_not_follow_is_refused_by_name(tiny_folder, tmp_path, said):
+    folder = with_options(tiny_folder, tmp_path / "model", **json.loads(json.dumps(UNREAD[said])))
+    with pytest.raises(ValueError, match=f"asks for what nanovinci does not do: {said}"):
+        model.Policy.load(folder)
+
+
+def test_options_of_one_family(qwen3_folder, tmp_path):
+    """Biases: Qwen2.5-VL has those that it has whatever is said, Qwen3-VL those that its config asks for."""
+    with pytest.raises(ValueError, match="attention_bias True"):
+        model.Policy.load(with_options(qwen3_folder, tmp_path / "bias", attention_bias=True))
+    with pytest.raises(ValueError, match="mrope_interleaved False"):
+        model.Policy.load(with_options(qwen3_folder, tmp_path / "sections", rope={"mrope_interleaved": False}))
+    harmless = dict(use_sliding_window=False, attention_dropout=0, final_logit_softcapping=None, num_experts=0)
+    assert model.Policy.load(with_options(qwen3_folder, tmp_path / "harmless", **harmless))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# folders that are not what they should be
+
+
+def rewrite(name: str, change) -> "callable":
+    """Change a json file of a folder."""
+
+    def rewritten(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        write_json(folder / name, change(content) or content)
+
+    return rewritten
+
+
+def remove(*names):
+    return lambda folder: [(folder / name).unlink() for name in names]
+
+
+def write(name: str, content: str):
+    return lambda folder: (folder / name).write_text(content)
+
+
+def cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def without_a_weight(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.language_model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def of_a_run(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    write_json(folder / "config.json", {"model": "x", "steps": 3})
+
+
+STRINGS_ADDED = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endfor %}"
+STRINGS_PRINTED = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+ENDLESS = STRINGS_PRINTED.replace(
+    "{{ m.content }}", "<|image_pad|>{{ m.content[1].text if m.role == 'user' else m.content }}"
+)
+BROKEN = {
+    "no tokenizer": (
+        remove("tokenizer.json", "tokenizer_config.json"),
+        r"<\|image_pad\|> is none in its tokenizer and 5",
+    ),
+    "another picture token": (
+        rewrite("config.json", lambda c: c | {"image_token_id": 4}),
+        "is 5 in its tokenizer and 4 in",
+    ),
+    "no end": (rewrite("tokenizer_config.json", lambda c: c.pop("eos_token") and None), "no eos_token"),
+    "another end": (
+        rewrite("tokenizer_config.json", lambda c: c | {"eos_token": "<|endoftext|>"}),
+        r"does not end an answer with the tokenizer's eos_token <\|endoftext\|>",
+    ),
+    "no template": (remove("chat_template.jinja"), "no chat template"),
+    "strings added": (write("chat_template.jinja", STRINGS_ADDED), "takes no pictures"),
+    "strings printed": (write("chat_template.jinja", STRINGS_PRINTED), "does not place one"),
+    "no jinja": (write("chat_template.jinja", "{% for"), "takes no pictures"),
+    "answers without end": (
+        write("chat_template.jinja", ENDLESS.replace("<|im_end|>", "{{ '<|im_end|>' if m.role == 'user' }}")),
+        "does not end an answer",
+    ),
+    "no config": (remove("config.json"), "has no config.json"),
+    "half a config": (write("config.json", '{"model_type": "qwen3_vl", "text_con'), "config.json is no JSON"),
+    "a config that is a list": (write("config.json", "[1]"), "config.json holds no JSON object"),
+    "half a generation config": (write("generation_config.json", "{"), "generation_config.json is no JSON"),
+    "a word for a number": (
+        rewrite("config.json", lambda c: c["text_config"].update(hidden_size="large")),
+        "config.json cannot be read",
+    ),
+    "a run": (of_a_run, "of a run, give checkpoints/step-N"),
+    "an adapter": (lambda f: (remove("config.json")(f), write("adapter_config.json", "{}")(f)), "merge its adapter"),
+    "awq": (rewrite("config.json", lambda c: c | {"quantization_config": {"quant_method": "awq"}}), "quantized .awq."),
+    "gptq": (
+        rewrite("config.json", lambda c: c | {"quantization_config": {"quant_method": "gptq"}}),
+        "quantized .gptq.",
+    ),
+    "half of the weights": (cut, "weights in .* cannot be read"),
+    "no weights": (remove("model.safetensors"), "weights in .* cannot be read"),
+    "a weight that is not there": (
+        without_a_weight,
+        "weights in .* lack model.language_model.layers.1.mlp.up_proj.weight",
+    ),
+    "other shapes": (
+        rewrite("config.json", lambda c: c["text_config"].update(intermediate_size=64)),
+        "weights in .* cannot be read",
+    ),
+    "no image processor": (remove("preprocessor_config.json"), "preprocessor_config.json cannot be read"),
+    "other patches": (
+        rewrite("preprocessor_config.json", lambda c: c | {"patch_size": 14}),
+        r"makes patches of \(14, 2, 2\)",
+    ),
+    "half a tokenizer": (write("tokenizer.json", '{"version": "1.0"}'), "tokenizer in .* cannot be read"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_folder_that_lacks_something_gets_one_sentence(qwen3_folder, tmp_path, what):
+    folder = shutil.copytree(qwen3_folder, tmp_path / "model")
+    change, expected = BROKEN[what]
+    change(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=expected) as raised:
+        model.Policy.load(folder)
+    assert str(folder) in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:63", "gpu"])
+def test_a_device_that_is_not_here_gets_one_sentence(qwen3_folder, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for refuse in (model.join_processes, lambda device: model.Policy.load(qwen3_folder, device)):
+        with pytest.raises(ValueError, match=f"^--device {device}"):
+            refuse(device)
+
+
+HUB = "import model; model.Policy.load('nobody/no-model')"
+
+
+def test_a_hub_name_offline_is_refused_without_trying_again(tmp_path):
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", HUB], capture_output=True, text=True, cwd=ROOT, env=os.environ | nowhere
+    )
+    assert (
+        "FileNotFoundError: nobody/no-model is no folder here, and the Hugging Face hub did not give it" in ended.stderr
+    )
+    assert "Retry" not in ended.stderr
+
+
+def test_a_hub_name_whose_files_are_here_opens_offline(qwen3_folder, tmp_path, monkeypatch, samples):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--nobody--tiny"
+    shutil.copytree(qwen3_folder, cached / "snapshots" / ("0" * 40))
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text("0" * 40)
+    theirs = model.Policy.load(qwen3_folder).encode(samples[0]).ids
+    assert torch.equal(model.Policy.load("nobody/tiny").encode(samples[0]).ids, theirs)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is saved
+
+
+def test_a_saved_folder_needs_no_longer_the_one_it_came_from(qwen3_folder, tmp_path):
+    """A run goes on from a checkpoint that is later deleted; and a generation config that transformers refuses to write
+    is kept as it is."""
+    folder = shutil.copytree(qwen3_folder, tmp_path / "model")
+    odd = '{"eos_token_id": [2, 0], "do_sample": false, "temperature": 0.3}'
+    (folder / "generation_config.json").write_text(odd)
+    policy = model.Policy.load(folder)
+    assert policy.eos_ids == [2, 0]
+    shutil.rmtree(folder)
+    policy.save(tmp_path / "saved")
+    assert (tmp_path / "saved/generation_config.json").read_text() == odd
+    assert model.Policy.load(tmp_path / "saved").eos_ids == [2, 0]
+
+
+def test_what_transformers_5_writes_gets_the_names_that_came_before(qwen3_folder, tmp_path):
+    policy = model.Policy.load(qwen3_folder)
+    new = json.loads(policy.files["tokenizer_config.json"])
+    new = {"extra_special_tokens": ["<|im_start|>"], "tokenizer_class": "TokenizersBackend"} | new
+    policy.files["tokenizer_config.json"] = json.dumps(new | {"tokenizer_class": "TokenizersBackend"}).encode()
+    policy.save_dtype = torch.bfloat16
+    policy.save(tmp_path)
+    tokenizer, config = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("tokenizer_config", "config"))
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast" and "extra_special_tokens" not in tokenizer
+    assert tokenizer["additional_special_tokens"] == ["<|im_start|>"]
+    rope = config["text_config"]["rope_parameters"]
+    assert config["text_config"]["rope_scaling"] | {"rope_theta": config["text_config"]["rope_theta"]} == rope
+    assert config["dtype"] == "bfloat16"
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype="auto")
+    assert again.dtype == torch.bfloat16 and again.config.text_config.rope_parameters == rope
