@@ -4,11 +4,11 @@
     python model.py create runs/tiny25 --family qwen2_5_vl
     python model.py --memory Qwen3-VL-8B --gpus 8         # what lives where in each phase, and what fits
 
-Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is one again. Two
-things are our own. M-RoPE positions are computed here and always passed explicitly: Hugging Face's defaults need an
-extra input that Qwen2.5-VL silently does without, and keep state between calls. And training rows are packed,
-`[prompt | response 1 | .. | response G]`: the prompt and its picture are paid for once per group, rows hold no padding
-and attention leaks nothing from one sequence to another (kernels.packed_attention).
+Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is one again
+(releases.py). Two things are our own. M-RoPE positions are computed here and always passed explicitly: Hugging Face's
+defaults need an extra input that Qwen2.5-VL silently does without, and keep state between calls. And training rows are
+packed, `[prompt | response 1 | .. | response G]`: the prompt and its picture are paid for once per group, rows hold no
+padding and attention leaks nothing from one sequence to another (kernels.packed_attention).
 
 Axes: T tokens of a packed row, P prompt tokens, R response tokens, G responses of a prompt, V vocabulary.
 """
@@ -471,7 +471,8 @@ class Policy(nn.Module):
         weights, folder = self.whole_weights() if weights is None else weights, Path(folder)
         if process_number()[0] > 0:
             return
-        self.hf.save_pretrained(folder, state_dict={name: w.to(self.save_dtype) for name, w in weights.items()})
+        converted = {name: weight.to("cpu", self.save_dtype) for name, weight in weights.items()}
+        self.hf.save_pretrained(folder, state_dict=converted)
         if not self.files:
             self.tokenizer.save_pretrained(folder)
         releases.write_files(folder, self.files, self.image_processor, self.save_dtype)
@@ -506,6 +507,9 @@ def plain_tokenizer(tokenizer) -> Tokenizer:
 
 
 def _check_text(text: str, sample_id: str) -> None:
+    """Raise ValueError, naming the sample, for what no tokenizer takes."""
+    if not isinstance(text, str):
+        raise ValueError(f"Sample {sample_id}: {str(text)[:40]!r} ({type(text).__name__}) where text belongs.")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -151,15 +151,17 @@ ANSWER = "\ue000answer\ue000"
 def check_tokenizer(tokenizer, config: PretrainedConfig) -> None:
     """Raise ValueError where a tokenizer is not the one that `config` was made with: transformers makes an empty one
     where there are no files."""
-    picture, vocabulary = config.image_token_id, config.text_config.vocab_size
-    if tokenizer.get_vocab().get(PICTURE) != picture:
-        has = tokenizer.get_vocab().get(PICTURE, "none")
+    words, picture, vocabulary = tokenizer.get_vocab(), config.image_token_id, config.text_config.vocab_size
+    if words.get(PICTURE) != picture:
         raise ValueError(
-            f"the token {PICTURE} is {has} in its tokenizer and {picture} in its config.json (image_token_id); "
-            "copy tokenizer.json and tokenizer_config.json from the model's release."
+            f"{PICTURE} is token {words.get(PICTURE, 'none')} of its tokenizer and {picture} in its config.json "
+            "(image_token_id); copy tokenizer.json and tokenizer_config.json from the model's release."
         )
-    if (largest := max(tokenizer.get_vocab().values())) >= vocabulary:
-        raise ValueError(f"its tokenizer has a token {largest}, its config.json a vocab_size of {vocabulary}.")
+    if (largest := max(words.values())) >= vocabulary:
+        raise ValueError(
+            f"its tokenizer has a token {largest}, its config.json a vocab_size of {vocabulary}; "
+            "copy tokenizer.json from the model's release."
+        )
     if tokenizer.eos_token_id is None:
         raise ValueError("its tokenizer has no eos_token; copy tokenizer_config.json from the model's release.")
 
@@ -250,12 +252,15 @@ def _rewrite(path: Path, content: dict) -> None:
 
 def _with_older_names(config: dict, dtype: str) -> dict:
     """A config.json that transformers 4.57 understands, too: it reads rope_scaling and rope_theta where 5 reads
-    rope_parameters. Both ways of writing may stand side by side."""
+    rope_parameters. Both ways of writing may stand side by side. vLLM wants one of rope_type and its older name type,
+    and asks the text model whether embeddings and head are one."""
     config = copy.deepcopy(config)
     text = config.get("text_config", config)
     if "rope_parameters" in text and not text.get("rope_scaling"):
-        text["rope_scaling"] = dict(text["rope_parameters"])
-        text["rope_theta"] = text["rope_scaling"].pop("rope_theta")
+        rope = text["rope_parameters"]
+        text["rope_scaling"] = {name: value for name, value in rope.items() if name not in ("rope_theta", "type")}
+        text["rope_theta"] = rope["rope_theta"]
+        text.setdefault("tie_word_embeddings", config.get("tie_word_embeddings", False))
     for part in (config, text, config["vision_config"]):
         part.update({name: dtype for name in ("dtype", "torch_dtype") if name in part})
     return config

