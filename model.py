@@ -328,7 +328,6 @@ class Policy(nn.Module):
         super().__init__()
         self.hf, self.tokenizer, self.image_processor = hf, tokenizer, image_processor
         config = hf.config
-        releases.check_tokenizer(tokenizer, config)
         self.frame = releases.chat_frame(tokenizer)
         self.plain = plain_tokenizer(tokenizer)
         self.image_id, self.merge = config.image_token_id, config.vision_config.spatial_merge_size
@@ -348,6 +347,11 @@ class Policy(nn.Module):
         config = releases.read_config(folder, files)
         tokenizer = read(f"The tokenizer in {folder}", AutoTokenizer.from_pretrained, folder)
         releases.take_template(tokenizer, files)
+        try:
+            releases.check_tokenizer(tokenizer, config)
+            releases.chat_frame(tokenizer)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
         image_processor = read(f"{folder}/preprocessor_config.json", Qwen2VLImageProcessorPil.from_pretrained, folder)
         releases.check_image_processor(folder, image_processor, config)
         options = dict(dtype=dtype, attn_implementation="packed_rows", output_loading_info=True)
@@ -355,10 +359,7 @@ class Policy(nn.Module):
         hf, info = read(what, AutoModelForImageTextToText.from_pretrained, folder, **options)
         if missing := sorted(info["missing_keys"]):
             raise ValueError(f"{what} lack {missing[0]} and {len(missing) - 1} more; copy them from the release again.")
-        try:
-            policy = cls(hf, tokenizer, image_processor)
-        except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from error
+        policy = cls(hf, tokenizer, image_processor)
         policy.files, policy.save_dtype = files, read(what, releases.weights_dtype, folder)
         # the folder's own is saved again as it is; transformers would refuse to write some that it has read
         policy.hf.generation_config = GenerationConfig(eos_token_id=policy.eos_ids)
