@@ -239,7 +239,8 @@ def write_files(folder: Path, files: dict[str, bytes], image_processor, dtype: t
     if "preprocessor_config.json" not in files:
         image_processor.save_pretrained(folder)
         image = json.loads((folder / "preprocessor_config.json").read_bytes())
-        for name, processor in _processors(image, config["model_type"]).items():
+        both = json.loads(files.get("processor_config.json", b"{}"))  # where transformers 5 writes them
+        for name, processor in _processors(image, both.get("video_processor", {}), config["model_type"]).items():
             if name not in files:
                 _rewrite(folder / name, processor)
 
@@ -266,12 +267,11 @@ def _with_older_names(config: dict, dtype: str) -> dict:
     return config
 
 
-def _processors(image: dict, family: str) -> dict[str, dict]:
+def _processors(image: dict, video: dict, family: str) -> dict[str, dict]:
     """The processor files of a release, as text: transformers builds a video processor with torchvision installed
-    alone, which nothing here needs."""
-    name = {"qwen3_vl": "Qwen3VL", "qwen2_5_vl": "Qwen2_5_VL"}[family]
-    image = image | {"processor_class": f"{name}Processor"}
-    shared = {key: image[key] for key in ("patch_size", "merge_size", "temporal_patch_size", "image_mean", "image_std")}
-    video_type = "Qwen3VLVideoProcessor" if family == "qwen3_vl" else "Qwen2VLVideoProcessor"
-    video = shared | {"video_processor_type": video_type, "size": image["size"], "processor_class": f"{name}Processor"}
-    return {"preprocessor_config.json": image, "video_preprocessor_config.json": video}
+    alone, which nothing here needs. video: what is known of it."""
+    shared = ("patch_size", "merge_size", "temporal_patch_size", "image_mean", "image_std", "size")
+    kind = {"qwen3_vl": "Qwen3VLVideoProcessor", "qwen2_5_vl": "Qwen2VLVideoProcessor"}[family]
+    whole = {"processor_class": {"qwen3_vl": "Qwen3VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}[family]}
+    video = {name: image[name] for name in shared} | {"video_processor_type": kind} | video
+    return {"preprocessor_config.json": image | whole, "video_preprocessor_config.json": video | whole}

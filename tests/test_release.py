@@ -278,6 +278,35 @@ def test_others_open_a_saved_release(saved, tmp_path):
     assert (mine - theirs).abs().max() < 1e-3
 
 
+WRITE = """
+processor.save_pretrained(sys.argv[3])
+AutoModelForImageTextToText.from_pretrained(folder, dtype="auto").save_pretrained(sys.argv[3])
+"""
+
+
+@needs_the_vocabulary
+@needs_torchvision
+@needs_others
+def test_others_open_what_transformers_5_wrote_before(release, tmp_path):
+    """A release that went through transformers 5, which has other files and names, is read and saved all the same."""
+    tasks, samples = write_tasks(tmp_path)
+    python(OPEN + WRITE, release, tasks, tmp_path / "five", path=[TORCHVISION])
+    assert not (tmp_path / "five/preprocessor_config.json").exists()
+    policy, plain = model.Policy.load(tmp_path / "five"), model.Policy.load(release)
+    ids, grids = zip(*((a.ids.tolist(), a.grid.tolist()) for a in map(plain.encode, samples)), strict=True)
+    prompts = [policy.encode(sample) for sample in samples]
+    assert [p.ids.tolist() for p in prompts] == list(ids) and [p.grid.tolist() for p in prompts] == list(grids)
+    policy.save(tmp_path / "saved")
+    video = [
+        json.loads((tmp_path / name).read_text())
+        for name in ("saved/video_preprocessor_config.json", "five/processor_config.json")
+    ]
+    assert video[0].items() >= video[1]["video_processor"].items()
+    (version, _, dtype, eos, prompt), logits = opened(tmp_path / "saved", tmp_path, [OTHERS, TORCHVISION])
+    assert version.startswith("4.57.") and dtype == "torch.bfloat16" and eos == [151645, 151643] and prompt == ids[0]
+    assert logits.std() > 0.01
+
+
 @needs_others
 @needs_torchvision
 def test_others_open_what_is_made_here(tiny_folder, tmp_path):
