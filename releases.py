@@ -80,13 +80,8 @@ def read_config(folder: Path, files: dict[str, bytes]) -> PretrainedConfig:
         adapter = (folder / "adapter_config.json").exists()
         remedy = "merge its adapter into the model first" if adapter else "of a run, give checkpoints/step-N"
         raise FileNotFoundError(f"{folder} is no model's folder, it has no config.json; {remedy}.")
-    try:
-        said = json.loads(files["config.json"])
-    except ValueError as error:
-        raise ValueError(
-            f"{folder}/config.json is no JSON ({error}); copy it from the model's release again."
-        ) from None
-    family = said.get("model_type") if isinstance(said, dict) else None
+    said = json.loads(files["config.json"])
+    family = said.get("model_type")
     if family is None:
         raise ValueError(
             f"{folder}/config.json is no model's, it has no model_type; of a run, give checkpoints/step-N."
@@ -98,7 +93,8 @@ def read_config(folder: Path, files: dict[str, bytes]) -> PretrainedConfig:
         raise ValueError(f"{folder} is quantized ({method}): give the model that was, in 16 or 32 bits.")
     config = readable(f"{folder}/config.json", AutoConfig.from_pretrained, folder)
     if unread := unread_options(config):
-        raise ValueError(f"{folder}/config.json asks for what nanovinci does not do: {', '.join(unread)}.")
+        asked = ", ".join(unread)
+        raise ValueError(f"{folder}/config.json asks for what nanovinci does not do: {asked}; give a model without.")
     return config
 
 
@@ -120,8 +116,11 @@ def unread_options(config: PretrainedConfig) -> list[str]:
 
 
 def weights_dtype(folder: Path) -> torch.dtype:
-    """The number format of a folder's weights."""
-    with safe_open(min(folder.glob("*.safetensors")), "pt") as file:
+    """The number format of a folder's weights; fp32 where they are in older files than safetensors."""
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        return torch.float32
+    with safe_open(paths[0], "pt") as file:
         return DTYPES.get(file.get_slice(next(iter(file.keys()))).get_dtype(), torch.float32)
 
 
