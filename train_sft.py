@@ -63,6 +63,8 @@ class Training:
     """Compute each layer twice instead of keeping its activations."""
     freeze: Literal["nothing", "vision"] = "nothing"
     """vision: leave the vision tower as it is."""
+    save_dtype: Literal["release", "bfloat16", "float32"] = "release"
+    """Number format of saved weights; release: that of `model`. Training and `resume` keep fp32 either way."""
     log_to: Literal["files", "tensorboard", "wandb"] = "files"
     """Where metrics go besides metrics.jsonl; the other two have to be installed."""
     device: str = "cpu"
@@ -148,6 +150,8 @@ def make_optimizers(policy: Policy, config) -> list[torch.optim.Optimizer]:
 def load_trainer(checkpoint: Path | None, config) -> tuple[Policy, list[torch.optim.Optimizer], dict]:
     """The policy, sharded over all processes, its optimizers, and the state saved with them: at least the "step"."""
     policy = Policy.load(checkpoint or config.model, config.device)
+    if config.save_dtype != "release":
+        policy.save_dtype = getattr(torch, config.save_dtype)
     if config.gradient_checkpointing:
         policy.checkpoint_activations()
     policy.shard().train()
@@ -243,7 +247,7 @@ def encode_batch(policy: Policy, samples: Samples, config: Config, step: int) ->
 
     def encode(place: int, sample: Sample) -> Pair:
         sample = task(sample, rngs[place], config.refine)
-        return policy.encode(sample), [policy.response_ids(data.answer_text(sample))]
+        return policy.encode(sample), [policy.response_ids(data.answer_text(sample), sample.id)]
 
     pairs, bad = loading.encoded(samples, indices[number::processes], encode)
     short = [pair for pair in pairs if len(pair[0].ids) + len(pair[1][0]) <= config.max_tokens]

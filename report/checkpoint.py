@@ -12,16 +12,23 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from model import Policy, process_number
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+UNTIED = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)  # weights with two names have one here
 
 
 def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, state: dict, keep: int = 5) -> Path:
     """Write run/checkpoints/step-N (a Hugging Face folder and trainer.pt), then remove all but the newest `keep` of the
-    run's own; 0 keeps all.
+    run's own; 0 keeps all. Where the folder's weights have fewer bits than those that are trained, trainer.pt has
+    these, too.
 
     Raises OSError with one sentence where the disk is full; earlier checkpoints stay whole. Every process has to call
     it, the first one writes.
@@ -33,12 +40,16 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
         if writes:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
-        policy.save(unfinished)
+        weights = policy.whole_weights()
+        policy.save(unfinished, weights)
         states = [get_optimizer_state_dict(policy, optimizer, options=WHOLE) for optimizer in optimizers]
         if not writes:
             return folder
         rng = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-        torch.save({"optimizers": states, "rng": rng, "step": step} | state, unfinished / "trainer.pt")
+        state = {"optimizers": states, "rng": rng, "step": step} | state
+        if policy.save_dtype != policy.hf.dtype:
+            state["weights"] = weights
+        torch.save(state, unfinished / "trainer.pt")
     except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is called depends on who writes
         if writes:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -111,8 +122,11 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def load_trainer_state(checkpoint: Path, policy: Policy, optimizers: list) -> dict:
-    """Restore optimizers and random state; returns what `save_checkpoint` was given as `state`, with the step."""
+    """Restore optimizers, random state and the bits that the folder's weights lack; returns what `save_checkpoint` was
+    given as `state`, with the step."""
     state = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True, mmap=True)
+    if weights := state.pop("weights", None):
+        set_model_state_dict(policy.hf, weights, options=UNTIED)
     for optimizer, saved in zip(optimizers, state.pop("optimizers"), strict=True):
         decays = [group["weight_decay"] for group in optimizer.param_groups]  # as told now; the learning rate is anyway
         set_optimizer_state_dict(policy, optimizer, saved, options=WHOLE)

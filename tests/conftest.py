@@ -16,6 +16,7 @@ from PIL import Image
 
 import model
 import native
+import releases
 from corpus.tiny import create_tiny
 from data import Sample
 
@@ -28,7 +29,7 @@ def picture(seed: int, size=(64, 64)) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
 
 
-@pytest.fixture(scope="session", params=model.FAMILIES)
+@pytest.fixture(scope="session", params=releases.FAMILIES)
 def tiny_folder(request, tmp_path_factory):
     """A Hugging Face folder of each family."""
     return create_tiny(tmp_path_factory.mktemp("tiny") / request.param, request.param, TEXTS, vocab_size=320)

@@ -53,9 +53,9 @@ def test_positions_equal_hugging_face(policy, samples):
 
 def test_rope_tables_equal_hugging_face(policy, samples):
     positions = policy.encode(samples[1]).positions
-    ours = model.rope_tables(positions, policy.hf.config.text_config)
+    rotary = policy.hf.model.language_model.rotary_emb
     x = torch.zeros(1, positions.shape[1], 8)
-    for mine, theirs in zip(ours, policy.hf.model.language_model.rotary_emb(x, positions[:, None]), strict=True):
+    for mine, theirs in zip(model.rope_tables(positions, rotary), rotary(x, positions[:, None]), strict=True):
         if theirs.ndim == 4:  # Qwen2.5-VL hands out the three axes and mixes them in its attention
             section = policy.hf.config.text_config.rope_parameters["mrope_section"] * 2
             theirs = torch.cat([part[i % 3] for i, part in enumerate(theirs.split(section, -1))], -1)
