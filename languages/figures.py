@@ -8,6 +8,7 @@ browser, and "how"; "left", a function that draws what was made but never shown,
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import math
 import os
@@ -59,6 +60,7 @@ def capture_pictures(captured: dict) -> None:
     when_imported("plotly.basedatatypes", lambda module: capture_plotly(captured))
     for name in ("plotly.io._kaleido", "plotly.io.kaleido"):
         when_imported(name, lambda module: setattr(module, "scope", KALEIDO))
+    when_imported("kaleido", lambda module: importlib.import_module("plotly.io"))  # which brings its older names along
     when_imported("altair", lambda module: capture_altair(module, captured))
 
 
@@ -285,6 +287,15 @@ def capture_plotly(captured: dict) -> None:
 
         captured["left"] = left
 
+    class PlotlyScope:
+        """Of kaleido before 1.0."""
+
+        def transform(self, figure, format=None, width=None, height=None, scale=None) -> bytes:
+            return to_image(figure, format, width, height, scale)
+
+    scopes = types.ModuleType("kaleido.scopes"), types.ModuleType("kaleido.scopes.plotly")
+    scopes[1].PlotlyScope = PlotlyScope
+    sys.modules |= {module.__name__: module for module in scopes}
     original, BaseFigure.__init__ = BaseFigure.__init__, remembered
     write_html = lambda figure, *_, **__: show(figure)  # noqa: E731
     for owner in (BaseFigure, plotly.io):

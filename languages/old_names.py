@@ -21,7 +21,9 @@ def give_back() -> None:
     changes = {
         "numpy": numpy, "matplotlib": matplotlib, "matplotlib.pyplot": pyplot, "mpl_toolkits.mplot3d.axes3d": axes3d,
         "matplotlib.mlab": mlab, "pandas": pandas, "scipy": scipy, "scipy.integrate": integrate, "scipy.misc": misc,
-        "scipy.signal": signal, "networkx": networkx, "seaborn": seaborn, "PIL.ImageDraw": pillow,
+        "scipy.signal": signal, "scipy.interpolate": interpolate, "scipy.stats": stats, "networkx": networkx,
+        "seaborn": seaborn, "PIL.ImageDraw": pillow, "sklearn.manifold": manifold, "sklearn.metrics": sklearn_metrics,
+        "sklearn.cluster": cluster, "sklearn.preprocessing": preprocessing,
     }  # fmt: skip
     for name, change in changes.items():
         when_imported(name, change)
@@ -255,6 +257,47 @@ def pandas(pd) -> None:
         for name in STATISTICS:
             if method := getattr(owner, name, None):
                 setattr(owner, name, of_numbers(method))
+    for owner in (pd.DataFrame, pd.Series):
+        for name in LEVEL_STATISTICS:
+            setattr(owner, name, of_levels(getattr(owner, name)))
+    set_missing(pd.DataFrame, as_matrix=lambda self: self.to_numpy(), lookup=lookup)
+    set_missing(pd.Series, as_matrix=lambda self: self.to_numpy())
+    set_missing(pd, scatter_matrix=pd.plotting.scatter_matrix, TimeGrouper=lambda freq: pd.Grouper(freq=freq))
+    week = property(lambda self: self.isocalendar().week)
+    for owner in (pd.core.indexes.accessors.DatetimeProperties, pd.DatetimeIndex):
+        set_missing(owner, week=week, weekofyear=week)
+    pd.read_csv = squeezed(without(pd.read_csv, "error_bad_lines", "warn_bad_lines", "prefix"))
+
+
+LEVEL_STATISTICS = ("sum", "mean", "median", "min", "max", "prod", "count", "std", "var")
+
+
+def of_levels(method):
+    """`frame.sum(level=0)` was a group of each value of that level."""
+
+    @functools.wraps(method)
+    def call(self, *arguments, level=None, **options):
+        if level is None:
+            return method(self, *arguments, **options)
+        return getattr(self.groupby(level=level, sort=False), method.__name__)(**options)
+
+    return call
+
+
+def lookup(frame, rows, columns):
+    """One value for each pair of a row's and a column's label."""
+    return frame.to_numpy()[frame.index.get_indexer(rows), frame.columns.get_indexer(columns)]
+
+
+def squeezed(read):
+    """`read_csv(.., squeeze=True)` made a series of a single column."""
+
+    @functools.wraps(read)
+    def call(*arguments, squeeze=False, **options):
+        frame = read(*arguments, **options)
+        return frame.squeeze("columns") if squeeze else frame
+
+    return call
 
 
 def with_axis(drop):
@@ -292,7 +335,7 @@ def of_numbers(method):
     return call
 
 
-# ---- scipy, networkx, seaborn, Pillow --------------------------------------------------------------------------------
+# ---- scipy, scikit-learn, networkx, seaborn, Pillow ------------------------------------------------------------------
 
 
 def scipy(module) -> None:
@@ -328,6 +371,56 @@ def signal(module) -> None:
     set_missing(module, hanning=module.windows.hann)
 
 
+def interpolate(module) -> None:
+    """What says today only that it was removed is a name that is lost, too."""
+    import numpy as np
+
+    def interp2d(x, y, z, kind="linear", **_):
+        """A function of a grid's x and y, which gives (len(y), len(x)) values; of scattered points through the nearest
+        grid."""
+        x, y, z = np.asarray(x, float), np.asarray(y, float), np.asarray(z, float)
+        degree = {"linear": 1, "cubic": 3, "quintic": 5}[kind]
+        if z.size == x.size == y.size:
+            grid_x, grid_y = np.unique(x), np.unique(y)
+            mesh = np.meshgrid(grid_x, grid_y)
+            method = "linear" if degree == 1 else "cubic"
+            z = module.griddata((x.ravel(), y.ravel()), z.ravel(), tuple(mesh), method)
+            x, y = grid_x, grid_y
+        spline = module.RectBivariateSpline(y, x, z.reshape(len(y), len(x)), kx=degree, ky=degree)
+        return lambda new_x, new_y: spline(np.sort(np.atleast_1d(new_y)), np.sort(np.atleast_1d(new_x)))
+
+    module.interp2d = interp2d
+    set_missing(module, spline=lambda xk, yk, xnew, order=3, **_: module.make_interp_spline(xk, yk, order)(xnew))
+
+
+def stats(module) -> None:
+    set_missing(module, binom_test=lambda x, n=None, p=0.5, **options: module.binomtest(x, n, p, **options).pvalue)
+    deviation = lambda x, axis=0: module.median_abs_deviation(x, axis, scale="normal")  # noqa: E731
+    set_missing(module, median_absolute_deviation=deviation)
+
+
+def manifold(module) -> None:
+    module.TSNE.__init__ = renamed(module.TSNE.__init__, n_iter="max_iter")
+
+
+def sklearn_metrics(module) -> None:
+    shown = {"plot_confusion_matrix": module.ConfusionMatrixDisplay, "plot_roc_curve": module.RocCurveDisplay}
+    shown["plot_precision_recall_curve"] = module.PrecisionRecallDisplay
+    set_missing(module, **{name: display.from_estimator for name, display in shown.items()})
+
+
+def cluster(module) -> None:
+    module.AgglomerativeClustering.__init__ = renamed(module.AgglomerativeClustering.__init__, affinity="metric")
+    module.KMeans.__init__ = without(module.KMeans.__init__, "n_jobs", "precompute_distances")
+
+
+def preprocessing(module) -> None:
+    encoder = module.OneHotEncoder
+    encoder.__init__ = renamed(encoder.__init__, sparse="sparse_output")
+    for owner in (encoder, module.PolynomialFeatures):
+        set_missing(owner, get_feature_names=lambda self, names=None: self.get_feature_names_out(names))
+
+
 def networkx(nx) -> None:
     kind = lambda G: "DiGraph" if G.is_directed() else "Graph"  # noqa: E731
     set_missing(
@@ -338,7 +431,11 @@ def networkx(nx) -> None:
         random_tree=lambda n, seed=None, **_: nx.random_labeled_tree(n, seed=seed),
         connected_component_subgraphs=lambda G: (G.subgraph(c).copy() for c in nx.connected_components(G)),
     )  # fmt: skip
-    set_missing(nx.Graph, node=property(lambda self: self.nodes))
+    set_missing(
+        nx.Graph, node=property(lambda self: self.nodes), add_path=nx.add_path, add_cycle=nx.add_cycle,
+        add_star=nx.add_star, nodes_iter=lambda self, data=False: iter(self.nodes(data=data)),
+        edges_iter=lambda self, *nodes, **options: iter(self.edges(*nodes, **options)),
+    )  # fmt: skip
 
 
 def seaborn(sns) -> None:

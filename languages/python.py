@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import contextlib
 import errno
@@ -111,12 +112,14 @@ def run_program(code: str, captured: dict, options: Options) -> Image.Image:
     sys.modules["__main__"], sys.argv = main, ["program.py"]
     builtins.input = lambda *_: ""  # nobody is there; somebody would press Enter
     os._exit = sys.exit  # an end at once would be one without the picture
+    atexit._clear()  # of the server's handlers
     failure = None
     try:
         exec(compiled(code), main.__dict__)
         for thread in threading.enumerate():  # which Python waits for at its end
             if thread is not threading.main_thread() and not thread.daemon:
                 thread.join()
+        atexit._run_exitfuncs()
     except SystemExit as ended:
         failure = None if ended.code in (None, 0) else f"sys.exit({ended.code!r})"
     except BaseException as error:

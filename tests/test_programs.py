@@ -165,10 +165,29 @@ OLD = {
     "scipy": "from scipy.integrate import simps, cumtrapz\nfrom scipy.signal import gaussian\n"
              "from scipy.misc import derivative\n"
     "assert abs(derivative(lambda x: x**3, 2.0, dx=1e-3) - 12) < 1e-3\nplt.plot(gaussian(9, 2)); simps([1, 2])",
-    "graphs": "import networkx as nx\ng = nx.from_numpy_matrix(np.eye(2)); nx.draw(g); plt.title(nx.info(g))",
+    "graphs": "import networkx as nx\ng = nx.from_numpy_matrix(np.eye(2)); nx.draw(g); plt.title(nx.info(g))\n"
+    "h = nx.Graph(); h.add_path([1, 2, 3])\n"
+    "assert list(h.nodes_iter()) == [1, 2, 3] and len(list(h.edges_iter())) == 2",
     "seaborn": "import seaborn as sns\nsns.barplot(['a', 'b'], [1, 2])",
     "rows": "import pandas as pd, seaborn as sns\nd = pd.DataFrame({'x': [1, 2], 'y': [1, 2], 'h': ['a', 'b']})\n"
     "assert list(d.drop('x', 1)) == ['y', 'h']\nsns.lmplot('x', 'y', d, hue='h', size=3)",
+    "levels": "import pandas as pd\nlevels = pd.MultiIndex.from_tuples([(0, 'x'), (0, 'y'), (1, 'x')])\n"
+    "d = pd.DataFrame({'a': [1, 2, 3]}, levels)\n"
+    "assert list(d.sum(level=0).a) == [3, 3] and d.a.max(level=1)['x'] == 3 and d.sum().a == 6\n"
+    "plt.plot(d.as_matrix())",
+    "weeks": "import pandas as pd, io\nd = pd.Series(pd.date_range('2020-01-06', periods=2, freq='7D'))\n"
+    "assert list(d.dt.week) == list(pd.DatetimeIndex(d).weekofyear) == [2, 3]\n"
+    "f = pd.DataFrame({'a': [1, 2], 'b': [3, 4]}); assert list(f.lookup([0, 1], ['b', 'a'])) == [3, 2]\n"
+    "plt.plot(pd.read_csv(io.StringIO('a\\n1\\n2'), squeeze=True).tolist())",
+    "splines": "from scipy.interpolate import interp2d, spline\n"
+    "f = interp2d([0, 1, 2], [0, 1], [[0, 1, 2], [3, 4, 5]])\n"
+    "assert np.allclose(f([0.5, 1.5], 0.5), [[2, 3]])\nplt.plot(spline([0, 1, 2, 3], [0, 1, 4, 9], [0.5, 2.5]))",
+    "learning": "from sklearn.manifold import TSNE\nfrom sklearn.preprocessing import OneHotEncoder\n"
+    "from sklearn.cluster import AgglomerativeClustering\nfrom sklearn.metrics import plot_confusion_matrix\n"
+    "from sklearn.tree import DecisionTreeClassifier\nx = np.arange(12.0).reshape(6, 2)\n"
+    "AgglomerativeClustering(affinity='euclidean').fit(x)\nTSNE(n_iter=250, perplexity=2).fit(x)\n"
+    "assert OneHotEncoder(sparse=False).fit_transform([['a'], ['b']]).shape == (2, 2)\n"
+    "y = [0, 1] * 3; plot_confusion_matrix(DecisionTreeClassifier().fit(x, y), x, y)",
     "pillow": "from PIL import Image, ImageDraw\ni = Image.new('RGB', (9, 9)).resize((8, 8), Image.ANTIALIAS)\n"
     "assert ImageDraw.Draw(i).textsize('abc')[0] > 5\nplt.imshow(i)",
 }  # fmt: skip
@@ -179,6 +198,10 @@ PACKAGE_OF = {
     "rows": "seaborn",
     "scipy": "scipy",
     "graphs": "networkx",
+    "levels": "pandas",
+    "weeks": "pandas",
+    "splines": "scipy",
+    "learning": "scikit-learn",
 }
 
 
@@ -235,6 +258,9 @@ def test_what_was_finished_last_counts(renderer):
     assert draws(renderer, FIGURE + cut).size == (50, 40)
     assert draws(renderer, FIGURE + "f.savefig('a.png', dpi=200); plt.show()").size == (600, 400)
     assert draws(renderer, FIGURE + "plt.show(); f.savefig('a.png', dpi=200)").size == (600, 400)
+    assert draws(
+        renderer, FIGURE + "import atexit; atexit.register(lambda: f.savefig('a.png')); plt.close(f)"
+    ).size == (300, 200)
 
 
 @pytest.mark.parametrize("finish", ["plt.savefig('a.xyz')", "plt.savefig(io.BytesIO(), format='bmp')"])
@@ -408,6 +434,7 @@ def drawn_by_browser(renderer, code):
         ("import matplotlib.pyplot as plt; plt.plot([1]); plt.savefig('b.png'); f.write_image('a.png')", (700, 500)),
         ("helper = go.Figure(); fig = f; other = go.Figure()", (700, 500)),
         ("f.write_image('a.svg', engine='kaleido')", (700, 500)),
+        ("from kaleido.scopes.plotly import PlotlyScope\nPlotlyScope().transform(f, 'png', width=300)", (300, 500)),
         ("f.update_layout(width=1500, height=900).show()", (1500, 900)),
         ("import plotly.offline as o; o.plot(f, filename='x.html', auto_open=False)", (700, 500)),
         ("", (700, 500)),
