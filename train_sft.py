@@ -276,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     policy, optimizers, state = load_trainer(checkpoint, config)
     run.start_at(start := state["step"])
     bar = progress_bar("SFT", start, config.steps)
-    tally = Tally.of(config, len(samples), "--max-tokens", state)
+    tally = Tally.of(config, samples, "--max-tokens", state)
     with loading.drawing(samples), ThreadPoolExecutor(1) as ahead:  # the next batch is encoded while this one trains
         upcoming = ahead.submit(encode_batch, policy, samples, config, start)
         for step in bar:

@@ -221,13 +221,11 @@ class Group:
     advantages: np.ndarray | None = None  # (G,)
 
 
-def encode_prompts(policy: Policy, samples: Samples, indices: list[int], config: Config, step: int) -> tuple:
+def encode_prompts(policy: Policy, samples: Samples, indices: list[int], config: Config) -> tuple:
     """({place in the batch: (sample, prompt)} of this process, how many others were too long, what is wrong with which
     row)."""
     number, processes = process_number()
     first, end = (len(indices) * share // processes for share in (number, number + 1))
-    if first == end:
-        raise ValueError(f"Step {step}: --prompts {config.prompts} leaves a process without a picture; raise it.")
     encode = lambda place, sample: (first + place, sample, policy.encode(sample))  # noqa: E731
     prompts, bad = loading.encoded(samples, indices[first:end], encode)
     short = {n: (sample, prompt) for n, sample, prompt in prompts if len(prompt.ids) <= config.max_prompt_tokens}
@@ -354,14 +352,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ThreadPoolExecutor(1, initializer=start_judging, initargs=[policy.device]) as judges, renderer:
         run.start_at(start := state["step"])
         samples.renderer = renderer
-        tally = Tally.of(config, len(samples), "--max-prompt-tokens", state)
+        tally = Tally.of(config, samples, "--max-prompt-tokens", state)
         bar = progress_bar("ViRL", start, config.steps)
         for step in bar:
             began, times = time.perf_counter(), {}
             # 1. N pictures; G programs each, rendered as they come
             order = loading.batch_indices(samples, config.prompts, config.seed, step, alike=False)
             indices = list(dict.fromkeys(order))
-            batch, too_long, bad = encode_prompts(sampler, samples, indices, config, step)
+            batch, too_long, bad = encode_prompts(sampler, samples, indices, config)
             save = (step + 1) % config.save_every == 0 or step + 1 == config.steps
             if not min(tally.add(len(batch), too_long, bad)):  # a process without work cannot take part
                 if save:

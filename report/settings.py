@@ -140,8 +140,7 @@ def check_config(config) -> None:
             value = getattr(config, name, None)  # None: it is the other stage's, or left open
             if value is not None and not works(value):
                 wrong.append(f"{flag(name)} {value} {words}")
-    if not wrong:
-        wrong += _combinations(config)
+    wrong += _combinations(config)
     if wrong:
         raise ValueError("; ".join(wrong) + ".")
 
@@ -151,7 +150,7 @@ def _combinations(config) -> list[str]:
     processes = int(os.environ.get("WORLD_SIZE", 1))
     name = "prompts" if hasattr(config, "prompts") else "batch_size"
     pictures = getattr(config, name)
-    if pictures < processes:
+    if 1 <= pictures < processes:
         return [f"{flag(name)} {pictures} leaves some of {processes} processes without work"]
     if name == "batch_size":
         return []

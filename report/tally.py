@@ -20,29 +20,40 @@ class Tally:
 
     path: str
     rows: int  # of the data set
+    data: list  # what tells it from another, or from what it was before somebody mended it
     max_rejects: float
     limit: str  # the flag that makes pairs too long
     seen: int = 0
     used: int = 0
     too_long: int = 0
+    idle: int = 0  # good ones of steps that were not taken, as a process had none
     bad: dict[int, str] = field(default_factory=dict)  # row -> what is wrong with it, in few words
 
     @classmethod
-    def of(cls, config, rows: int, limit: str, state: dict) -> "Tally":
-        """state: that of a checkpoint, which may be an older one and know nothing of rows."""
-        known = {name: state[name] for name in ("seen", "used", "too_long", "bad") if name in state}
-        return cls(config.data, rows, config.max_rejects, limit, **known)
+    def of(cls, config, samples: data.Samples, limit: str, state: dict) -> "Tally":
+        """state: that of a checkpoint, which may be an older one and know nothing of rows. Other data, or data that was
+        mended since, are counted anew."""
+        files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in samples.rows.files]
+        about = [len(samples), *sorted(files)]
+        same = state.get("data", about) == about
+        known = {name: state[name] for name in ("seen", "used", "too_long", "idle", "bad") if name in state and same}
+        return cls(config.data, len(samples), about, config.max_rejects, limit, **known)
 
     def state(self) -> dict:
-        return {"seen": self.seen, "used": self.used, "too_long": self.too_long, "bad": dict(self.bad)}
+        counts = {"seen": self.seen, "used": self.used, "too_long": self.too_long, "idle": self.idle}
+        return {"data": self.data, "bad": dict(self.bad), **counts}
 
     def add(self, used: int, too_long: int, bad: Sequence[tuple[int, str]]) -> list[int]:
         """Count this process' share of a batch -> how many rows each process can use. Bad rows are named on the
         console. Raises ValueError where too many cannot be used, or none at all."""
         shares = from_all((used, too_long, list(bad)))
         reasons = self.reasons()
+        if min(used for used, *_ in shares):
+            self.used += sum(used for used, *_ in shares)
+        else:
+            self.idle += sum(used for used, *_ in shares)
         for used, too_long, problems in shares:
-            self.used, self.too_long = self.used + used, self.too_long + too_long
+            self.too_long += too_long
             self.seen += used + too_long + len(problems)
             for row, problem in problems:
                 if row not in self.bad:
@@ -66,7 +77,8 @@ class Tally:
         if self.seen:
             self._stop_where_hopeless(self.rows)
         bad = f", {len(self.bad)} of {self.rows} rows could not be used: {self._often(5)}" if self.bad else ""
-        return bad + (f", {self.too_long} pairs were too long" if self.too_long else "")
+        idle = f", {self.idle} times a row was left out with a step in which a process had none" if self.idle else ""
+        return bad + (f", {self.too_long} pairs were too long" if self.too_long else "") + idle
 
     def _often(self, count: int) -> str:
         return "; ".join(f"{count} x {reason}" for reason, count in self.reasons().most_common(count))

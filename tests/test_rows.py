@@ -650,9 +650,10 @@ def test_a_run_over_broken_rows_uses_every_good_one_and_counts_the_others(script
     run_over_broken_rows(script, qwen3_folder, tmp_path, rows=200, each=1, batch=20)
 
 
-def tally(rows=100, **state) -> Tally:
+def tally(rows=100, files=(), **state) -> Tally:
     config = SimpleNamespace(data="x.parquet", max_rejects=0.2)
-    return Tally.of(config, rows, "--max-tokens", state)
+    samples = data.Samples(SimpleNamespace(files=list(files)), None, range(rows))
+    return Tally.of(config, samples, "--max-tokens", state)
 
 
 def test_too_many_bad_rows_end_a_run_with_a_sentence(capsys):
@@ -671,6 +672,23 @@ def test_too_many_bad_rows_end_a_run_with_a_sentence(capsys):
         assert counted.add(7, 0, [(3, "x.parquet row 3: has no picture; give it")]) == [7]
     assert counted.metrics() == {"bad_rows": 1, "bad_rows/has no picture": 1}
     assert counted.end() == ", 1 of 8 rows could not be used: 1 x has no picture"
+
+
+def test_mended_data_is_counted_anew(tmp_path):
+    path = write(tmp_path / "x.jsonl", [{"a": 1}])
+    counted = tally(10, [path])
+    counted.add(8, 0, [(row, f"x.jsonl line {row}: has no picture; give it") for row in (1, 2)])
+    again = tally(10, [path], **counted.state())
+    assert (again.seen, again.used, len(again.bad)) == (10, 8, 2)
+    path.write_text(path.read_text() + "\n")
+    for other in (tally(10, [path], **counted.state()), tally(9, [], **counted.state())):
+        assert (other.seen, other.used, len(other.bad)) == (0, 0, 0)
+
+
+def test_rows_of_a_step_that_is_not_taken_are_not_used(monkeypatch):
+    monkeypatch.setattr("report.tally.from_all", lambda mine: [mine, (0, 0, [])])
+    counted = tally()
+    assert counted.add(5, 0, []) == [5, 0] and (counted.used, counted.idle) == (0, 5)
 
 
 def test_pairs_that_are_all_too_long_end_a_run_with_a_sentence():
