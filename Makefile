@@ -14,6 +14,9 @@ DEBIAN := chromium-headless-shell bubblewrap gcc libc6-dev fonts-dejavu-core fon
           texlive-fonts-recommended texlive-plain-generic lmodern texlive-luatex texlive-xetex texlive-pstricks \
           texlive-lang-german texlive-lang-cyrillic latex-cjk-common latex-cjk-chinese-arphic-gbsn00lp
 
+# processes that test: one more than cores, for they wait for programs; four at most, for the memory
+TESTERS := $(shell cores=$$(nproc); echo $$((cores < 3 ? cores + 1 : 4)))
+
 # what the demo does; `make smoke` shrinks it
 RUN := runs/demo
 TRAIN := 10000
@@ -113,7 +116,7 @@ test: setup
 	@$(PY) -c "import triton" 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check triton 2>/dev/null \
 	    || echo "Triton could not be fetched: the test of its kernels (in its interpreter, no GPU) will be skipped."
 	@if $(PY) -c "import xdist" 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check pytest-xdist 2>/dev/null; \
-	    then several="-n auto --maxprocesses 4 --dist worksteal"; \
+	    then several="-n $(TESTERS) --dist worksteal"; \
 	    else echo "pytest-xdist could not be fetched: the tests run one by one."; fi; \
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q $$several
 
