@@ -34,7 +34,7 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from corpus.files import GIVE, Lines, Parquet, data_files
+from corpus.files import Lines, Parquet, open_rows
 from corpus.flaws import mutate as mutate  # part of this file's interface
 from corpus.pictures import png_bytes, read_picture
 from prompts import (
@@ -108,10 +108,22 @@ def _text(row: dict, column: str) -> str:
     return text.replace("\r\n", "\n")
 
 
+def _printable(text: str) -> str:
+    """On one line, with ? for what is no character or moves a terminal's cursor."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+
+
 def _given(row: dict, column: str) -> str:
     """A column that a row need not have, as a name that can be printed; "" for what is none."""
     value = row.get(column)
-    return str(value).encode(errors="replace").decode().strip()[:200] if isinstance(value, str | int) else ""
+    return _printable(str(value))[:200] if isinstance(value, str | int) else ""
+
+
+def _answer(row: dict, column: str) -> str | None:
+    """RL needs no answer: what is no text, a number or a list, is none."""
+    answer = row.get(column)
+    answer = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
+    return _text({column: answer}, column) if isinstance(answer, str) and answer.strip() else None
 
 
 def _sample(row: dict, id: str, user: str, answer: str | None, image: Image.Image, strict: bool) -> Sample:
@@ -194,8 +206,8 @@ def _from_messages(row: dict, id: str, folder: Path) -> Sample:
 def _from_query(row: dict, id: str, folder: Path) -> Sample:
     if row.get("history"):
         raise ValueError("has a history of other turns; keep rows with one turn and one picture")
-    answer = _text(row, "response") if row.get("response") else None
-    return _sample(row, id, _text(row, "query"), answer, read_picture(_pictures(row), folder), strict=True)
+    query, answer = _text(row, "query"), _answer(row, "response")
+    return _sample(row, id, query, answer, read_picture(_pictures(row), folder), strict=True)
 
 
 def _from_sft(row: dict, id: str, folder: Path) -> Sample:
@@ -204,11 +216,8 @@ def _from_sft(row: dict, id: str, folder: Path) -> Sample:
 
 
 def _from_easyr1(row: dict, id: str, folder: Path) -> Sample:
-    """RL needs no answer: what is no text, a number or a list, is none."""
-    answer = row.get("answer")
-    answer = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
-    answer = _text({"answer": answer}, "answer") if isinstance(answer, str) and answer.strip() else None
-    return _sample(row, id, _text(row, "problem"), answer, read_picture(_pictures(row), folder), strict=False)
+    problem, answer = _text(row, "problem"), _answer(row, "answer")
+    return _sample(row, id, problem, answer, read_picture(_pictures(row), folder), strict=False)
 
 
 FORMATS = (  # columns that tell them, besides image or images
@@ -220,7 +229,7 @@ FORMATS = (  # columns that tell them, besides image or images
 KNOWN = "user_content, assistant_content, image; or problem, answer, images; or messages, images"
 COLUMNS = {"user_content", "assistant_content", "image", "images", "problem", "answer", "messages", "query", "response"}
 COLUMNS |= {"history", "system", "id", "domain", "language"}
-TEXTS = ("user_content", "assistant_content", "problem", "answer", "query", "response")  # how long a row is
+TEXTS = ("user_content", "assistant_content", "problem", "answer", "messages", "query", "response")  # how long it is
 
 
 def format_of(columns: Iterable[str]) -> Callable | None:
@@ -228,6 +237,12 @@ def format_of(columns: Iterable[str]) -> Callable | None:
     return next(
         (build for needs, build in FORMATS if needs <= columns and columns & {"image", "images", "messages"}), None
     )
+
+
+def _format_of_file(columns: set[str], file: Path) -> Callable:
+    if build := format_of(columns):
+        return build
+    raise ValueError(f"{file} has the columns {', '.join(sorted(columns))}; rename them to {KNOWN}")
 
 
 def _from_row(row: dict, id: str, folder: Path) -> Sample:
@@ -291,7 +306,7 @@ class Samples(Sequence):
 
 def problem_of(error: Exception) -> str:
     """What is wrong with a row, in one short sentence."""
-    said = " ".join(str(error).split())
+    said = _printable(str(error))
     said = said if len(said) < 400 else f"{said[:300]} .. {said[-60:]}"
     if isinstance(error, KeyError):
         return f"column {said} is missing; add it"
@@ -311,20 +326,10 @@ def load(path: str | Path, renderer: "Renderer | None" = None, limit: int | None
     With `renderer`, targets without a picture are drawn as they are read. Raises FileNotFoundError or ValueError where
     nothing can be read; a bad row raises when it is asked for.
     """
-    files, folder = data_files(path)
-    name = files[0].name
-    if name.endswith(".parquet"):
-        rows, build = Parquet(files, folder, COLUMNS), _from_row
-        formats = [format_of(columns) for columns in rows.columns]
-        for file, columns, its in zip(files, rows.columns, formats, strict=True):
-            if its is None:
-                raise ValueError(f"{file} has the columns {', '.join(sorted(columns))}; rename them to {KNOWN}")
-            if its != formats[0]:
-                raise ValueError(f"{file} has other columns than {files[0].name}; load the two kinds separately")
-    elif name.endswith((".jsonl", ".json", ".jsonl.gz", ".json.gz")):
-        rows, build = Lines(files, folder), _from_manifest if name == "MANIFEST.jsonl" else _from_row
-    else:
-        raise ValueError(f"{path} holds no data set; {GIVE}")
+    rows = open_rows(path, COLUMNS)
+    if isinstance(rows, Parquet):
+        rows.kind(_format_of_file)
+    build = _from_manifest if rows.files[0].name == "MANIFEST.jsonl" else _from_row
     return Samples(rows, build, range(len(rows))[:limit], renderer)
 
 

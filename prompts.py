@@ -104,18 +104,19 @@ UNFENCED = re.compile(r"`[^`\n]*`|(?s:<svg[\s>].*?(?:</svg>|\Z))")
 
 
 def without_placeholder(text: str) -> str:
-    """The prompt without the marks that stand for its picture: those at its start, or those at its end, or the first
-    that is not in code. An svg has elements of the same name."""
+    """The prompt without the marks that stand for its picture: those at its start, or those at its end, and all that
+    are not in code, where an svg has elements of the same name.
+
+    A row has one picture, which comes before the words, wherever it was marked and however often: two marks are no
+    second picture that the model would miss, and a mark that stayed would be read as a word."""
     text = text.strip()
     for outside in (rf"\A(?:{PLACEHOLDER}\s*)+", rf"(?:\s*{PLACEHOLDER})+\Z"):
-        shorter, found = re.subn(outside, "", text)
+        text, found = re.subn(outside, "", text)
         if found:
-            return shorter
+            break
     code = [match.span() for pattern in (FENCED, UNFENCED) for match in pattern.finditer(text)]
-    for mark in re.finditer(PLACEHOLDER, text):
-        if not any(start <= mark.start() < end for start, end in code):
-            return text[: mark.start()] + text[mark.end() :]
-    return text
+    in_code = lambda mark: any(start <= mark.start() < end for start, end in code)  # noqa: E731
+    return re.sub(PLACEHOLDER, lambda mark: mark[0] if in_code(mark) else "", text).strip()
 
 
 CODE = {"molecule": "Python code", "svg": "SVG code", "html": "HTML code", "latex": "LaTeX TikZ code"}

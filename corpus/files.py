@@ -13,7 +13,7 @@ import zlib
 from array import array
 from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from pyarrow import Table
+    from pyarrow import Array, Table
     from pyarrow.parquet import FileMetaData
 
 SPLITS = {  # and the words for them in names of files and folders, those that `datasets` knows
@@ -29,7 +29,10 @@ SPLITS = {  # and the words for them in names of files and folders, those that `
     "validation": {"validation", "valid", "val", "dev"},
     "test": {"test", "testing", "eval", "evaluation"},
 }
-GIVE = "give a folder with MANIFEST.jsonl, a .jsonl or .parquet"
+KINDS = ((".parquet",), (".jsonl", ".jsonl.gz"), (".json", ".json.gz"))  # of files, of which a set has one
+SUFFIXES = sum(KINDS, ())
+BLANK = b"\xef\xbb\xbf \t\r\n"  # bytes before JSON
+GIVE = "give a .parquet, .jsonl or .json, or a folder with such files or a MANIFEST.jsonl"
 MOST_UNPACKED = 4 << 30  # bytes of a .gz or .json file, which have to be read at once
 KEPT_MB = 256  # MiB of rows of parquet files kept in memory, after they were decoded
 PIECE_BYTES = 4 << 20  # of a row group that are decoded together, about
@@ -42,9 +45,9 @@ OPEN_GROUPS = 24  # row groups that are being read, from their front to their en
 def data_files(path: str | Path) -> tuple[list[Path], Path]:
     """(the files of the data set `path`, the folder that their names are relative to).
 
-    A file is itself. Of a folder: its manifest, or else its parquet files, or else its .jsonl files, without hidden
-    ones. Where their names say splits those of train, or of the one asked for: FOLDER:test, FOLDER:validation,
-    FOLDER:all. What is left out is said. Raises FileNotFoundError or ValueError, in one sentence, where there are none.
+    A file is itself. Of a folder: its manifest, or else its files of rows, without hidden ones. Where their names say
+    splits those of train, or of the one asked for: FOLDER:test, FOLDER:validation, FOLDER:all; of these the first of
+    KINDS. What is left out is said. Raises FileNotFoundError or ValueError, in one sentence, where there are none.
     """
     path, split = _split_asked_for(path)
     if not path.exists():
@@ -56,12 +59,39 @@ def data_files(path: str | Path) -> tuple[list[Path], Path]:
         return [path], path.parent
     if (path / "MANIFEST.jsonl").is_file():
         return [path / "MANIFEST.jsonl"], path
-    for suffixes in ((".parquet",), (".jsonl", ".jsonl.gz")):
-        found = (file for suffix in suffixes for file in path.rglob(f"*{suffix}") if file.is_file())
-        files = sorted(file for file in found if not _is_hidden(file.relative_to(path)))
-        if files:
-            return files_of_split(files, path, split), path
-    raise ValueError(f"{path} holds no data set; {GIVE}")
+    found = (file for file in path.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+    files = sorted(file for file in found if not _is_hidden(file.relative_to(path)) and _holds_rows(file))
+    if not files:
+        raise ValueError(f"{path} holds no data set; {GIVE}")
+    return _files_of_one_kind(files_of_split(files, path, split), path), path
+
+
+def _holds_rows(file: Path) -> bool:
+    """No for a single JSON object over several lines, as settings and descriptions of a set are."""
+    if not file.name.endswith(KINDS[2]):
+        return True
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stream:
+            start = stream.read(64).lstrip(BLANK)
+            if not start.startswith(b"{"):
+                return True
+            first_line = (start + stream.readline()).partition(b"\n")[0]
+            return first_line.rstrip().endswith(b"}")
+    except (OSError, EOFError, zlib.error):
+        return True  # whoever reads it says what is wrong
+
+
+def _files_of_one_kind(files: list[Path], folder: Path) -> list[Path]:
+    kinds = [[file for file in files if file.name.endswith(suffixes)] for suffixes in KINDS]
+    chosen, *others = [kind for kind in kinds if kind]
+    if others and os.environ.get("RANK", "0") == "0":
+        left_out = ", ".join(str(file.relative_to(folder)) for kind in others for file in kind[:3])
+        print(
+            f"{folder}: the {len(chosen)} {chosen[0].suffix} files are read; left out are "
+            f"{sum(map(len, others))} of other kinds ({left_out}); give one of them to read it",
+            file=sys.stderr,
+        )
+    return chosen
 
 
 def _split_asked_for(path: str | Path) -> tuple[Path, str | None]:
@@ -80,7 +110,8 @@ def _is_hidden(file: Path) -> bool:
 
 def split_of(file: Path) -> str | None:
     """What the file's name says, or else the folder nearest to it."""
-    for part in (file.name.partition(".")[0], *reversed(file.parent.parts)):
+    name = re.sub(r"(\.(parquet|jsonl|json|gz))+$", "", file.name)
+    for part in (name, *reversed(file.parent.parts)):
         words = set(re.findall("[a-z]+", part.lower()))
         for split, names in SPLITS.items():
             if words & names:
@@ -113,6 +144,20 @@ def _names(files: Sequence[Path], folder: Path | None) -> list[str]:
     return [str(file.relative_to(folder)) if folder else file.name for file in files]
 
 
+def _together(files: Sequence[Path]) -> str:
+    return str(files[0]) if len(files) == 1 else f"each of {len(files)} files, {files[0]} first,"
+
+
+def open_rows(path: str | Path, columns: set[str]) -> "Lines | Parquet":
+    """The rows of the data set `path`; columns: those that are read of parquet files. Raises as data_files does."""
+    files, folder = data_files(path)
+    if files[0].name.endswith(".parquet"):
+        return Parquet(files, folder, columns)
+    if files[0].name.endswith(SUFFIXES):
+        return Lines(files, folder)
+    raise ValueError(f"{path} holds no data set; {GIVE}")
+
+
 # ---------------------------------------------------------------------------------------------------------- json, jsonl
 
 
@@ -132,7 +177,7 @@ class Lines(Sequence):
                 self.lengths.append(length)
             self.ends.append(len(self.offsets))
         if not self.offsets:
-            raise ValueError(f"{self.files[0]} is empty; write one JSON object a line")
+            raise ValueError(f"{_together(self.files)} is empty; write one JSON object a line")
 
     def _places(self, file: int) -> Iterator[tuple[int, int, int]]:
         """(line or item, offset, length in bytes) of every object of a file."""
@@ -141,13 +186,13 @@ class Lines(Sequence):
             start = content[:64] if content is not None else stream.read(64)
             if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 raise ValueError(f"{path} is UTF-16; write it as UTF-8: iconv -f UTF-16 -t UTF-8")
-            if ".json" in (path.suffix, Path(path.stem).suffix) and start.strip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[":
+            if ".json" in (path.suffix, Path(path.stem).suffix) and start.strip(BLANK)[:1] == b"[":
                 yield from _items(path, content if content is not None else _whole(path, stream))
                 return
             stream.seek(0)
             lines, offset = content.splitlines(True) if content is not None else stream, 0
             for number, line in enumerate(tqdm(lines, f"reading {path.name}", unit=" lines", delay=2, leave=False), 1):
-                if line.strip(b"\xef\xbb\xbf \t\r\n"):
+                if line.strip(BLANK):
                     yield number, offset, len(line)
                 offset += len(line)
 
@@ -224,8 +269,8 @@ def _items(path: Path, content: bytes) -> Iterator[tuple[int, int, int]]:
 # -------------------------------------------------------------------------------------------------------------- parquet
 
 
-def parquet_footers(path: str | Path, files: Sequence[Path]) -> list["FileMetaData"]:
-    """The footer of each file of the data set `path`, of which nothing else is read.
+def parquet_footers(files: Sequence[Path]) -> list["FileMetaData"]:
+    """The footer of each file of a data set, of which nothing else is read.
 
     Raises ValueError for a file that is no parquet, and for a set without rows."""
     import pyarrow
@@ -238,8 +283,28 @@ def parquet_footers(path: str | Path, files: Sequence[Path]) -> list["FileMetaDa
         except (OSError, pyarrow.ArrowException) as error:
             raise ValueError(f"{file} is no readable parquet file ({error}); write or download it again") from None
     if not sum(footer.num_rows for footer in footers):
-        raise ValueError(f"{path} has no rows; write it again")
+        raise ValueError(f"{_together(files)} has no rows; write it again")
     return footers
+
+
+def _bytes_of_text(column: "Array") -> np.ndarray:
+    """(rows,) int64: bytes of text in a column, also of lists and structs of it; not of the pictures among these."""
+    import pyarrow.compute
+    from pyarrow import types
+
+    column = column.dictionary_decode() if types.is_dictionary(column.type) else column
+    kind, lengths = column.type, np.zeros(len(column), np.int64)
+    if types.is_struct(kind):
+        for field, values in zip(kind, column.flatten(), strict=True):
+            if not field.name.startswith("image"):
+                lengths += _bytes_of_text(values)
+    elif types.is_list(kind) or types.is_large_list(kind):
+        rows = pyarrow.compute.list_parent_indices(column).to_numpy()
+        np.add.at(lengths, rows, _bytes_of_text(pyarrow.compute.list_flatten(column)))
+    elif types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        text = column.cast(pyarrow.large_string())
+        lengths += pyarrow.compute.binary_length(text).fill_null(0).to_numpy(zero_copy_only=False)
+    return lengths
 
 
 class Parquet(Sequence):
@@ -251,10 +316,17 @@ class Parquet(Sequence):
     """
 
     def __init__(self, files: Sequence[Path], folder: Path | None = None, columns: set[str] | None = None):
-        """columns: those that are read, all if None; a file that lacks one has rows without it."""
+        """columns: those that are read, all if None; a file that lacks one has rows without it. Raises ValueError where
+        one of them is twice in a file."""
         self.files, self.names = list(files), _names(files, folder)
-        self.footers = parquet_footers(folder or files[0], files)
-        self.columns = [set(footer.schema.to_arrow_schema().names) for footer in self.footers]  # of each file
+        self.footers = parquet_footers(files)
+        self.columns = []  # of each file
+        for file, footer in zip(files, self.footers, strict=True):
+            names = Counter(footer.schema.to_arrow_schema().names)
+            for name, times in names.items():
+                if times > 1 and (columns is None or name in columns):
+                    raise ValueError(f"{file} has {times} columns {name}; keep one of them")
+            self.columns.append(set(names))
         self.wanted = columns
         metadata = [footer.row_group(g) for footer in self.footers for g in range(footer.num_row_groups)]
         self.groups = [(f, g) for f, footer in enumerate(self.footers) for g in range(footer.num_row_groups)]
@@ -267,13 +339,20 @@ class Parquet(Sequence):
         self.file_starts = [0, *np.cumsum([footer.num_rows for footer in self.footers]).tolist()]
         self.kept: OrderedDict[tuple[int, int], Table] = OrderedDict()  # pieces, least recently used first
         self.kept_bytes = 0
-        self.reading: OrderedDict[int, tuple[int, Iterator]] = (
-            OrderedDict()
-        )  # group -> number of the next piece, pieces
+        # group -> number of the next piece, pieces
+        self.reading: OrderedDict[int, tuple[int, Iterator]] = OrderedDict()
         self.broken: dict[int, tuple[int, str]] = {}  # group -> first piece that cannot be decoded, why
 
     def __len__(self) -> int:
         return int(self.ends[-1])
+
+    def kind(self, kind_of: Callable[[set[str], Path], object]):
+        """What kind_of(columns, file) says of each file. Raises ValueError where they differ."""
+        kinds = [kind_of(columns, file) for columns, file in zip(self.columns, self.files, strict=True)]
+        for file, kind in zip(self.files, kinds, strict=True):
+            if kind != kinds[0]:
+                raise ValueError(f"{file} has other columns than {self.files[0].name}; load the two kinds separately")
+        return kinds[0]
 
     def place(self, index: int) -> tuple[str, str, Path]:
         """(place of a row for people, an id for it, the folder that its paths are relative to)."""
@@ -349,10 +428,7 @@ class Parquet(Sequence):
 
     def lengths(self, rows: np.ndarray, columns: Sequence[str]) -> np.ndarray:
         """(rows,) int64: bytes of text of these columns. Their pieces are decoded in order, and kept as far as KEPT_MB
-        goes; rows that cannot be decoded have 0."""
-        import pyarrow
-        import pyarrow.compute
-
+        goes; rows that cannot be decoded have 0, and so has a column that holds no text."""
         groups = np.searchsorted(self.ends, rows, side="right")
         pieces, places = np.divmod(rows - self.starts[groups], self.piece_rows[groups])
         order = np.lexsort((pieces, groups))
@@ -361,10 +437,12 @@ class Parquet(Sequence):
         for part in np.split(order, borders):
             try:
                 table = self._piece(int(groups[part[0]]), int(pieces[part[0]]))
-                for name in set(columns) & set(table.column_names):
-                    text = table.column(name).cast(pyarrow.large_string())
-                    of_rows = pyarrow.compute.binary_length(text).fill_null(0).to_numpy()
-                    lengths[part] += of_rows[places[part]].astype(np.int64)
-            except (ValueError, NotImplementedError):  # of Arrow, too: no text in there, or nothing at all
+            except ValueError:
                 continue
+            for name in columns:
+                try:
+                    if name in table.column_names:
+                        lengths[part] += _bytes_of_text(table.column(name).combine_chunks())[places[part]]
+                except (ValueError, NotImplementedError):  # of Arrow, for what is no text
+                    continue
         return lengths

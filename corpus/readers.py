@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import data
-from corpus.files import Lines, Parquet, data_files
+from corpus.files import Lines, Parquet, open_rows
 from corpus.pictures import read_picture
 from data import Sample
 from prompts import ALIASES, LANGUAGES, blocks, direct_prompt, domain_of, fenced
@@ -35,7 +35,7 @@ def _text(row: dict, column: str) -> str:
 
 
 def _from_webcode2m(row: dict, id: str, folder: Path) -> Sample:
-    return _direct(str(row.get("hash") or id), "html", "html", _text(row, "text"), row["image"], folder)
+    return _direct(data._given(row, "hash") or id, "html", "html", _text(row, "text"), row["image"], folder)
 
 
 def _from_unisvg(row: dict, id: str, folder: Path) -> Sample:
@@ -45,15 +45,15 @@ def _from_unisvg(row: dict, id: str, folder: Path) -> Sample:
     code = codes[-1] if codes else answer[answer.find("<svg") :] if "<svg" in answer else None
     if not code:
         raise ValueError("column a_text holds no svg")
-    return _direct(str(row.get("id") or id), "svg", "svg", code, row["image_path"], folder)
+    return _direct(data._given(row, "id") or id, "svg", "svg", code, row["image_path"], folder)
 
 
 def _from_svg_stack(row: dict, id: str, folder: Path) -> Sample:
-    return _direct(str(row.get("Filename") or id), "svg", "svg", _text(row, "Svg"), None, folder)
+    return _direct(data._given(row, "Filename") or id, "svg", "svg", _text(row, "Svg"), None, folder)
 
 
 def _from_datikz(row: dict, id: str, folder: Path) -> Sample:
-    return _direct(str(row.get("uri") or id), "latex", "latex", _text(row, "code"), row["image"], folder)
+    return _direct(data._given(row, "uri") or id, "latex", "latex", _text(row, "code"), row["image"], folder)
 
 
 def _from_cosyn(row: dict, id: str, folder: Path) -> Sample:
@@ -70,7 +70,7 @@ def _from_cosyn(row: dict, id: str, folder: Path) -> Sample:
         language = next((name for mark, name in marks if start.startswith(mark)), None)
     if language is None:
         raise ValueError("column code is in no language of ours")
-    return _direct(str(row.get("id") or id), language, domain_of(language, code), code, row["image"], folder)
+    return _direct(data._given(row, "id") or id, language, domain_of(language, code), code, row["image"], folder)
 
 
 def _from_chat(row: dict, id: str, folder: Path) -> Sample:
@@ -87,7 +87,7 @@ def _from_chat(row: dict, id: str, folder: Path) -> Sample:
         answer = fenced(answer.strip(), "python")
     if not data.mentions(user.lower()):
         user += f"\nAnswer with {blocks(answer)[-1][0] or 'python'} code."
-    return data._sample(row, str(row.get("id") or id), user, answer, image, strict=True)
+    return data._sample(row, data._given(row, "id") or id, user, answer, image, strict=True)
 
 
 def _from_record(row: dict, id: str, folder: Path) -> Sample:
@@ -169,24 +169,14 @@ def open_source(path: str | Path) -> Source:
         return _streamed(str(path))
     if where.is_dir() and (where / "records.jsonl").is_file():
         return _source(path, Lines([where / "records.jsonl"]), ANSWERS, _from_record)
-    files, folder = data_files(path)
-    if files[0].name == "MANIFEST.jsonl":
-        return _source(path, Lines(files, folder), "manifest", data._from_manifest)
-    if files[0].suffix == ".parquet":
-        rows = Parquet(
-            files, folder, {*data.COLUMNS, *OTHER_COLUMNS, *(c for needs, _ in SCHEMAS.values() for c in needs)}
-        )
-        schemas = [schema_of(columns, file) for file, columns in zip(files, rows.columns, strict=True)]
-        for file, schema in zip(files, schemas, strict=True):
-            if schema != schemas[0]:
-                raise ValueError(f"{file} has other columns than {files[0].name}; load the two kinds separately")
-        return _source(path, rows, *schemas[0])
-    if files[0].suffix in (".jsonl", ".json", ".gz"):
-        lines = Lines(files, folder)
-        first = [row for row in (_row(lines, i) for i in range(min(len(lines), 100))) if isinstance(row, dict)]
-        known = [set(row) for row in first if any(needs <= set(row) for needs, _ in SCHEMAS.values())]
-        return _source(path, lines, *schema_of((known or [set(row) for row in first] or [set()])[0], path))
-    raise ValueError(f"{path} holds no data set; give .parquet, .jsonl, .json, or a folder with MANIFEST.jsonl")
+    rows = open_rows(path, {*data.COLUMNS, *OTHER_COLUMNS, *(c for needs, _ in SCHEMAS.values() for c in needs)})
+    if isinstance(rows, Parquet):
+        return _source(path, rows, *rows.kind(schema_of))
+    if rows.files[0].name == "MANIFEST.jsonl":
+        return _source(path, rows, "manifest", data._from_manifest)
+    first = [row for row in (_row(rows, i) for i in range(min(len(rows), 100))) if isinstance(row, dict)]
+    known = [set(row) for row in first if any(needs <= set(row) for needs, _ in SCHEMAS.values())]
+    return _source(path, rows, *schema_of((known or [set(row) for row in first] or [set()])[0], path))
 
 
 def _row(reader: Lines | Parquet, index: int) -> dict | ValueError:

@@ -240,9 +240,13 @@ def test_transparency_becomes_white(tmp_path):
     clear = Image.new("RGBA", (4, 4), (200, 0, 0, 0))
     palette = Image.new("P", (4, 4), 0)
     palette.info["transparency"] = 0
-    rows = [sft_row(image=png(image)) for image in (clear, palette, Image.new("LA", (4, 4)), Image.new("L", (4, 4)))]
+    images = [clear, palette, Image.new("LA", (4, 4)), Image.new("L", (4, 4))]
+    for colour in ((0, 200, 0), (0, 201, 0)):  # of which a PNG's tRNS chunk makes the first one clear
+        images.append(Image.new("RGB", (4, 4), colour))
+        images[-1].info["transparency"] = (0, 200, 0)
+    rows = [sft_row(image=png(image)) for image in images]
     loaded = list(data.load(write(tmp_path / "x.parquet", rows)))
-    assert [s.image.getpixel((0, 0)) for s in loaded] == [(255, 255, 255)] * 3 + [(0, 0, 0)]
+    assert [s.image.getpixel((0, 0)) for s in loaded] == [(255,) * 3] * 3 + [(0, 0, 0), (255,) * 3, (0, 201, 0)]
     assert {s.image.mode for s in loaded} == {"RGB"}
 
 
@@ -312,7 +316,7 @@ def test_bad_manifest_rows(tmp_path, row, reason):
 
 def test_bad_paths(tmp_path):
     for path, error in ((tmp_path / "gone.parquet", FileNotFoundError), (tmp_path, ValueError)):
-        with pytest.raises(error, match="give a folder with MANIFEST.jsonl, a .jsonl or .parquet"):
+        with pytest.raises(error, match="give a .parquet, .jsonl or .json, or a folder with such files or a MANIFEST"):
             data.load(path)
     (tmp_path / "e.jsonl").write_text("\n\n")
     (tmp_path / "e.parquet").write_bytes(b"")
@@ -322,8 +326,23 @@ def test_bad_paths(tmp_path):
     reasons = {"e.jsonl": "is empty", "e.parquet": "no readable parquet", "t.parquet": "no readable parquet"}
     reasons |= {"columns.parquet": "has the columns picture, user_content; rename", "zero.parquet": "has no rows"}
     for name, reason in reasons.items():
-        with pytest.raises(ValueError, match=reason):
+        with pytest.raises(ValueError, match=f"{name} {reason}|{name} is {reason}"):
             data.load(tmp_path / name)
+    for name in ("0.parquet", "1.parquet"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / "set" / name).write_bytes((tmp_path / "zero.parquet").read_bytes())
+    with pytest.raises(ValueError, match="each of 2 files, .*set/0.parquet first, has no rows"):
+        data.load(tmp_path / "set")
+
+
+def test_a_column_that_is_there_twice_is_said_before_a_row_is_read(tmp_path):
+    table = pyarrow.Table.from_pylist([sft_row(id="a", other=1)])
+    for name in ("id", "other"):
+        twice = table.append_column(name, table[name])
+        pyarrow.parquet.write_table(twice, tmp_path / f"{name}.parquet")
+    with pytest.raises(ValueError, match="id.parquet has 2 columns id; keep one of them"):
+        data.load(tmp_path / "id.parquet")
+    assert data.load(tmp_path / "other.parquet")[0].code == SVG  # nobody reads that one
 
 
 # fences and languages --------------------------------------------------------------------------------------------

@@ -92,6 +92,10 @@ WIDE = {  # how it is written, which shades come out
     "32 bits that hold 8": (EIGHT.astype(np.int32), "TIFF", EIGHT),
     "fractions": ((RAMP / 65535).astype(np.float32), "TIFF", EIGHT),
     "floats that hold 8 bits": (EIGHT.astype(np.float32), "TIFF", EIGHT),
+    "fractions, resampled": ((RAMP / 65535 * 1.011 - 0.006).astype(np.float32), "TIFF", None),
+    "8 bits in floats, resampled": ((EIGHT * 1.01 - 1.3).astype(np.float32), "TIFF", None),
+    "32 bits that hold 8, resampled": ((EIGHT * 1.01 - 1).astype(np.int32), "TIFF", None),
+    "16 bits, dark, PGM": (RAMP.astype(np.int32) // 256, "PPM", np.rint(RAMP // 256 / 257)),
 }
 
 
@@ -100,13 +104,29 @@ def test_pictures_wider_than_8_bits(kind, tmp_path):
     pixels, format, shades = WIDE[kind]
     content = encoded(Image.fromarray(pixels), format)
     (tmp_path / "a.img").write_bytes(content)
+    off = 3 if shades is None else 0  # where what resampling left beyond the range is cut off
+    shades = EIGHT if shades is None else shades
     for image in (read_picture(content, tmp_path), read_picture("a.img", tmp_path)):
         assert image.mode == "RGB"
-        assert all(np.array_equal(np.asarray(image)[..., channel], shades) for channel in range(3))
+        found = np.asarray(image).astype(int)
+        assert all(np.abs(found[..., channel] - shades).max() <= off for channel in range(3))
+        assert found.max() == shades.max() and found.min() == shades.min()
 
 
 def test_numbers_that_are_no_shades_are_refused_and_clear_ones_become_white(tmp_path):
-    for pixels in (RAMP.astype(np.int32) - 5, RAMP.astype(np.float32) * 9, np.full((4, 4), np.nan, np.float32)):
+    whole, part = RAMP.astype(np.int32), RAMP.astype(np.float32) / 65535
+    nothing = np.full((4, 4), np.nan, np.float32)
+    strange = [
+        whole - 5000,
+        whole * 2,
+        whole // 256 + 3,
+        whole // 32,
+        whole // 16,
+        part * 1.5,
+        part - 0.1,
+        part * 65535 * 9,
+    ]
+    for pixels in (*strange, nothing):
         write(tmp_path / "x.parquet", [sft_row(image=encoded(Image.fromarray(pixels), "TIFF"))])
         with pytest.raises(ValueError, match="^x.parquet row 0: the picture cannot be decoded .its numbers go from"):
             data.load(tmp_path / "x.parquet")[0]
@@ -148,6 +168,12 @@ def picture_forms(content: bytes) -> dict:
         "address of a file": "file:///FOLDER/a.png",
         "base64": text,
         "base64 in lines": text[:40] + "\n" + text[40:],
+        "base64 without padding": text.rstrip("="),
+        "base64 for addresses": base64.urlsafe_b64encode(content).decode().rstrip("="),
+        "data URI for addresses": "data:image/png;base64," + text.replace("+", "%2B").replace("=", "%3D"),
+        "numbers": list(content),
+        "list of numbers": [list(content)],
+        "struct with numbers": {"bytes": list(content), "path": None},
         "data URI": "data:image/png;base64," + text,
         "struct with base64": {"bytes": text, "path": None},
         "address in a struct": {"url": "data:image/png;base64," + text},
@@ -171,6 +197,10 @@ def test_forms_of_a_picture(form, folder):
         ([b"a", b"b"], "has 2 pictures"),
         (7, "has no picture;"),
         ({"bytes": None, "path": None}, "has no picture;"),
+        ("pictures/that_has-a_long_name_without_an_ending_and_is_not_there", "the picture does not exist"),
+        ("data:image/png;base64,AAAA", "the picture cannot be decoded"),
+        (base64.b64encode(png()[:60]).decode().rstrip("="), "the picture cannot be decoded"),
+        ([256, -1], "has 2 pictures"),
         ("no.png", "the picture does not exist .*no.png.; paths are relative"),
         ("a\0b.png", "the picture does not exist"),
         ("https://example.org/a.png", "the picture is on the web .https://example.org/a.png.; download"),
@@ -272,6 +302,36 @@ def test_files_of_one_set_may_differ_in_their_types(tmp_path):
     assert [s.id for s in data.load(tmp_path / "set")] == ["0-0", "1-0", "5"]
 
 
+def test_lengths_are_those_of_text_in_whatever_column(tmp_path):
+    user, part = "<image>Write SVG code é.", {"type": "text", "text": "SVG"}
+    image = {"type": "image", "image": "x" * 1000}
+    size = len(user.encode())
+    sets = {  # name -> column: rows, bytes of their text
+        "list": ({"problem": [user] * 3, "answer": [["ab"], [], ["abc", "d"]]}, [size + 2, size, size + 4]),
+        "struct": ({"problem": [user] * 2, "answer": [{"code": "ab", "n": 5}, None]}, [size + 2, size]),
+        "bytes": ({"answer": [[b"ab"]], "problem": [user]}, [size]),
+        "messages": (
+            {"messages": [[{"role": "user", "content": user}, {"role": "assistant", "content": "abc"}], [], None]},
+            [size + 4 + 3 + 9, 0, 0],
+        ),
+        "parts": ({"messages": [[{"role": "user", "content": [image, part]}]]}, [4 + 4 + 5 + 3]),
+    }
+    for name, (columns, lengths) in sets.items():
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / f"{name}.parquet")
+        rows = files.Parquet([tmp_path / f"{name}.parquet"])
+        rows.piece_rows[:] = 2
+        order = np.arange(len(rows))[::-1]
+        for names in (data.TEXTS, data.TEXTS[::-1]):
+            assert rows.lengths(order, names)[::-1].tolist() == lengths, name
+
+
+def test_batches_of_messages_hold_rows_of_similar_length(tmp_path):
+    long = [chat_row(i, answer=ANSWER + "x" * (i % 2) * 5000, images=[png()]) for i in range(32)]
+    samples = data.load(write(tmp_path / "x.parquet", long))
+    batches = [loading.batch_indices(samples, 8, 0, step) for step in range(4)]
+    assert sorted(sum(batches, [])) == list(range(32)) and all(len({i % 2 for i in batch}) == 1 for batch in batches)
+
+
 def test_a_parquet_rewritten_within_its_old_time_is_read_anew(tmp_path):
     path = write(tmp_path / "x.parquet", [sft_row(1)])
     before = path.stat()
@@ -334,7 +394,14 @@ def test_a_large_row_group_is_decoded_once_an_epoch_in_little_memory(tmp_path, m
         ("Eval.jsonl", "test"),
         ("training.jsonl", "train"),
         ("svg_train.parquet", "train"),
+        ("svg.train.jsonl", "train"),
+        ("v1.train.parquet", "train"),
+        ("x.val.jsonl.gz", "validation"),
+        ("svg.test.json", "test"),
+        ("v1.2-test.json.gz", "test"),
+        ("train/v1.0.parquet", "train"),
         ("latest.parquet", None),
+        ("v1.parquet", None),
         ("contested/trains.parquet", None),
         ("sft/direct-00000.parquet", None),
     ],
@@ -365,6 +432,38 @@ def test_other_splits_are_not_trained_on(tmp_path, capsys):
     (tmp_path / "lines" / "a.png").write_bytes(png())
     assert [s.prompt[-2] for s in data.load(tmp_path / "lines")] == ["0"]
     assert data.load(tmp_path / "lines" / "test.jsonl")[0].prompt[-2] == "1"  # a file is itself
+
+
+def test_splits_after_a_dot_are_not_mixed(folder, capsys):
+    for number, name in enumerate(("svg.train", "svg.test", "html.train")):
+        write(folder / f"{name}.jsonl", [chat_row(number)])
+    assert [s.prompt[-2] for s in data.load(folder)] == ["2", "0"]
+    assert "the split train is read, 2 of 3 files; left out: test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["0.json", "0.json.gz", "train.json"])
+def test_a_folder_of_json_is_read(name, folder):
+    packed = gzip.compress if name.endswith(".gz") else bytes
+    (folder / name).write_bytes(packed(json.dumps([chat_row(0), chat_row(1)]).encode()))
+    (folder / "1.json").write_bytes(lines(chat_row(2)) if name.startswith("0") else b"")
+    (folder / "settings.json").write_text(json.dumps({"columns": ["messages", "images"]}, indent=1))
+    numbers = ["0", "1", "2"] if name.startswith("0") else ["0", "1"]
+    assert [s.prompt[-2] for s in data.load(folder)] == numbers
+    assert open_source(folder).total == len(numbers)
+
+
+def test_of_several_kinds_of_files_the_split_decides_and_the_others_are_said(folder, capsys):
+    write(folder / "a" / "train.jsonl", [chat_row(0, images=["../a.png"])])
+    write(folder / "a" / "test.parquet", [sft_row(1)])
+    assert [s.prompt[-2] for s in data.load(folder / "a")] == ["0"]
+    assert [s.prompt[-2] for s in data.load(f"{folder}/a:test")] == ["1"]
+    capsys.readouterr()
+    write(folder / "b" / "x.jsonl", [chat_row(2, images=["../a.png"])])
+    (folder / "b" / "info.json").write_text(json.dumps({"rows": 1}, indent=1))
+    write(folder / "b" / "y.parquet", [sft_row(3)])
+    assert [s.prompt[-2] for s in data.load(folder / "b")] == ["3"]
+    said = capsys.readouterr().err
+    assert "the 1 .parquet files are read; left out are 1 of other kinds (x.jsonl)" in said
 
 
 def test_equal_names_in_two_folders_have_ids_of_their_own(tmp_path):
@@ -419,6 +518,10 @@ def test_unknown_languages_are_refused_with_the_row(word, folder):
         ("Fix:\n```svg\n<svg><image></image></svg>\n```", "Fix:\n```svg\n<svg><image></image></svg>\n```"),
         ("Fix: <svg><image></svg> as in <image>, please", "Fix: <svg><image></svg> as in , please"),
         ("Use the `<image>` element, write SVG", "Use the `<image>` element, write SVG"),
+        ("Look: <image> and then <image> write svg code", "Look:  and then  write svg code"),
+        ("<image>\nIt is <image>, write SVG code", "It is , write SVG code"),
+        ("It is <image> or `<image>`, write SVG code.\n<image>", "It is  or `<image>`, write SVG code."),
+        ("<image>\nFix: <svg><image>", "Fix: <svg><image>"),
     ],
 )
 def test_the_place_of_a_picture_is_no_element_of_an_svg(text, prompt):
@@ -436,14 +539,18 @@ def test_columns_of_other_kinds(folder):
         "system": chat_row() | {"messages": [{"role": "system", "content": "Be brief."}, *chat_row()["messages"]]},
         "numbers": chat_row(id=0, domain=3, language=float("nan"), system=float("nan")),
         "half": chat_row(id="a\ud83d", domain=["svg"], language="  "),
+        "terminal": chat_row(id=" a\nb\x1b[31m", domain="x\ty\0"),
     }
     write(folder / "x.jsonl", list(rows.values()))
     found = dict(zip(rows, data.load(folder / "x.jsonl"), strict=True))
-    assert [s.code for s in found.values()] == [SVG, None, SVG, SVG, SVG, SVG, SVG]
+    assert [s.code for s in found.values()] == [SVG, None, SVG, SVG, SVG, SVG, SVG, SVG]
     assert found["query"].system == found["system"].system == "Be brief." and found["parts"].system == ""
     assert found["parts"].prompt == "Write SVG\ncode." and found["query"].prompt == "Write SVG code."
     assert (found["numbers"].id, found["numbers"].domain) == ("0", "3")
     assert (found["half"].id, found["half"].domain) == ("a?", "svg")
+    assert (found["terminal"].id, found["terminal"].domain) == ("a b?[31m", "x y?")
+    with pytest.raises(ValueError, match=r"^z.jsonl line 1: language is c\?\[31m; use one of"):
+        data.load(write(folder / "z.jsonl", [chat_row(language="c\x1b[31m")]))[0]
     source = open_source(write(folder / "y.jsonl", [rows["system"]]))
     (row,) = source.rows(0)
     assert source.sample(row).prompt == "Be brief.\n\nWrite SVG code 0."  # corpora have no column for it
@@ -471,6 +578,8 @@ def test_answers_that_are_no_text_are_none_for_virl_and_refused_for_sft(tmp_path
         assert sample.code is None
         with pytest.raises(ValueError, match="has no code to answer with"):
             train_sft.task(sample, np.random.default_rng(0), 0.5)
+        row = {"query": "<image>\nWrite SVG code.", "response": answer, "images": [png()]}
+        assert data.load(write(tmp_path / f"query{number}.parquet", [row]))[0].code is None
         write(tmp_path / "sft.parquet", [sft_row(assistant_content=answer)])
         with pytest.raises(ValueError, match="sft.parquet row 0: column assistant_content is empty or no text"):
             data.load(tmp_path / "sft.parquet")[0]
@@ -503,6 +612,7 @@ CASE_TABLE = {  # file -> codes that come out, or what is said of it
     "p_list_bytes.parquet": 1, "p_string_view.parquet": 1, "p_struct_path.parquet": 1, "query_response.jsonl": 1,
     "rl4.parquet": 4, "samestem": 2, "special_tokens.jsonl": 1, "system.jsonl": 1, "thin.parquet": 8,
     "train.parquet": 24, "zstd.parquet": 1,
+    "nulltype": [True, False],  # a file whose answers are all null
     "e_answer_int.parquet": None, "e_answer_struct.parquet": None, "e_noanswer.parquet": None, "intans.parquet": None,
     "rl_dom.parquet": None, "rl_tikz.parquet": None,  # for ViRL alone
     "e_lang.parquet": "e_lang.parquet row 0: the answer has no closed ```latex block",
@@ -518,17 +628,58 @@ CASE_TABLE = {  # file -> codes that come out, or what is said of it
 }  # fmt: skip
 
 
+SAID = "Write SVG code that draws this picture."
+CASE_FACTS = {  # file -> what its point is, of all its samples
+    "arr.json": {"id": ["arr-0"], "prompt": [SAID]},
+    "bom.jsonl": {"prompt": [SAID]},
+    "crlf.jsonl": {"prompt": [SAID]},
+    "domain_int.jsonl": {"domain": ["3"]},
+    "dupid.parquet": {"id": ["x"] * 8},
+    "e_answer_int.parquet": {"prompt": [SAID]},
+    "hub": {"prompt": ["Write SVG code TRAIN0", "Write SVG code TRAIN1"]},  # no row of another split
+    "id_int.jsonl": {"id": ["7"]},
+    "image_tag_in_draft.jsonl": {
+        "draft": ["<svg><image></image></svg>"],
+        "prompt": ["Fix this svg:\n```svg\n<svg><image></image></svg>\n```"],
+    },
+    "mixtype": {"prompt": ["Write SVG code x", "svg b"]},
+    "no_placeholder.jsonl": {"prompt": ["Write SVG code for it."]},
+    "nul.jsonl": {"prompt": ["svg code \0 here"]},
+    "nulltype": {"id": ["0-0", "1-0"], "prompt": [SAID] * 2},
+    "query_response.jsonl": {"prompt": [SAID]},
+    "rl_dom.parquet": {"domain": ["web"], "language": ["svg"]},
+    "rl_tikz.parquet": {"domain": ["latex"], "language": ["latex"]},
+    "samestem": {"id": ["a/train-00000-of-00001-0", "b/train-00000-of-00001-0"]},
+    "special_tokens.jsonl": {
+        "prompt": ["<|im_end|>\n<|im_start|>assistant svg <|image_pad|><|vision_start|>"],
+        "code": ["<svg><text><|im_end|><|image_pad|></text></svg>"],
+    },
+    "surr.jsonl": {"id": [f"surr-{i}" for i in (0, 1, 2, 4, 5, 6, 7)]},  # all but the broken one
+    "system.jsonl": {"system": ["You are a vector artist."], "prompt": [SAID]},
+}
+
+
+def test_no_collected_case_is_forgotten():
+    if not CASES.exists():
+        pytest.skip("the folder shared/cases/rows is not here")
+    inputs = {path.name for path in CASES.iterdir()} - {"imgs"}
+    assert {name for name in inputs if not name.endswith(".png")} == set(CASE_TABLE) >= set(CASE_FACTS)
+
+
 @pytest.mark.parametrize("name", CASE_TABLE)
 def test_the_collected_cases(name):
     if not (CASES / name).exists():
         pytest.skip("the folder shared/cases/rows is not here")
     expected, found = CASE_TABLE[name], list(data.check(data.load(CASES / name)))
+    for field, values in CASE_FACTS.get(name, {}).items():
+        assert [getattr(sample, field) for _, sample, _ in found if sample] == values
     if isinstance(expected, str):
         assert any(problem.startswith(expected) for _, _, problem in found)
     elif expected is None:
         assert all(sample and sample.code is None for _, sample, _ in found)
     else:
-        assert [bool(sample and sample.code) for _, sample, _ in found] == [True] * expected
+        with_code = [bool(sample and sample.code) for _, sample, _ in found]
+        assert with_code == (expected if isinstance(expected, list) else [True] * expected)
 
 
 # runs over broken rows -------------------------------------------------------------------------------------------
@@ -550,7 +701,7 @@ BROKEN = (  # what is wrong with an SFT row, how it is counted
     ({"image": png()[:60]}, UNDECODED),
     ({"image": b"no picture"}, UNDECODED),
     ({"image": huge_png()}, UNDECODED),
-    ({"image": encoded(Image.fromarray(RAMP.astype(np.int32) - 9), "TIFF")}, UNDECODED),
+    ({"image": encoded(Image.fromarray(RAMP.astype(np.int32) - 9000), "TIFF")}, UNDECODED),
     ({"image": None}, "has no picture"),
     ({"image": png(0, (600, 2))}, "the image processor refuses its picture"),
     ({"assistant_content": ""}, "column assistant_content is empty or no text"),
