@@ -189,11 +189,8 @@ def readable(what: str | Path, remedy: str, load: Callable, *arguments, **option
 
 def first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return (
-        f"{type(error).__name__}: {textwrap.shorten(lines[0], 200, placeholder=' ...')}"
-        if lines
-        else type(error).__name__
-    )
+    said = textwrap.shorten(lines[0], 200, placeholder=" ...") if lines else ""
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 # ---------------------------------------------------------------------------------------------------------------------

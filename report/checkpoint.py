@@ -23,9 +23,9 @@ from torch.distributed.checkpoint.state_dict import (
 from model import Policy, process_number
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+UNTIED = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)  # weights with two names have one here
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ZIP_WRITER = ("PytorchStreamWriter failed writing", "unexpected pos")  # torch.save does not say why
-UNTIED = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)  # weights with two names have one here
 
 
 def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, state: dict, keep: int = 5) -> Path:
