@@ -17,6 +17,7 @@ import environment  # noqa: F401
 
 import atexit
 import gc
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,9 @@ import releases
 from kernels import packed_attention, token_logprobs
 
 transformers.utils.logging.disable_progress_bar()
+# its table of missing and unexpected weights; releases.check_loaded says it in a sentence
+IS_REPORT = "VLForConditionalGeneration LOAD REPORT"
+logging.getLogger("transformers.modeling_utils").addFilter(lambda record: IS_REPORT not in record.getMessage())
 
 # ---------------------------------------------------------------------------------------------------------------------
 # prompts and positions
@@ -323,14 +327,14 @@ class Policy(nn.Module):
     """A Hugging Face Qwen-VL model with its tokenizer and image processor. `forward` gives a packed row's log-probs.
 
     files: what lay around the weights in the folder that was loaded, and is saved again; save_dtype: number format of
-    saved weights, the loaded folder's unless changed.
+    saved weights, the loaded folder's unless changed. frame: the chat template's, if it is known already.
     """
 
-    def __init__(self, hf, tokenizer, image_processor):
+    def __init__(self, hf, tokenizer, image_processor, frame: list[str] | None = None):
         super().__init__()
         self.hf, self.tokenizer, self.image_processor = hf, tokenizer, image_processor
         config = hf.config
-        self.frame = releases.chat_frame(tokenizer)
+        self.frame = frame or releases.chat_frame(tokenizer)
         self.plain = plain_tokenizer(tokenizer)
         self.image_id, self.merge = config.image_token_id, config.vision_config.spatial_merge_size
         self.eos_ids = _eos_ids(hf, tokenizer)
@@ -347,22 +351,32 @@ class Policy(nn.Module):
         folder = releases.find_folder(path)
         files, read = releases.read_files(folder), releases.readable
         config = releases.read_config(folder, files)
-        tokenizer = read(f"The tokenizer in {folder}", AutoTokenizer.from_pretrained, folder)
+        what, its_files = f"The tokenizer in {folder}", " and ".join(releases.TOKENIZER)
+        tokenizer = read(what, its_files, AutoTokenizer.from_pretrained, folder)
         releases.take_template(tokenizer, files)
         try:
             releases.check_tokenizer(tokenizer, config)
-            releases.chat_frame(tokenizer)
+            frame = releases.chat_frame(tokenizer)
+        except ValueError as error:
+            lacks = " and ".join(name for name in releases.TOKENIZER if name not in files)
+            why = f"it has no {lacks}; copy that from the model's release." if lacks else error
+            raise ValueError(f"{folder}: {why}") from error
+        what = f"{folder}/preprocessor_config.json"
+        image_processor = read(what, "it", Qwen2VLImageProcessorPil.from_pretrained, folder)
+        releases.check_image_processor(folder, image_processor, config)
+        releases.check_weights(folder)
+        options = dict(dtype=dtype, attn_implementation="packed_rows", output_loading_info=True)
+        options |= dict(ignore_mismatched_sizes=True)  # `check_loaded` does not
+        what = f"The weights in {folder}"
+        hf, info = read(what, "them", AutoModelForImageTextToText.from_pretrained, folder, **options)
+        left_out = releases.check_loaded(folder, info)
+        if left_out and process_number()[0] == 0:
+            print(left_out, file=sys.stderr)
+        try:
+            policy = cls(hf, tokenizer, image_processor, frame)
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
-        image_processor = read(f"{folder}/preprocessor_config.json", Qwen2VLImageProcessorPil.from_pretrained, folder)
-        releases.check_image_processor(folder, image_processor, config)
-        options = dict(dtype=dtype, attn_implementation="packed_rows", output_loading_info=True)
-        what = f"The weights in {folder}"
-        hf, info = read(what, AutoModelForImageTextToText.from_pretrained, folder, **options)
-        if missing := sorted(info["missing_keys"]):
-            raise ValueError(f"{what} lack {missing[0]} and {len(missing) - 1} more; copy them from the release again.")
-        policy = cls(hf, tokenizer, image_processor)
-        policy.files, policy.save_dtype = files, read(what, releases.weights_dtype, folder)
+        policy.files, policy.save_dtype = files, read(what, "them", releases.weights_dtype, folder)
         # the folder's own is saved again as it is; transformers would refuse to write some that it has read
         policy.hf.generation_config = GenerationConfig(eos_token_id=policy.eos_ids)
         policy.hf.to(device)
@@ -371,6 +385,10 @@ class Policy(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.hf.device
+
+    @cached_property
+    def system_frame(self) -> list[str]:
+        return releases.chat_frame(self.tokenizer, system=True)
 
     def encode(self, sample) -> Prompt:
         """A data.Sample as a Prompt (chat template, picture patches, positions), on the CPU. Special tokens in its text
@@ -384,8 +402,8 @@ class Policy(nn.Module):
             raise ValueError(f"Sample {sample.id}: the image processor refuses its picture ({error}).") from error
         for text in (sample.prompt, sample.system):
             _check_text(text, sample.id)
-        frame = releases.chat_frame(self.tokenizer, system=True) if sample.system else self.frame
         try:
+            frame = self.system_frame if sample.system else self.frame
             pieces = releases.split_prompt(self.tokenizer, frame, sample.prompt, sample.system)
         except ValueError as error:
             raise ValueError(f"Sample {sample.id}: {error}.") from error
@@ -482,7 +500,7 @@ class Policy(nn.Module):
             return
         converted = {name: weight.to("cpu", self.save_dtype) for name, weight in weights.items()}
         self.hf.save_pretrained(folder, state_dict=converted)
-        if not self.files:
+        if "tokenizer_config.json" not in self.files:
             self.tokenizer.save_pretrained(folder)
         releases.write_files(folder, self.files, self.image_processor, self.save_dtype)
 
@@ -530,11 +548,18 @@ def _check_text(text: str, sample_id: str) -> None:
 
 
 def _eos_ids(hf, tokenizer) -> list[int]:
-    ids = hf.generation_config.eos_token_id if hf.generation_config else None
-    ids = [ids] if isinstance(ids, int) else list(ids or [])
-    return ([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []) + [
-        i for i in ids if i != tokenizer.eos_token_id
-    ]
+    """Ids that end an answer, the tokenizer's first. Raises ValueError where the generation config has one that is
+    none of the tokenizer's."""
+    said = hf.generation_config.eos_token_id if hf.generation_config else None
+    said = said if isinstance(said, list) else [said]
+    ids = [i for i in (tokenizer.eos_token_id, *said) if i is not None]
+    for i in ids:
+        if type(i) is not int or not 0 <= i < len(tokenizer):
+            raise ValueError(
+                f"generation_config.json has an eos_token_id {i!r}, the tokenizer's are 0 to {len(tokenizer) - 1}; "
+                "copy generation_config.json from the model's release again."
+            )
+    return list(dict.fromkeys(ids))
 
 
 def _banned_ids(config, tokenizer) -> list[int]:

@@ -7,6 +7,7 @@ it. A folder that lacks something, or asks for something that this project would
 
 import copy
 import json
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "v
 FILES += ("processor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 FILES += ("added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 
 # Options of a text model that Hugging Face's code or others' would follow and the sampler or packed rows would not,
@@ -55,7 +57,7 @@ def find_folder(path: str | Path) -> Path:
         return Path(snapshot_download(path, allow_patterns=[*FILES, *WEIGHTS]))
     except Exception as error:  # offline, a name that is none, a licence not accepted: each has an error of its own
         raise FileNotFoundError(
-            f"{path} is no folder here, and the Hugging Face hub did not give it ({first_line(error)}) "
+            f"{path} is no folder here, and the Hugging Face hub did not give it ({first_line(error)}). "
             "Offline, download it elsewhere and give its folder."
         ) from error
 
@@ -66,7 +68,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
     files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
     for name, content in files.items():
         try:
-            said = json.loads(content) if name.endswith(".json") else {}
+            said = json.loads(content.decode()) if name.endswith(".json") else {}  # decoded: a BOM is refused here, too
         except ValueError as error:
             raise ValueError(f"{folder}/{name} is no JSON ({error}); copy it from the model's release again.") from None
         if not isinstance(said, dict):
@@ -91,7 +93,18 @@ def read_config(folder: Path, files: dict[str, bytes]) -> PretrainedConfig:
     if quantized := said.get("quantization_config") or said.get("compression_config"):
         method = quantized.get("quant_method", "") if isinstance(quantized, dict) else ""
         raise ValueError(f"{folder} is quantized ({method}): give the model that was, in 16 or 32 bits.")
-    config = readable(f"{folder}/config.json", AutoConfig.from_pretrained, folder)
+    text = said.get("text_config") or (said if family == "qwen2_5_vl" else None)  # whose older configs are flat
+    for name, part in (("text_config", text), ("vision_config", said.get("vision_config"))):
+        if not isinstance(part, dict):
+            raise ValueError(f"{folder}/config.json has no {name}; copy it from the model's release again.")
+    config = readable(f"{folder}/config.json", "it", AutoConfig.from_pretrained, folder)
+    if not any("rope_theta" in (part or {}) for part in (text, text.get("rope_parameters"), text.get("rope_scaling"))):
+        raise ValueError(
+            f"{folder}/config.json has no rope_theta, and a default need not be what it was trained with; "
+            "copy it from the model's release again."
+        )
+    if not {"preprocessor_config.json", "processor_config.json"} & files.keys():
+        raise FileNotFoundError(f"{folder} has no preprocessor_config.json; copy it from the model's release.")
     if unread := unread_options(config):
         asked = ", ".join(unread)
         raise ValueError(f"{folder}/config.json asks for what nanovinci does not do: {asked}; give a model without.")
@@ -115,6 +128,45 @@ def unread_options(config: PretrainedConfig) -> list[str]:
     return unread
 
 
+def check_weights(folder: Path) -> None:
+    """Raise FileNotFoundError or ValueError, naming the file, where weights are missing or cut off."""
+    names, index = ["model.safetensors"], folder / "model.safetensors.index.json"
+    if not (folder / names[0]).exists():
+        if not index.exists() and any(folder.glob("pytorch_model*.bin")):  # older: transformers reads them
+            return
+        if not index.exists():
+            raise FileNotFoundError(
+                f"{folder} has no weights, neither {names[0]} nor {index.name} with its shards; "
+                "copy them from the model's release."
+            )
+        names = readable(index, "it", lambda: sorted(set(json.loads(index.read_bytes())["weight_map"].values())))
+    for name in names:
+        if not (folder / name).exists():
+            raise FileNotFoundError(
+                f"{folder} has no {name}, which {index.name} names; copy it from the model's release."
+            )
+        readable(folder / name, "it", safe_open, folder / name, "pt")
+
+
+def check_loaded(folder: Path, info: dict) -> str:
+    """Raise ValueError where the weights are not those that config.json describes, from what transformers says of
+    loading them. Returns a sentence about weights that have no place in the model, or nothing."""
+    some = lambda names: f"{min(names)}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")  # noqa: E731
+    what, missing, left = f"The weights in {folder}", info["missing_keys"], info["unexpected_keys"]
+    if missing:
+        also = f" and have {some(left)}, for which there is no place" if left else ""
+        raise ValueError(
+            f"{what} lack {some(missing)}{also}; copy them and config.json from the model's release again."
+        )
+    if other := {name: (tuple(has), tuple(wants)) for name, has, wants in info["mismatched_keys"]}:
+        has, wants = other[min(other)]
+        raise ValueError(
+            f"{what} have other shapes than config.json asks for: {some(other)}, {has} instead of {wants}; "
+            "copy them and config.json from the model's release again."
+        )
+    return f"{what} have {some(left)}, for which there is no place in the model: left out." if left else ""
+
+
 def weights_dtype(folder: Path) -> torch.dtype:
     """The number format of a folder's weights; fp32 where they are in older files than safetensors."""
     paths = sorted(folder.glob("*.safetensors"))
@@ -124,19 +176,21 @@ def weights_dtype(folder: Path) -> torch.dtype:
         return DTYPES.get(file.get_slice(next(iter(file.keys()))).get_dtype(), torch.float32)
 
 
-def readable(what: str, load: Callable, *arguments, **options):
-    """What `load` returns. Its errors, whose kinds differ between libraries and their releases, become one sentence."""
+def readable(what: str | Path, remedy: str, load: Callable, *arguments, **options):
+    """What `load` returns. Its errors, whose kinds differ between libraries and their releases, become one sentence.
+    remedy: what to copy."""
     try:
         return load(*arguments, **options)
     except Exception as error:
         raise ValueError(
-            f"{what} cannot be read ({first_line(error)}); copy the file from the model's release again."
+            f"{what} cannot be read ({first_line(error)}); copy {remedy} from the model's release again."
         ) from error
 
 
 def first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    said = textwrap.shorten(lines[0], 200, placeholder=" ...") if lines else ""
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -214,7 +268,10 @@ def chat_frame(tokenizer, system: bool = False) -> list[str]:
         raise ValueError("its chat template has no place for a system message")
     end = tokenizer.eos_token
     if not answered.partition(ANSWER)[2].lstrip().startswith(end):
-        raise ValueError(f"its chat template does not end an answer with the tokenizer's eos_token {end}; {remedy}")
+        raise ValueError(
+            f"its chat template does not end an answer with the tokenizer's eos_token {end}; copy "
+            "tokenizer_config.json and chat_template.json or chat_template.jinja from the model's release."
+        )
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     head, *middle, tail = text.replace(SYSTEM, PROMPT).split(PROMPT)
     first = lambda part: min(part.find(token) for token in special if token in part)  # noqa: E731
@@ -241,8 +298,9 @@ def split_prompt(tokenizer, frame: list[str], prompt: str, system: str = "") -> 
 
 
 def write_files(folder: Path, files: dict[str, bytes], image_processor, dtype: torch.dtype) -> None:
-    """Put `files` of the folder that was loaded beside new weights of number format `dtype`. What it did not have and
-    other readers want is made: processors, and the names that options had before transformers 5."""
+    """Put `files` of the folder that was loaded beside new weights of number format `dtype` and, where they
+    have none, the tokenizer's own. What other readers want besides is made: processors, and the names that options had
+    before transformers 5."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
     config = json.loads((folder / "config.json").read_bytes())
@@ -257,7 +315,7 @@ def write_files(folder: Path, files: dict[str, bytes], image_processor, dtype: t
         image_processor.save_pretrained(folder)
         image = json.loads((folder / "preprocessor_config.json").read_bytes())
         both = json.loads(files.get("processor_config.json", b"{}"))  # where transformers 5 writes them
-        for name, processor in _processors(image, both.get("video_processor", {}), config["model_type"]).items():
+        for name, processor in _processors(image, both.get("video_processor") or {}, config["model_type"]).items():
             if name not in files:
                 _rewrite(folder / name, processor)
 
@@ -273,11 +331,11 @@ def _with_older_names(config: dict, dtype: str) -> dict:
     rope_parameters. Both ways of writing may stand side by side. vLLM wants one of rope_type and its older name type,
     and asks the text model whether embeddings and head are one."""
     config = copy.deepcopy(config)
-    text = config.get("text_config", config)
-    if "rope_parameters" in text and not text.get("rope_scaling"):
-        rope = text["rope_parameters"]
+    text = config.get("text_config") or config
+    rope = text.get("rope_parameters")
+    if rope and not text.get("rope_scaling"):
         text["rope_scaling"] = {name: value for name, value in rope.items() if name not in ("rope_theta", "type")}
-        text["rope_theta"] = rope["rope_theta"]
+        text["rope_theta"] = rope.get("rope_theta", text.get("rope_theta"))
         text.setdefault("tie_word_embeddings", config.get("tie_word_embeddings", False))
     for part in (config, text, config["vision_config"]):
         part.update({name: dtype for name in ("dtype", "torch_dtype") if name in part})

@@ -132,9 +132,7 @@ class Worker:
         if payload:
             self.kill()
             raise (ToolMissing if final else OSError)(payload.decode(errors="replace"))
-        if (
-            self.process.poll() is not None
-        ):  # bwrap ended before its child had asked to die with it: that child reads on
+        if self.process.poll() is not None:  # bwrap ended before its child asked to die with it: that child reads on
             self.kill()
             raise OSError(self.ENDED)
         self.own = sandbox.descendants(self.process.pid) if kind in protocol.ALONE else []  # what belongs to no job

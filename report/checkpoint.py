@@ -4,6 +4,7 @@ Folders named exactly checkpoints/step-NNNNNN are the run's own: the newest is r
 Anything else in there (step-best, step-000600-good) is the user's, and is left alone.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -23,6 +24,8 @@ from model import Policy, process_number
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 UNTIED = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)  # weights with two names have one here
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ZIP_WRITER = ("PytorchStreamWriter failed writing", "unexpected pos")  # torch.save does not say why
 
 
 def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, state: dict, keep: int = 5) -> Path:
@@ -30,8 +33,8 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
     run's own; 0 keeps all. Where the folder's weights have fewer bits than those that are trained, trainer.pt has
     these, too.
 
-    Raises OSError with one sentence where the disk is full; earlier checkpoints stay whole. Every process has to call
-    it, the first one writes.
+    Raises OSError with one sentence where it cannot be written; earlier checkpoints stay whole. Every process has
+    to call it, the first one writes.
     """
     folder = run / "checkpoints" / f"step-{step:06d}"
     unfinished = folder.with_name(f".{folder.name}.tmp")
@@ -53,9 +56,8 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
     except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is called depends on who writes
         if writes:
             shutil.rmtree(unfinished, ignore_errors=True)
-        raise OSError(
-            f"Checkpoint {folder} could not be written ({error}). Free some disk space; older ones are intact."
-        ) from error
+        remedy = "Free some disk space; older" if no_room(error) else "Older"
+        raise OSError(f"Checkpoint {folder} could not be written ({error}). {remedy} ones are intact.") from error
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(unfinished, folder)
@@ -63,6 +65,12 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
         if not old.is_symlink():  # somebody moved it to another disk
             shutil.rmtree(old)
     return folder
+
+
+def no_room(error: Exception) -> bool:
+    """Whether a disk or a quota is full, as Python, safetensors and torch say it."""
+    words = (*map(os.strerror, NO_ROOM), *ZIP_WRITER)
+    return getattr(error, "errno", None) in NO_ROOM or any(said in str(error) for said in words)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -90,7 +90,10 @@ class Run:
         self.plotted = time.monotonic()
         if not self.writes:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"--out {self.folder} cannot be a folder ({error.strerror}); give another.") from error
         if config.log_to == "tensorboard":
             from torch.utils.tensorboard import SummaryWriter
 

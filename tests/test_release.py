@@ -1,7 +1,9 @@
 """Folders like those of the releases, with the real vocabulary: what is fed to the model, trained and saved, and who
 opens it. And folders that are not what they should be: each gets one sentence, before anything is trained."""
 
+import dataclasses
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -432,8 +434,37 @@ def cut(folder: Path) -> None:
 
 def without_a_weight(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
-    del weights["model.language_model.layers.1.mlp.up_proj.weight"]
+    weights["odd.weight"] = weights.pop("model.language_model.layers.1.mlp.up_proj.weight")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+INDEX = "model.safetensors.index.json"
+
+
+def shards(folder: Path) -> None:
+    """Put the weights into three files and their index."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    where = {name: f"model-{i % 3 + 1:05d}-of-00003.safetensors" for i, name in enumerate(weights)}
+    for file in set(where.values()):
+        part = {name: weight for name, weight in weights.items() if where[name] == file}
+        save_file(part, folder / file, metadata={"format": "pt"})
+    write_json(folder / INDEX, {"metadata": {}, "weight_map": where})
+
+
+def without_a_shard(folder: Path) -> None:
+    shards(folder)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+
+
+def without_theta(config: dict) -> None:
+    text = config["text_config"]
+    for rope in (text, text["rope_parameters"], text["rope_scaling"]):
+        rope.pop("rope_theta", None)
+
+
+def ends_with(eos):
+    return rewrite("generation_config.json", lambda c: c.update(eos_token_id=eos))
 
 
 def of_a_run(folder: Path) -> None:
@@ -450,7 +481,7 @@ ENDLESS = STRINGS_PRINTED.replace(
 BROKEN = {
     "no tokenizer": (
         remove("tokenizer.json", "tokenizer_config.json"),
-        r"<\|image_pad\|> is token none of its tokenizer and 5",
+        "it has no tokenizer.json and tokenizer_config.json; copy that from the model's release",
     ),
     "another picture token": (
         rewrite("config.json", lambda c: c | {"image_token_id": 4}),
@@ -484,21 +515,41 @@ BROKEN = {
         rewrite("config.json", lambda c: c | {"quantization_config": {"quant_method": "gptq"}}),
         "quantized .gptq.",
     ),
-    "half of the weights": (cut, "weights in .* cannot be read"),
-    "no weights": (remove("model.safetensors"), "weights in .* cannot be read"),
+    "half of the weights": (cut, "/model.safetensors cannot be read .*; copy it from"),
+    "no weights": (remove("model.safetensors"), "has no weights, neither model.safetensors nor .*; copy them from"),
+    "no shard": (
+        without_a_shard,
+        "has no model-00002-of-000.*, which model.safetensors.index.json names; copy it from",
+    ),
+    "half of an index": (lambda f: (shards(f), write(INDEX, "{")(f)), "index.json cannot be read .*; copy it from"),
     "a weight that is not there": (
         without_a_weight,
-        "weights in .* lack model.language_model.layers.1.mlp.up_proj.weight",
+        "weights in .* lack model.language_model.layers.1.mlp.up_proj.weight and have odd.weight, for which there",
     ),
     "other shapes": (
         rewrite("config.json", lambda c: c["text_config"].update(intermediate_size=64)),
-        "weights in .* cannot be read",
+        r"have other shapes .*mlp.down_proj.weight and 11 more, \(160, 480\) instead of \(160, 64\); copy them",
     ),
-    "no image processor": (remove("preprocessor_config.json"), "preprocessor_config.json cannot be read"),
+    "no image processor": (remove("preprocessor_config.json"), "has no preprocessor_config.json; copy it from"),
     "other patches": (
         rewrite("preprocessor_config.json", lambda c: c | {"patch_size": 14}),
         r"makes patches of \(14, 2, 2\)",
     ),
+    "no tokenizer config": (remove("tokenizer_config.json"), "it has no tokenizer_config.json; copy that from"),
+    "a byte order mark": (
+        lambda f: (f / "config.json").write_bytes(b"\xef\xbb\xbf" + (f / "config.json").read_bytes()),
+        "config.json is no JSON .Unexpected UTF-8 BOM",
+    ),
+    "no vision config": (
+        rewrite("config.json", lambda c: c.pop("vision_config") and None),
+        "has no vision_config; copy",
+    ),
+    "no text config": (rewrite("config.json", lambda c: c.pop("text_config") and None), "has no text_config; copy it"),
+    "no rope_theta": (rewrite("config.json", without_theta), "config.json has no rope_theta"),
+    "an end that is a word": (ends_with([2, "x"]), "generation_config.json has an eos_token_id 'x', .* 0 to"),
+    "an end beyond the vocabulary": (ends_with([2, 999]), "generation_config.json has an eos_token_id 999, .* 0 to"),
+    "a negative end": (ends_with(-1), "generation_config.json has an eos_token_id -1, .* 0 to"),
+    "an end that is true": (ends_with(True), "generation_config.json has an eos_token_id True, .* 0 to"),
     "half a tokenizer": (write("tokenizer.json", '{"version": "1.0"}'), "tokenizer in .* cannot be read"),
 }
 
@@ -511,6 +562,23 @@ def test_a_folder_that_lacks_something_gets_one_sentence(qwen3_folder, tmp_path,
     with pytest.raises((ValueError, FileNotFoundError), match=expected) as raised:
         model.Policy.load(folder)
     assert str(folder) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_weights_without_a_place_are_named_in_one_line(qwen3_folder, tmp_path, capsys):
+    """And Hugging Face's table of them, which grows with the model, is not printed."""
+    folder, records = shutil.copytree(qwen3_folder, tmp_path / "model"), []
+    shards(folder)
+    assert model.Policy.load(folder) and not capsys.readouterr().err
+    more = {f"odd.{number}": torch.ones(2) for number in range(3)}
+    save_file(load_file(qwen3_folder / "model.safetensors") | more, folder / "model.safetensors", {"format": "pt"})
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addHandler(handler)
+    model.Policy.load(folder)
+    logger.removeHandler(handler)
+    said = f"The weights in {folder} have odd.0 and 2 more, for which there is no place in the model: left out.\n"
+    assert capsys.readouterr().err == said and not records
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:63", "gpu"])
@@ -532,6 +600,7 @@ def test_a_hub_name_offline_is_refused_without_trying_again(tmp_path):
     assert (
         "FileNotFoundError: nobody/no-model is no folder here, and the Hugging Face hub did not give it" in ended.stderr
     )
+    assert "). Offline, download it elsewhere" in ended.stderr
     assert "Retry" not in ended.stderr
 
 
@@ -561,6 +630,39 @@ def test_a_saved_folder_needs_no_longer_the_one_it_came_from(qwen3_folder, tmp_p
     policy.save(tmp_path / "saved")
     assert (tmp_path / "saved/generation_config.json").read_text() == odd
     assert model.Policy.load(tmp_path / "saved").eos_ids == [2, 0]
+
+
+def test_a_folder_without_a_tokenizer_config_is_saved_with_one(qwen3_folder, tmp_path, samples):
+    """It may do without: where special_tokens_map.json says how an answer ends. Its rope_theta stands alone."""
+    folder = shutil.copytree(qwen3_folder, tmp_path / "model")
+    remove("tokenizer_config.json")(folder)
+    write_json(folder / "special_tokens_map.json", {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})
+    config = json.loads((folder / "config.json").read_text())
+    theta = config["text_config"]["rope_parameters"].pop("rope_theta")
+    config["text_config"].pop("rope_scaling")
+    write_json(folder / "config.json", config | {"text_config": config["text_config"] | {"rope_theta": theta}})
+    policy = model.Policy.load(folder)
+    policy.save(tmp_path / "saved")
+    again = model.Policy.load(tmp_path / "saved")
+    assert "tokenizer_config.json" in again.files and again.tokenizer.eos_token == "<|im_end|>"
+    assert json.loads(again.files["config.json"])["text_config"]["rope_theta"] == theta == 10_000
+    assert again.files["tokenizer.json"] == (folder / "tokenizer.json").read_bytes()
+    for sample in samples:
+        assert torch.equal(policy.encode(sample).ids, again.encode(sample).ids)
+
+
+def test_the_chat_template_is_taken_apart_once(qwen3_folder, samples, monkeypatch):
+    calls, take_apart = [], releases.chat_frame
+    monkeypatch.setattr(releases, "chat_frame", lambda *a, **o: calls.append(o) or take_apart(*a, **o))
+    policy = model.Policy.load(qwen3_folder)
+    assert calls == [{}]
+    for sample in samples:
+        policy.encode(dataclasses.replace(sample, system="Be brief."))
+    assert calls == [{}, {"system": True}]
+    del policy.system_frame
+    policy.tokenizer.chat_template = policy.tokenizer.chat_template.replace("message.", "messages[-1].")
+    with pytest.raises(ValueError, match="Sample square: its chat template"):
+        policy.encode(dataclasses.replace(samples[0], system="Be brief."))
 
 
 def test_what_transformers_5_writes_gets_the_names_that_came_before(qwen3_folder, tmp_path):

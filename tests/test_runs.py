@@ -1,7 +1,10 @@
 """Runs handled as people handle them: settings that cannot work, --resume with other flags, checkpoints copied, damaged
 or moved, Ctrl-C, what was saved by older versions."""
 
+import environment
+
 import dataclasses
+import errno
 import importlib.machinery
 import importlib.util
 import json
@@ -20,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_samples
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import data
@@ -386,6 +390,36 @@ def test_a_shard_that_is_missing_is_damage(qwen3_folder, tmp_path):
     assert checkpoint.damage(folder).startswith(shard.name)
 
 
+NOT_WRITTEN = [  # what a save raises, and whether disk space would help
+    (OSError(errno.ENOSPC, "No space left on device", "a"), True),
+    (OSError(errno.EDQUOT, "Disk quota exceeded", "a"), True),
+    (SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"), True),
+    (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), True),
+    (PermissionError(errno.EACCES, "Permission denied", "a"), False),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), False),
+    (RuntimeError("Connection closed by peer"), False),
+]
+
+
+@pytest.mark.parametrize(("error", "full"), NOT_WRITTEN, ids=[str(error)[:40] for error, _ in NOT_WRITTEN])
+def test_disk_space_is_spoken_of_where_it_lacks(error, full, tmp_path):
+    class Policy:
+        def whole_weights(self):
+            raise error
+
+    with pytest.raises(OSError, match=re.escape(f"step-000001 could not be written ({error}). ")) as raised:
+        checkpoint.save_checkpoint(tmp_path, 1, Policy(), [], {})
+    end = "Free some disk space; older ones are intact." if full else "). Older ones are intact."
+    assert str(raised.value).endswith(end) and not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_run_has_to_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file/run"):
+        with pytest.raises(OSError, match=rf"^--out {out} cannot be a folder \(.*\); give another.$"):
+            Run(train_sft.Config(out=str(out)))
+
+
 # --------------------------------------------------------------------------------------------------------------- Ctrl-C
 def interrupted(name: str, arguments: list, ready: Path, processes: int = 1) -> list[subprocess.CompletedProcess]:
     """The script in some processes, as torchrun starts them, after a Ctrl-C once `ready` exists. It has more steps than
@@ -424,6 +458,31 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(name, qwen3_folder, pairs, tm
     went_on = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert went_on.returncode == 0, went_on.stderr[-3000:]
     assert [row["step"] for row in metrics(out)] == list(range(step + 1))
+
+
+SLOW = "import time; print('importing', flush=True); time.sleep(3600)"
+
+
+@pytest.mark.parametrize("name", ["train_sft.py", "train_virl.py", "eval.py", "model.py", "reward.py"])
+def test_ctrl_c_while_a_script_imports_is_one_line(name, tmp_path):
+    (tmp_path / "torch.py").write_text(SLOW)
+    command, options = [sys.executable, ROOT / name, "--help"], dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    options |= dict(text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    running = subprocess.Popen(command, **options)
+    assert running.stdout.readline() == "importing\n", running.communicate()[1][-3000:]
+    running.send_signal(signal.SIGINT)
+    _, printed = running.communicate()
+    assert printed.strip() == f"{name}: stopped by Ctrl-C before anything began." and running.returncode == 130
+
+
+def test_who_imports_these_modules_keeps_his_ctrl_c(tmp_path):
+    """Also within a script of ours, once it runs."""
+    own = "import signal, environment; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", own], cwd=ROOT, check=True)
+    (tmp_path / "other.py").write_text(own)
+    subprocess.run([sys.executable, tmp_path / "other.py"], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    with pytest.raises(KeyboardInterrupt):
+        environment.interrupted(signal.SIGINT, sys._getframe())
 
 
 def test_ctrl_c_before_the_first_checkpoint(qwen3_folder, pairs, tmp_path):
