@@ -85,6 +85,11 @@ def as_refinement(sample: Sample, draft: str, rng: np.random.Generator | None = 
     return replace(sample, id=f"{sample.id}+refine", prompt=prompt, draft=draft)
 
 
+def in_one_turn(sample: Sample) -> Sample:
+    """What the system says in front of the prompt, for a corpus, which has no column for it."""
+    return replace(sample, prompt=f"{sample.system}\n\n{sample.prompt}", system="") if sample.system else sample
+
+
 # -------------------------------------------------------------------------------------------------------- reading rows
 # What is wrong with a row is said as "what (details); remedy", so that rows can be counted by what is wrong with them.
 
@@ -403,8 +408,7 @@ def batch_indices(n: int, batch_size: int, seed: int, step: int) -> list[int]:
 def _sft_row(sample: Sample) -> dict:
     if sample.image is None:
         raise ValueError(f"{sample.id}: has no picture; render its program first")
-    said = f"{sample.system}\n\n{sample.prompt}" if sample.system else sample.prompt  # there is no column for it
-    user = "<image>\n" + said
+    user = "<image>\n" + in_one_turn(sample).prompt
     return {"user_content": user, "assistant_content": answer_text(sample), "image": png_bytes(sample.image)}
 
 

@@ -9,7 +9,7 @@ A broken row comes as the ValueError that names what is wrong; only a source of 
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -154,12 +154,9 @@ class Source:
         if isinstance(row.raw, ValueError):
             raise row.raw
         try:
-            sample = self.convert(row.raw, row.id, row.folder)
+            return data.in_one_turn(self.convert(row.raw, row.id, row.folder))
         except Exception as error:  # of many libraries: nothing that one row holds may end a build
             raise ValueError(data.problem_of(error)) from None
-        if sample.system:  # a corpus has no column for it
-            sample = replace(sample, prompt=f"{sample.system}\n\n{sample.prompt}", system="")
-        return sample
 
 
 def open_source(path: str | Path) -> Source:

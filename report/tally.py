@@ -11,6 +11,7 @@ import data
 from model import from_all, process_number
 
 NAMED = 20  # bad rows of each reason that are named on the console
+COUNTS = ("seen", "used", "too_long", "idle")
 ENOUGH = 1000  # rows after which their share is taken for that of all
 
 
@@ -36,22 +37,22 @@ class Tally:
         files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in samples.rows.files]
         about = [len(samples), *sorted(files)]
         same = state.get("data", about) == about
-        known = {name: state[name] for name in ("seen", "used", "too_long", "idle", "bad") if name in state and same}
+        known = {name: state[name] for name in (*COUNTS, "bad") if name in state and same}
         return cls(config.data, len(samples), about, config.max_rejects, limit, **known)
 
     def state(self) -> dict:
-        counts = {"seen": self.seen, "used": self.used, "too_long": self.too_long, "idle": self.idle}
-        return {"data": self.data, "bad": dict(self.bad), **counts}
+        return {"data": self.data, "bad": dict(self.bad)} | {name: getattr(self, name) for name in COUNTS}
 
     def add(self, used: int, too_long: int, bad: Sequence[tuple[int, str]]) -> list[int]:
         """Count this process' share of a batch -> how many rows each process can use. Bad rows are named on the
         console. Raises ValueError where too many cannot be used, or none at all."""
         shares = from_all((used, too_long, list(bad)))
         reasons = self.reasons()
-        if min(used for used, *_ in shares):
-            self.used += sum(used for used, *_ in shares)
+        usable = [used for used, _, _ in shares]
+        if min(usable):
+            self.used += sum(usable)
         else:
-            self.idle += sum(used for used, *_ in shares)
+            self.idle += sum(usable)
         for used, too_long, problems in shares:
             self.too_long += too_long
             self.seen += used + too_long + len(problems)
@@ -63,7 +64,7 @@ class Tally:
         known = min(self.seen, self.rows)  # after an epoch, all
         if known >= min(self.rows, ENOUGH):
             self._stop_where_hopeless(known)
-        return [used for used, _, _ in shares]
+        return usable
 
     def reasons(self) -> Counter:
         return Counter(self.bad.values())

@@ -18,8 +18,7 @@ from release_like import make_release, needs_the_vocabulary, write_json
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_model import hugging_face, reference_logps
-from test_train import metrics, succeed
-from torch.utils._pytree import tree_leaves
+from test_train import metrics, same_runs, succeed
 from transformers import AutoModelForImageTextToText
 
 import model
@@ -195,17 +194,6 @@ def is_the_release_with_other_weights(folder: Path, release: Path) -> None:
             with safe_open(path, "pt") as file:
                 found |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     assert formats[0] == formats[1] and set(formats[0].values()) == {"BF16"}
-
-
-def same_runs(one: Path, other: Path, last: str) -> None:
-    """Metrics, weights and all of the trainer's state of two runs are equal, bit for bit."""
-    timed = lambda name: name.startswith(("time/", "judge/", "tokens_per_second", "held_up"))  # noqa: E731
-    rows = [[{k: v for k, v in row.items() if not timed(k)} for row in metrics(out)] for out in (one, other)]
-    assert rows[0] == rows[1] and any(row["grad_norm"] > 0 for row in rows[0])
-    folders = [out / "checkpoints" / last for out in (one, other)]
-    assert (folders[0] / "model.safetensors").read_bytes() == (folders[1] / "model.safetensors").read_bytes()
-    states = [tree_leaves(torch.load(folder / "trainer.pt")) for folder in folders]
-    assert all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in zip(*states, strict=True))
 
 
 @needs_the_vocabulary

@@ -5,8 +5,6 @@ import gzip
 import io
 import json
 import os
-import struct
-import zlib
 from collections import Counter
 from concurrent.futures import Future
 from pathlib import Path
@@ -18,6 +16,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
+from test_corpus import png_header
 from test_data import FakeRenderer
 from test_train import VIRL, assert_resumed_is_unbroken, metrics, run
 
@@ -685,22 +684,12 @@ def test_the_collected_cases(name):
 # runs over broken rows -------------------------------------------------------------------------------------------
 
 
-def huge_png() -> bytes:
-    """A PNG that says it has 40,000 x 40,000 pixels."""
-
-    def part(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = part(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + part(b"IDAT", zlib.compress(b"")) + part(b"IEND", b"")
-
-
 NO_BLOCK = "the answer has no closed ```svg block with code in it"
 UNDECODED = "the picture cannot be decoded"
 BROKEN = (  # what is wrong with an SFT row, how it is counted
     ({"image": png()[:60]}, UNDECODED),
     ({"image": b"no picture"}, UNDECODED),
-    ({"image": huge_png()}, UNDECODED),
+    ({"image": png_header(40_000, 40_000)}, UNDECODED),
     ({"image": encoded(Image.fromarray(RAMP.astype(np.int32) - 9000), "TIFF")}, UNDECODED),
     ({"image": None}, "has no picture"),
     ({"image": png(0, (600, 2))}, "the image processor refuses its picture"),

@@ -25,6 +25,7 @@ import torch
 from conftest import make_samples
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from test_train import metrics
 
 import data
 import train_sft
@@ -48,10 +49,6 @@ def pairs(tmp_path_factory):
     path = tmp_path_factory.mktemp("pairs") / "train.parquet"
     data.write_parquet(samples[:8], path)
     return path
-
-
-def metrics(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def made_run(folder: Path, stage, step: int = 4, **changed) -> Path:

@@ -360,6 +360,17 @@ def test_a_run_killed_and_resumed_equals_an_unbroken_one_bit_for_bit(script, qwe
     assert len(metrics(out)) == 6
 
 
+def same_runs(one: Path, other: Path, last: str) -> None:
+    """Metrics, weights and all of the trainer's state of two runs are equal, bit for bit."""
+    timed = lambda name: name.startswith(("time/", "judge/", "tokens_per_second", "held_up"))  # noqa: E731
+    rows = [[{k: v for k, v in row.items() if not timed(k)} for row in metrics(out)] for out in (one, other)]
+    assert rows[0] == rows[1] and any(row["grad_norm"] > 0 for row in rows[0])
+    folders = [out / "checkpoints" / last for out in (one, other)]
+    assert (folders[0] / "model.safetensors").read_bytes() == (folders[1] / "model.safetensors").read_bytes()
+    states = [tree_leaves(torch.load(folder / "trainer.pt")) for folder in folders]
+    assert all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in zip(*states, strict=True))
+
+
 def assert_resumed_is_unbroken(script, arguments, first: int, last: int, tmp_path) -> Path:
     """kill -9 after the checkpoint of step `first`, wherever the run is then, resumed until `last` -> its folder."""
     straight = tmp_path / "straight"
@@ -376,13 +387,7 @@ def assert_resumed_is_unbroken(script, arguments, first: int, last: int, tmp_pat
     else:
         raise AssertionError(f"it ends with {process.returncode} before it can be killed")
     succeed(script, "tiny", "--out", broken, "--resume")
-    timed = lambda name: name.startswith(("time/", "judge/", "tokens_per_second", "held_up"))  # noqa: E731
-    rows = [[{k: v for k, v in row.items() if not timed(k)} for row in metrics(out)] for out in (straight, broken)]
-    assert rows[0] == rows[1] and any(row["grad_norm"] > 0 for row in rows[0])
-    folders = [out / f"checkpoints/step-{last:06d}" for out in (straight, broken)]
-    assert (folders[0] / "model.safetensors").read_bytes() == (folders[1] / "model.safetensors").read_bytes()
-    states = [tree_leaves(torch.load(folder / "trainer.pt")) for folder in folders]
-    assert all(torch.equal(a, b) if torch.is_tensor(a) else a == b for a, b in zip(*states, strict=True))
+    same_runs(straight, broken, f"step-{last:06d}")
     for name in ("config.json", "curves.png"):
         assert (broken / name).stat().st_size > 300, name
     return broken
