@@ -49,11 +49,11 @@ def earth_mover_distance(answer: Image.Image, reference: Image.Image, as_publish
 
     As published the background's grey is taken from whole numbers, that of the pixels from 32-bit fractions. So a plain
     patch weighs 1/1000 next to a background of few pure colours, not of white, and one background in four, all of
-    them colours, is not known for one: nothing on it weighs less or is left out.
+    them colours, is not known for one: nothing on it weighs less or is left out. Padding has another colour (`cut`).
     """
     colour, share = most_frequent(reference)
     background = luminance(colour) / 255 if as_published else luminance(fractions(colour))
-    (patches_a, places), (patches_b, _) = cut(np.asarray(answer), colour), cut(np.asarray(reference), colour)
+    (patches_a, places), (patches_b, _) = (cut(np.asarray(p), colour, as_published) for p in (answer, reference))
     weights_a, weights_b = (np.where(np.any(p != background, axis=1), 1.0, FAINT) for p in (patches_a, patches_b))
     weights_a, weights_b = weights_a / weights_a.sum(), weights_b / weights_b.sum()
     patches_a, patches_b, faint = patches_a.astype(np.float32), patches_b.astype(np.float32), np.float32(background)
@@ -97,11 +97,14 @@ def luminance(colours: np.ndarray) -> np.ndarray:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def cut(pixels: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) uint8 -> grey patches (N, P) in [0, 1], places (N, 2) in [0, 1); padded with `colour`."""
+def cut(pixels: np.ndarray, colour: np.ndarray, as_published: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) uint8 -> grey patches (N, P) in [0, 1], places (N, 2) in [0, 1).
+
+    Padded with `colour`; as published with the grey of its red below, of its green on the right."""
+    below, right = colour[:2] if as_published else (colour, colour)
     height, width = (math.ceil(side / PATCH) for side in pixels.shape[:2])
     canvas = np.empty((height * PATCH, width * PATCH, 3), np.uint8)
-    canvas[:] = colour
+    canvas[:], canvas[:, pixels.shape[1] :] = below, right
     canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
     grey = luminance(fractions(canvas))
     patches = grey.reshape(height, PATCH, width, PATCH).transpose(0, 2, 1, 3).reshape(-1, PATCH * PATCH)
