@@ -268,7 +268,7 @@ def judge(groups: list[Group], reward: Reward, config: Config, times: dict) -> N
     with timer(times, "judge/reward"):
         targets = [group.sample.image for group in groups for _ in group.completions]
         renderings = [rendering for group in groups for rendering in group.renderings]
-        aligned = [alignment(c.text, group.sample.language) for group in groups for c in group.completions]
+        aligned = [alignment(c.text, group.sample.language, reward.mode) for group in groups for c in group.completions]
         scores = iter(reward.score(targets, renderings, aligned))
     for group in groups:
         group.scores = [next(scores) for _ in group.completions]

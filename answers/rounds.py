@@ -48,7 +48,7 @@ def records_of(answers: Sequence[tuple], scorer, reward, temperature: float) -> 
     for _, job in answers:  # the first ones are measured while the last are being drawn
         renderings.append(nothing if job.rendering is None else job.rendering.result())
         metrics.append(scorer.measure(job, renderings[-1]))
-    alignments = [alignment(c.text, job.sample.language) for c, job in answers]
+    alignments = [alignment(c.text, job.sample.language, reward.mode) for c, job in answers]
     scores = reward.score([job.sample.image for _, job in answers], renderings, alignments)
     decoding = "greedy" if temperature == 0 else f"sampled T={temperature:g}"
     records = []

@@ -76,13 +76,19 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a.astype(np.int32) - b
 
 
-def image2struct_ssim(target: Image.Image, rendering: Image.Image) -> float:
-    """(SSIM + 1) / 2 of the grey pictures, both padded with white to the larger size (Image2Struct, LaTeX)."""
-    a, b = (np.asarray(picture.convert("L")) for picture in padded(target, rendering))
+def image2struct_ssim(target: Image.Image, rendering: Image.Image, as_published: bool = False) -> float:
+    """(SSIM + 1) / 2 of the grey pictures, both padded with white to the larger size (Image2Struct, LaTeX).
+
+    A window of 7 x 7 has to fit: as published pictures that are smaller have 0, else they are padded further.
+    """
+    pair = padded(target, rendering, least=1 if as_published else len(UNIFORM))
+    if min(pair[0].size) < len(UNIFORM):
+        return 0.0
+    a, b = (np.asarray(picture.convert("L")) for picture in pair)
     return (structural_similarity(a, b) + 1) / 2
 
 
-def padded(target: Image.Image, rendering: Image.Image, least: int = 7) -> tuple[Image.Image, Image.Image]:
+def padded(target: Image.Image, rendering: Image.Image, least: int = 1) -> tuple[Image.Image, Image.Image]:
     """Both on white canvases of the larger width and height, in the upper left corner (Image2Struct, LaTeX)."""
     size = (max(target.width, rendering.width, least), max(target.height, rendering.height, least))
     pictures = []

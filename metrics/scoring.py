@@ -152,15 +152,15 @@ class Scorer:
         return values | (self.weights.svg_scores(target, shown, values["unisvg.ssim"]) if self.weights else {})
 
     def _latex(self, job: Job, image: Image.Image | None) -> dict:
-        values = {"image2struct.ems": 0.0, "image2struct.ssim": 0.0}
+        values, published = {"image2struct.ems": 0.0, "image2struct.ssim": 0.0}, self.as_published
         if image is not None:
             a, b = pixels.padded(job.sample.image, image)
             from metrics.earth_mover import earth_mover_similarity  # its solver's package takes seconds to import
 
-            values["image2struct.ems"] = earth_mover_similarity(a, b)
-            values["image2struct.ssim"] = pixels.image2struct_ssim(job.sample.image, image)
+            values["image2struct.ems"] = earth_mover_similarity(a, b, published)
+            values["image2struct.ssim"] = pixels.image2struct_ssim(job.sample.image, image, published)
         if job.sample.code:
-            pair, published = (job.sample.code, job.code or ""), self.as_published
+            pair = job.sample.code, job.code or ""
             values["image2struct.edit_similarity"] = text.edit_similarity(*pair, published)
             values["detikzify.tex_edit_distance"] = text.tex_edit_distance(*pair, published)
         return values

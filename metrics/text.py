@@ -10,29 +10,32 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 
 import numpy as np
+from pygments.lexers.markup import TexLexer
+from pygments.token import Comment, Text
 from rapidfuzz.distance import Levenshtein
 
 
 def edit_similarity(reference: str, answer: str, as_published: bool = False) -> float:
-    """1 - Levenshtein distance over tokens / the longer one's number of tokens; 1 if both are empty.
+    """1 - Levenshtein distance over tokens / the longer one's number of tokens; 0 if either is empty.
 
-    Image2Struct (HELM, `edit_similarity`). Tokens are words, numbers and single signs, near enough to HELM's Treebank
-    tokens for code. As published the reference is first cut to as many tokens as the answer has characters, which is
-    meant to bound the work and lets a short wrong answer meet a shorter reference.
+    Image2Struct (HELM, `compute_edit_sim`), tokens as in the Penn Treebank. The programs of its data set have no
+    preamble, and from an answer to one of these its own is taken off; one with a preamble is compared as it stands. As
+    published the reference is first cut to the answer's number of characters, which lets the beginning of the right
+    program have 1, and most answers that are a little short or long less than they are worth.
     """
-    a, b = tokens(reference), tokens(answer)
+    from nltk.tokenize.treebank import TreebankWordTokenizer  # its package takes seconds to import
+
+    if not PREAMBLE.search(reference):
+        reference, answer = tex_body(reference), tex_body(answer)
     if as_published:
-        a = a[: len(answer)]
-    return Levenshtein.normalized_similarity(a, b) if a or b else 1.0
+        reference = reference[: len(answer)]
+    a, b = (TreebankWordTokenizer().tokenize(program) for program in (reference, answer))
+    return Levenshtein.normalized_similarity(a, b) if a and b else 0.0
 
 
 def character_similarity(reference: str, answer: str) -> float:
     """1 - Levenshtein distance over characters / the longer text's length."""
     return Levenshtein.normalized_similarity(reference, answer)
-
-
-def tokens(text: str) -> list[str]:
-    return re.findall(r"\w+|[^\w\s]", text)
 
 
 # ----------------------------------------------------------------------------------------------------------------- TeX
@@ -49,7 +52,7 @@ def tex_edit_distance(reference: str, answer: str, as_published: bool = False) -
     first character counts as one more that is never visited, so that a program is 0.3 / (n + 0.3) from itself.
     """
     reference, answer = tex_text(reference), tex_text(answer)
-    if not answer.strip() or not reference.strip():
+    if not as_published and (not answer.strip() or not reference.strip()):
         return float(answer.strip() != reference.strip())
     characters = np.array([ord(c) for c in answer])
     substitution = {character: FIFTHS * (characters != ord(character)) for character in set(reference)}
@@ -71,10 +74,40 @@ def tex_edit_distance(reference: str, answer: str, as_published: bool = False) -
 
 
 def tex_text(code: str) -> str:
-    """The tokens of a TeX program, without comments, joined and surrounded by single blanks."""
-    code = re.sub(r"(?m)(?<!\\)%.*$", "", code)
-    found = re.findall(r"\\[A-Za-z@]+|\\.|[A-Za-z]+|\d+(?:\.\d+)?|[^\sA-Za-z\d]", code)
+    """The tokens of a TeX program, without comments, joined and surrounded by single blanks: those of Pygments, and of
+    plain text what lies between blanks, punctuation apart."""
+    found = []
+    for kind, value in TexLexer().get_tokens(code):
+        if kind is not Comment:
+            found += (apart(value) if kind is Text else value).split()
     return " " + " ".join(found) + " "
+
+
+def apart(sentence: str) -> str:
+    """A sentence with blanks before its punctuation but for points and commas between digits, as EED has them."""
+    sentence = re.sub(r"\s+", " ", re.sub(r"[.!?,]", r" \g<0>", sentence.rstrip()))
+    sentence = re.sub(r"(\d) ([.,]) (\d)", r"\1\2\3", sentence)
+    return re.sub(r"(Dr|Jr|Prof|Rev|Gen|Mr|Mt|Mrs|Ms) .", r"\1.", sentence)
+
+
+PREAMBLE = re.compile(r"\\document(?:class|style)\b")
+NUMBERED = re.compile(r"\{((?:sub)?eqnarray|equation|align|alignat|flalign|gather|multline|aligneq)\}")
+
+
+def tex_body(code: str) -> str:
+    """A program as Image2Struct keeps it (HELM, `latex_to_image` and `strip_unnecessary_latex_parts`).
+
+    No class, packages, labels and numbers of equations, nothing after the end of the document; a line's end after every
+    \\begin{..}[..] and \\end{..}, blanks one at a time and none at a line's ends, no empty lines. The lines between
+    packages and \\begin{document} stay, and comments too.
+    """
+    code = re.sub(r"\\label\{.*?\}[\t ]*\n?", "", NUMBERED.sub(r"{\1*}", code))
+    code = re.sub(r"\\document(?:class|style)(?:\[.*?\])?\{.*?\}", "", code)
+    code = re.sub(r"\\usepackage(?:\[.*?\])?\{.*\}", "", code)
+    code = re.sub(r"(?s)\\end\{document\}.*", "", re.sub(r"\\begin\{document\}\n*", "", code))
+    code = re.sub(r"(\\begin\{.*?\}(?:\[.*?\])?|\\end\{.*?\})(?!\n)", r"\1\n", code)
+    lines = (re.sub(" +", " ", line).replace("\t", " ").strip(" ") for line in code.split("\n"))
+    return "\n".join(filter(str.strip, lines))
 
 
 # ----------------------------------------------------------------------------------------------------------- web pages
