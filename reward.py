@@ -313,7 +313,7 @@ def main() -> None:
             rendering = Rendering(image=to_rgb(open_picture(config.attempt)), error=None, seconds=0.0)
         else:
             with Renderer(workers=1) as renderer:
-                rendering = renderer.render(config.attempt.read_text(encoding="utf-8"), language)
+                rendering = renderer.render(config.attempt.read_text(encoding="utf-8"), language, target.size)
         if rendering.image is None:
             raise ValueError(f"{config.attempt} did not render, so it scores 0: {rendering.error}")
         (score,) = reward.score([target], [rendering], [1.0])

@@ -244,7 +244,8 @@ def rollout(
         for completion in generate(policy, prompts, config.group, *options, list(batch)):
             (sample, prompt), members = batch[completion.number], answers[completion.number]
             code = data.extract_code(completion.text, sample.language)
-            members[completion.index] = completion, renderer.submit(code, sample.language) if code else None
+            drawing = renderer.submit(code, sample.language, sample.image.size) if code else None
+            members[completion.index] = completion, drawing
             if len(members) == config.group:
                 in_order = [members[i] for i in range(config.group)]
                 groups.append(Group(sample, prompt, *map(list, zip(*in_order, strict=True))))

@@ -4,18 +4,25 @@ Rendering and inspection run in the renderer's sandboxed workers; nothing that a
 """
 
 import json
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from PIL import Image
+from tqdm import tqdm
 
 from data import Sample, domain_of
+from languages import CAIROSVG
 from metrics import chartmimic, design2code, molecules, pixels, text
 from metrics.catalogue import METRICS
 from render import Rendering
 
 INSPECTION = {"chart": "figure facts", "html": "page facts"}
+SVG_BENCHMARKS = {  # formula, and side in px of the square that it compares
+    "unisvg": (pixels.unisvg, pixels.UNISVG_SIDE),
+    "starvector": (pixels.starvector, pixels.STARVECTOR_SIDE),
+}
 
 
 def family_of(sample: Sample) -> str:
@@ -27,12 +34,14 @@ def family_of(sample: Sample) -> str:
 
 @dataclass
 class Job:
-    """The work under way for one answer. `facts`: of the answer, of the reference; None where none are wanted."""
+    """The work under way for one answer. `facts`: of the answer, of the reference; None where none are wanted.
+    `squares`: {side: (reference, answer or None)}, both drawn on the canvas of an svg benchmark."""
 
     sample: Sample
     code: str | None
     rendering: Future | None
     facts: tuple[Future, Future] | None
+    squares: dict[int, tuple[Future, Future | None]] = field(default_factory=dict)
 
 
 class Scorer:
@@ -41,16 +50,25 @@ class Scorer:
 
     def __init__(self, renderer, as_published: bool = False, weights=None):
         self.renderer, self.as_published, self.weights = renderer, as_published, weights
+        self.told = False  # that cairosvg is missing
 
     def submit(self, sample: Sample, code: str | None) -> Job:
+        squares = self._squares(sample, code)
         if code is None:
-            return Job(sample, None, None, None)
-        rendering, facts = self.renderer.submit(code, sample.language), None
+            return Job(sample, None, None, None, squares)
+        rendering, facts = self.renderer.submit(code, sample.language, sample.image.size), None
         inspection = INSPECTION.get(family_of(sample))
         if inspection and sample.code:
             answered = self._after(rendering, lambda: self.renderer.submit(code, inspection))
             facts = (answered, self.renderer.submit(sample.code, inspection))
-        return Job(sample, code, rendering, facts)
+        return Job(sample, code, rendering, facts, squares)
+
+    def _squares(self, sample: Sample, code: str | None) -> dict[int, tuple[Future, Future | None]]:
+        if family_of(sample) != "svg" or not sample.code:
+            return {}
+        draw = lambda program, side: self.renderer.submit(program, CAIROSVG, (side, side))  # noqa: E731
+        sides = (side for _, side in SVG_BENCHMARKS.values())
+        return {side: (draw(sample.code, side), draw(code, side) if code else None) for side in sides}
 
     def _after(self, rendering: Future, begin: Callable[[], Future]) -> Future:
         """A Future of what `begin` starts once the rendering succeeded; of None if it did not."""
@@ -73,14 +91,18 @@ class Scorer:
         measures = {"chart": self._chart, "html": self._page, "svg": self._svg, "latex": self._latex}
         measures["molecule"] = self._molecule
         values = measures[family](job, rendering.image) if family in measures else {}
-        if job.code is None or rendering.image is None:
-            values = {name: self._failed(name, value) for name, value in values.items()}
+        if family != "svg" and (job.code is None or rendering.image is None):
+            values = {name: self._failed(job, name, value) for name, value in values.items()}
         return {name: None if value is None else float(value) for name, value in values.items()}
 
-    def _failed(self, name: str, value: float | None) -> float | None:
-        """What an answer counts that draws nothing. UniSVG and Plot2Code leave such answers out, as published."""
-        if self.as_published and name.startswith(("unisvg.", "plot2code.")):
+    def _failed(self, job: Job, name: str, value: float | None) -> float | None:
+        """What an answer counts that draws nothing. As published Plot2Code leaves it out, UniSVG too unless there is no
+        answer at all, and SVG-Bench compares with a white picture."""
+        source = name.partition(".")[0] if self.as_published else ""
+        if source == "plot2code" or source == "unisvg" and job.code is not None:
             return None
+        if source == "starvector":
+            return value
         return value if METRICS[name].failed is None else METRICS[name].failed
 
     def _facts(self, job: Job) -> tuple[object, object] | None:
@@ -141,15 +163,36 @@ class Scorer:
         return {"design2code.clip": clip} | combined
 
     def _svg(self, job: Job, image: Image.Image | None) -> dict:
-        target, white = job.sample.image, Image.new("RGB", job.sample.image.size, "white")
-        shown = image or white  # SVG-Bench compares with a white picture where an answer does not render
-        sources = {"unisvg": pixels.unisvg, "starvector": pixels.starvector}
-        values = {
-            f"{source}.{name}": value
-            for source, metrics in sources.items()
-            for name, value in metrics(target, shown, as_published=self.as_published).items()
-        }
-        return values | (self.weights.svg_scores(target, shown, values["unisvg.ssim"]) if self.weights else {})
+        values = {}
+        for source, (formula, side) in SVG_BENCHMARKS.items():
+            target, drawn = self._in_squares(job, image, side)
+            shown = drawn or Image.new("RGB", target.size, "white")
+            measured = formula(target, shown, side, self.as_published)
+            if self.weights:
+                measured |= getattr(self.weights, source)(target, shown, measured["ssim"])
+            named = {f"{source}.{name}": value for name, value in measured.items()}
+            values |= named if drawn else {name: self._failed(job, name, value) for name, value in named.items()}
+        return values
+
+    def _in_squares(self, job: Job, image: Image.Image | None, side: int) -> tuple[Image.Image, Image.Image | None]:
+        """The target and the answer, None where it draws nothing, on a canvas of an svg benchmark: drawn there as the
+        benchmark draws. Where one cannot be, and where there is no reference, the pictures are brought there."""
+        drawings = [future and future.result() for future in job.squares.get(side, (None, None))]
+        if missing := any(drawings) and self.renderer.missing.get(CAIROSVG):
+            self._without_cairosvg(missing)
+        reference, answer = (drawing and drawing.image for drawing in drawings)
+        if reference and self.as_published:
+            return reference, answer
+        if reference and (answer or not image):
+            return reference, image and answer
+        return pixels.in_square(job.sample.image, side), image and pixels.in_square(image, side)
+
+    def _without_cairosvg(self, missing: str) -> None:
+        if self.as_published:
+            raise ValueError(f"UniSVG's and SVG-Bench's own numbers need cairosvg, which they draw with: {missing}")
+        if not self.told:
+            tqdm.write(f"UniSVG's and SVG-Bench's metrics compare our drawings, not cairosvg's: {missing}", sys.stderr)
+        self.told = True
 
     def _latex(self, job: Job, image: Image.Image | None) -> dict:
         values, published = {"image2struct.ems": 0.0, "image2struct.ssim": 0.0}, self.as_published

@@ -22,8 +22,8 @@ from answers.server import Answers, Server
 from corpus import benchmarks
 from data import Sample
 from metrics import catalogue
-from metrics.scoring import Scorer, family_of
-from render import Renderer, Rendering
+from metrics.scoring import family_of
+from render import Renderer
 from report import statistics
 from report.records import find_failure, read_records
 from reward import Reward
@@ -296,16 +296,6 @@ def test_perfect_answers_to_synthetic_5_are_perfect():
     assert "missing: design2code.clip (needs --clip)" in text and "chemdraw.tanimoto" in text
     lines = statistics.compare_all("a", good, "b", good)
     assert "10 targets in common" in lines[0] and all("+0.000 [+0.000, +0.000]" in line for line in lines[1:])
-
-
-def test_as_published_leaves_failures_out():
-    sample = targets(1)[0]
-    failed = Rendering(None, "x", 0.0)
-    for published, value in ((False, 0.0), (True, None)):
-        scorer = Scorer(None, as_published=published)
-        from metrics.scoring import Job
-
-        assert scorer.measure(Job(sample, "<svg", None, None), failed)["unisvg.ssim"] == value
 
 
 def test_best_of_is_the_mean_over_all_choices():
