@@ -53,12 +53,10 @@ class Scorer:
         self.told = False  # that cairosvg is missing
 
     def submit(self, sample: Sample, code: str | None) -> Job:
-        squares = self._squares(sample, code)
-        if code is None:
-            return Job(sample, None, None, None, squares)
-        rendering, facts = self.renderer.submit(code, sample.language, sample.image.size), None
-        inspection = INSPECTION.get(family_of(sample))
-        if inspection and sample.code:
+        squares, canvas = self._squares(sample, code), sample.image.size
+        rendering = None if code is None else self.renderer.submit(code, sample.language, canvas)
+        inspection, facts = INSPECTION.get(family_of(sample)), None
+        if inspection and sample.code:  # the reference whatever the answer is: which targets count does not hang on it
             answered = self._after(rendering, lambda: self.renderer.submit(code, inspection))
             facts = (answered, self.renderer.submit(sample.code, inspection))
         return Job(sample, code, rendering, facts, squares)
@@ -70,9 +68,12 @@ class Scorer:
         sides = (side for _, side in SVG_BENCHMARKS.values())
         return {side: (draw(sample.code, side), draw(code, side) if code else None) for side in sides}
 
-    def _after(self, rendering: Future, begin: Callable[[], Future]) -> Future:
-        """A Future of what `begin` starts once the rendering succeeded; of None if it did not."""
+    def _after(self, rendering: Future | None, begin: Callable[[], Future]) -> Future:
+        """A Future of what `begin` starts once the rendering succeeded; of None if it did not, or there is none."""
         result: Future = Future()
+        if rendering is None:
+            result.set_result(None)
+            return result
 
         def go_on(done: Future) -> None:
             if done.cancelled() or done.result().image is None:
@@ -94,6 +95,18 @@ class Scorer:
         if family != "svg" and (job.code is None or rendering.image is None):
             values = {name: self._failed(job, name, value) for name, value in values.items()}
         return {name: None if value is None else float(value) for name, value in values.items()}
+
+    def reference_problem(self, job: Job) -> str:
+        """Why no metric that needs the target's program can be measured, "" where they can."""
+        family, code = family_of(job.sample), job.sample.code
+        if family not in {metric.family for metric in METRICS.values() if metric.needs == "reference"}:
+            return ""
+        if not code:
+            return "it has no program"
+        if family == "molecule":
+            return "" if molecules.is_valid(molecules.smiles_of(code)) else "rdkit reads no molecule from it"
+        inspected = job.facts[1].result() if job.facts else None
+        return "" if inspected is None or inspected.facts else " ".join((inspected.error or "no facts").split())[:200]
 
     def _failed(self, job: Job, name: str, value: float | None) -> float | None:
         """What an answer counts that draws nothing. As published Plot2Code leaves it out, UniSVG too unless there is no
@@ -123,10 +136,10 @@ class Scorer:
             return {}
         names = ("text_f1", "layout_f1", "type_f1", "colour_f1", "low_level")
         zero = {f"chartmimic.{name}": 0.0 for name in names} | {"plot2code.text_match": 0.0}
-        if job.code is None:
-            return zero
         if (facts := self._facts(job)) is None:
             return {}
+        if job.code is None:
+            return zero
         try:
             scores = chartmimic.scores(facts[1], facts[0], self.as_published)
         except (ValueError, TypeError):  # no facts, or forged ones
@@ -142,8 +155,7 @@ class Scorer:
             "webcode2m.tree_bleu": text.tree_bleu(sample.code, job.code or ""),
             "webcode2m.word_recall": text.word_recall(sample.code, job.code or ""),
         }
-        facts = self._facts(job) if job.code else ([], [])
-        if facts is None:
+        if (facts := self._facts(job)) is None:
             return trees
         try:
             scores = design2code.scores(facts[1], facts[0] or [])
@@ -210,5 +222,5 @@ class Scorer:
 
     def _molecule(self, job: Job, image: Image.Image | None) -> dict:
         scores = molecules.scores(job.sample.code or "", job.code or "")
-        kept = scores if job.sample.code else {"validity": scores["validity"]}
+        kept = {"validity": scores["validity"]} if self.reference_problem(job) else scores
         return {f"chemdraw.{name}": value for name, value in kept.items()}
