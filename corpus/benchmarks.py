@@ -8,6 +8,7 @@ Rows are read when they are asked for; pictures are decoded one at a time.
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ class Benchmark:
     images: tuple[str, ...] = ("image", "images", "image_path", "file_name")
     codes: tuple[str, ...] = ("code", "text", "answer")
     layout: str = ""
+    pictures: tuple[str, ...] = ()
+    """Files of its folder that its pages show."""
 
 
 BENCHMARKS = {
@@ -49,7 +52,7 @@ BENCHMARKS = {
         "svg", "svg", ".svg", ("image_path", "image", "images"), ("a_text", "Svg", "svg"), "json {a_text, image_path}"
     ),
     "svg-bench": Benchmark("svg", "svg", ".svg", ("image", "images"), ("Svg", "svg"), "parquet {Filename, Svg}"),
-    "design2code": Benchmark("html", "html", ".html", layout="N.html with N.png"),
+    "design2code": Benchmark("html", "html", ".html", layout="N.html with N.png", pictures=("rick.jpg",)),
     "webcode2m": Benchmark("html", "html", ".html", ("image",), ("text", "html"), "parquet {image, text}"),
     "image2latex": Benchmark("latex", "latex", ".tex", ("image",), ("text", "code"), "parquet {image, text}"),
     "chemdraw": Benchmark("molecule", "python", ".py", codes=("code", "answer", "smiles", "SMILES"), layout="a table"),
@@ -89,6 +92,20 @@ def load(names: Sequence[str], root: str | Path, limit: int | None = None) -> tu
     targets = [one(*part.partition("=")[::2], root) for part in parts]
     sizes = [min(len(every), limit or len(every)) for every in targets]
     return (every[i] for every, size in zip(targets, sizes, strict=True) for i in range(size)), sum(sizes)
+
+
+def pictures(names: Sequence[str], root: str | Path) -> list[Path]:
+    """The files that pages of these benchmarks show (names as in `load`), for the renderer; one that is not there is
+    named."""
+    found = []
+    for name, _, path in (part.partition("=") for names_ in names for part in names_.split(",") if part):
+        benchmark, place = BENCHMARKS.get(name.partition("/")[0]), Path(path or Path(root) / name)
+        for wanted in benchmark.pictures if benchmark and place.is_dir() else ():
+            here = sorted(place.rglob(wanted))[:1]
+            found += here
+            if not here:
+                print(f"{place} lacks {wanted}, which its pages show for every picture: put it there.", file=sys.stderr)
+    return found
 
 
 def one(name: str, path: str, root: str | Path) -> Targets:

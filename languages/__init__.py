@@ -10,7 +10,8 @@ import sys
 
 LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
 SUFFIXES = {".py": "python", ".svg": "svg", ".html": "html", ".htm": "html", ".tex": "latex", ".mmd": "mermaid"}
-INSPECTIONS = ("figure facts", "page facts")  # not a picture of a program, but what it draws, as JSON
+# not a picture of a program, but what it draws, as JSON; the last as Design2Code's own code finds it
+INSPECTIONS = ("figure facts", "page facts", "published page facts")
 
 SAMPLES = {  # the smallest programs that show a language working
     "python": "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1.5))\nplt.bar([1, 2], [2, 3])\nplt.show()\n",

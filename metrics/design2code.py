@@ -11,17 +11,16 @@ All scores lie in [0, 1]; the same page twice gives 1, a page without blocks 0.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from functools import lru_cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.optimize import linear_sum_assignment
 
 from metrics.chartmimic import ciede2000_similarity
+from native.matching import matched_characters
 
 NAMES = ("block_match", "text", "position", "colour")
 GAIN, LEAST_ALIKE, BONUS, WINDOW = 0.05, 0.5, 0.1, 1
-MOST_BLOCKS = 150  # beyond that the merging, cubic in the blocks, is left out
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ def scores(reference: Sequence[dict], answer: Sequence[dict]) -> dict[str, float
     a, b = (merge_equal_boxes(read(blocks)) for blocks in (answer, reference))
     parts = dict.fromkeys(NAMES, 0.0)
     if a and b:
-        a, b = merge_neighbours(a, b)
-        pairs = [(i, j, ratio(a[i].text, b[j].text)) for i, j in match(cost_matrix(a, b), BONUS)]
+        a, b, costs = merge_neighbours(a, b)
+        pairs = [(i, j, -costs[i, j]) for i, j in match(costs, BONUS)]
         pairs = [(i, j, alike) for i, j, alike in pairs if alike >= LEAST_ALIKE]
         if pairs:
             parts = _scores_of_pairs(a, b, pairs)
@@ -83,15 +82,11 @@ def merge_equal_boxes(blocks: Sequence[Block]) -> list[Block]:
     return list(merged.values())
 
 
-@lru_cache(1 << 16)
-def ratio(a: str, b: str) -> float:
-    """difflib's 2 * matches / (len(a) + len(b)) of a block of the answer and one of the reference."""
-    return SequenceMatcher(None, a, b).ratio()
-
-
 def cost_matrix(a: Sequence[Block], b: Sequence[Block]) -> np.ndarray:
-    """(len(a), len(b)) of minus the similarity of the texts."""
-    return np.array([[-ratio(p.text, q.text) for q in b] for p in a])
+    """(len(a), len(b)) of minus the similarity of the texts: difflib's 2 * matches / (length + length)."""
+    texts = [[block.text for block in blocks] for blocks in (a, b)]
+    lengths = [np.array([len(text) for text in side]) for side in texts]
+    return -2.0 * matched_characters(*texts) / np.maximum(1, lengths[0][:, None] + lengths[1])
 
 
 def match(costs: np.ndarray, bonus: float) -> list[tuple[int, int]]:
@@ -102,42 +97,63 @@ def match(costs: np.ndarray, bonus: float) -> list[tuple[int, int]]:
 
 def with_context(costs: np.ndarray, bonus: float, window: int = WINDOW) -> np.ndarray:
     """Each cost below -0.5 plus `bonus` times the sum of the 2 * window best others in its neighbourhood."""
-    adjusted = costs.copy()
-    for i, j in zip(*np.nonzero(costs < -0.5), strict=True):
-        near = costs[max(0, i - window) : i + window + 1, max(0, j - window) : j + window + 1].ravel()
-        others = np.sort(np.delete(near, np.flatnonzero(near == costs[i, j])[0]))
-        adjusted[i, j] += bonus * others[: 2 * window].sum()
-    return adjusted
+    side = 2 * window + 1
+    near = sliding_window_view(np.pad(costs, window, constant_values=np.inf), (side, side)).reshape(*costs.shape, -1)
+    others = np.sort(np.delete(near, side * window + window, axis=2))[..., : 2 * window]
+    return costs + np.where(costs < -0.5, bonus * np.where(np.isinf(others), 0.0, others).sum(2), 0.0)
 
 
-def merge_neighbours(a: list[Block], b: list[Block]) -> tuple[list[Block], list[Block]]:
-    """Merges neighbours in either list as long as that lowers the mean cost of the matching by more than 0.05."""
-    if max(len(a), len(b)) > MOST_BLOCKS:
-        return a, b
+def merge_neighbours(a: list[Block], b: list[Block]) -> tuple[list[Block], list[Block], np.ndarray]:
+    """Merges neighbours in either list as long as that lowers the mean cost of the matching by more than 0.05; returns
+    the lists and their costs."""
+    costs = cost_matrix(a, b)
     while True:
-        merged_a = _merge_once(a, b, lambda x, y: cost_matrix(x, y))
-        merged_b = _merge_once(b, merged_a, lambda x, y: cost_matrix(y, x))
-        if len(merged_a) == len(a) and len(merged_b) == len(b):
-            return a, b
-        a, b = merged_a, merged_b
+        before = len(a) + len(b)
+        if taken := merges_that_pay(a, b, costs, 0):
+            a = merged_at(a, taken)
+            costs = cost_matrix(a, b)
+        if taken := merges_that_pay(b, a, costs, 1):
+            b = merged_at(b, taken)
+            costs = cost_matrix(a, b)
+        if len(a) + len(b) == before:
+            return a, b, costs
 
 
-def _merge_once(blocks: list[Block], others: list[Block], costs_of) -> list[Block]:
-    """One round: every merge of two neighbours that pays by itself, the best first, none touching another."""
-    before = _matched_costs(costs_of(blocks, others))
-    gains = []
+def merges_that_pay(blocks: list[Block], others: list[Block], costs: np.ndarray, axis: int) -> list[int]:
+    """One round: [i] of every merge of the neighbours i, i + 1 that pays by itself, the best first, none touching
+    another. costs: as of `cost_matrix`, `blocks` being along `axis`."""
+    before = _matched_costs(costs)
+    perfect = before.count(-1.0)
+    texts, wanted = (Counter(block.text for block in side) for side in (blocks, others))
+    possible = (texts & wanted).total()
+    trials, tried = [], []
     for i in range(len(blocks) - 1):
-        trial = [*blocks[:i], merged(blocks[i], blocks[i + 1]), *blocks[i + 2 :]]
-        gains.append((difference_of_means(before, _matched_costs(costs_of(trial, others))), i))
+        pair, both = (blocks[i].text, blocks[i + 1].text), merged(blocks[i], blocks[i + 1])
+        # a merge pays only if no match of equal texts is lost by it: no other has a lower cost (difference_of_means)
+        after = {text: texts[text] - pair.count(text) for text in pair}
+        lost = sum(min(texts[t], wanted[t]) - min(count, wanted[t]) for t, count in after.items())
+        gained = both.text in wanted and texts[both.text] < wanted[both.text]
+        if possible - lost + gained >= perfect:
+            trials.append(both)
+            tried.append(i)
+    if not trials:
+        return []
+    new = cost_matrix(trials, others) if axis == 0 else cost_matrix(others, trials).T
+    gains = []
+    for i, line in zip(tried, new, strict=True):
+        trial = np.delete(costs, i + 1, axis)
+        np.moveaxis(trial, axis, 0)[i] = line
+        gains.append((difference_of_means(before, _matched_costs(trial)), i))
     taken: list[int] = []
     for gain, i in sorted(gains, key=lambda pair: -pair[0]):
         if gain > GAIN and not any(abs(i - j) <= 1 for j in taken):
             taken.append(i)
-    result, i = [], 0
-    while i < len(blocks):
-        result.append(merged(blocks[i], blocks[i + 1]) if i in taken else blocks[i])
-        i += 2 if i in taken else 1
-    return result
+    return taken
+
+
+def merged_at(blocks: list[Block], taken: list[int]) -> list[Block]:
+    second = {i + 1 for i in taken}
+    return [merged(block, blocks[i + 1]) if i in taken else block for i, block in enumerate(blocks) if i not in second]
 
 
 def _matched_costs(costs: np.ndarray) -> list[float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from data import Sample, domain_of
-from metrics import chartmimic, design2code, molecules, pixels, text
+from metrics import chartmimic, design2code, molecules, page_preprocessing, pixels, text, webcode2m
 from metrics.catalogue import METRICS
 from render import Rendering
 
@@ -46,9 +46,11 @@ class Scorer:
         if code is None:
             return Job(sample, None, None, None)
         rendering, facts = self.renderer.submit(code, sample.language), None
-        inspection = INSPECTION.get(family_of(sample))
+        inspection, inspected = INSPECTION.get(family_of(sample)), code
+        if inspection == "page facts" and self.as_published:
+            inspection, inspected = "published page facts", page_preprocessing.preprocessed(code)
         if inspection and sample.code:
-            answered = self._after(rendering, lambda: self.renderer.submit(code, inspection))
+            answered = self._after(rendering, lambda: self.renderer.submit(inspected, inspection))
             facts = (answered, self.renderer.submit(sample.code, inspection))
         return Job(sample, code, rendering, facts)
 
@@ -116,9 +118,10 @@ class Scorer:
         sample = job.sample
         if not sample.code:
             return self._with_clip(job, image, None)
+        pair = sample.code, job.code or "", self.as_published
         trees = {
-            "webcode2m.tree_bleu": text.tree_bleu(sample.code, job.code or ""),
-            "webcode2m.word_recall": text.word_recall(sample.code, job.code or ""),
+            "webcode2m.tree_bleu": webcode2m.tree_bleu(*pair),
+            "webcode2m.word_recall": webcode2m.word_recall(*pair),
         }
         facts = self._facts(job) if job.code else ([], [])
         if facts is None:
