@@ -11,6 +11,7 @@ All scores lie in [0, 1]; the same page twice gives 1, a page without blocks 0.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -56,7 +57,7 @@ def _scores_of_pairs(a: list[Block], b: list[Block], pairs: list[tuple[int, int,
     every = sum(block.area for block in [*a, *b])
     shifts = [max(abs(p - q) for p, q in zip(a[i].centre, b[j].centre, strict=True)) for i, j, _ in pairs]
     colours = [ciede2000_similarity(a[i].colour, b[j].colour) for i, j, _ in pairs]
-    values = (matched / every, np.mean([alike for *_, alike in pairs]), 1 - np.mean(shifts), np.mean(colours))
+    values = (min(1.0, matched / every), np.mean([alike for *_, alike in pairs]), 1 - np.mean(shifts), np.mean(colours))
     return {name: float(value) for name, value in zip(NAMES, values, strict=True)}
 
 
@@ -109,51 +110,58 @@ def merge_neighbours(a: list[Block], b: list[Block]) -> tuple[list[Block], list[
     costs = cost_matrix(a, b)
     while True:
         before = len(a) + len(b)
-        if taken := merges_that_pay(a, b, costs, 0):
-            a = merged_at(a, taken)
-            costs = cost_matrix(a, b)
-        if taken := merges_that_pay(b, a, costs, 1):
-            b = merged_at(b, taken)
-            costs = cost_matrix(a, b)
+        a, costs = merge_once(a, b, costs, 0)
+        b, costs = merge_once(b, a, costs, 1)
         if len(a) + len(b) == before:
             return a, b, costs
 
 
-def merges_that_pay(blocks: list[Block], others: list[Block], costs: np.ndarray, axis: int) -> list[int]:
-    """One round: [i] of every merge of the neighbours i, i + 1 that pays by itself, the best first, none touching
-    another. costs: as of `cost_matrix`, `blocks` being along `axis`."""
+def merge_once(
+    blocks: list[Block], others: list[Block], costs: np.ndarray, axis: int
+) -> tuple[list[Block], np.ndarray]:
+    """One round: every merge of two neighbours that pays by itself, the best first, none touching another.
+
+    costs: of the matching, `blocks` being along `axis`; returned for the blocks as they are then."""
     before = _matched_costs(costs)
-    perfect = before.count(-1.0)
-    texts, wanted = (Counter(block.text for block in side) for side in (blocks, others))
-    possible = (texts & wanted).total()
-    trials, tried = [], []
-    for i in range(len(blocks) - 1):
-        pair, both = (blocks[i].text, blocks[i + 1].text), merged(blocks[i], blocks[i + 1])
-        # a merge pays only if no match of equal texts is lost by it: no other has a lower cost (difference_of_means)
-        after = {text: texts[text] - pair.count(text) for text in pair}
-        lost = sum(min(texts[t], wanted[t]) - min(count, wanted[t]) for t, count in after.items())
-        gained = both.text in wanted and texts[both.text] < wanted[both.text]
-        if possible - lost + gained >= perfect:
-            trials.append(both)
-            tried.append(i)
-    if not trials:
-        return []
-    new = cost_matrix(trials, others) if axis == 0 else cost_matrix(others, trials).T
-    gains = []
-    for i, line in zip(tried, new, strict=True):
-        trial = np.delete(costs, i + 1, axis)
-        np.moveaxis(trial, axis, 0)[i] = line
-        gains.append((difference_of_means(before, _matched_costs(trial)), i))
-    taken: list[int] = []
-    for gain, i in sorted(gains, key=lambda pair: -pair[0]):
-        if gain > GAIN and not any(abs(i - j) <= 1 for j in taken):
-            taken.append(i)
-    return taken
-
-
-def merged_at(blocks: list[Block], taken: list[int]) -> list[Block]:
+    if not (trials := worth_trying(blocks, others, before)):
+        return blocks, costs
+    joined = [merged(blocks[i], blocks[i + 1]) for i in trials]
+    lines = cost_matrix(joined, others) if axis == 0 else cost_matrix(others, joined).T
+    after = [_matched_costs(with_merged(costs, [i], lines[[k]], axis)) for k, i in enumerate(trials)]
+    gains = [difference_of_means(before, costs_then) for costs_then in after]
+    taken: dict[int, int] = {}  # block -> trial
+    for k in sorted(range(len(trials)), key=lambda k: -gains[k]):
+        i = trials[k]
+        if gains[k] > GAIN and not taken.keys() & {i - 1, i, i + 1}:
+            taken[i] = k
     second = {i + 1 for i in taken}
-    return [merged(block, blocks[i + 1]) if i in taken else block for i, block in enumerate(blocks) if i not in second]
+    result = [joined[taken[i]] if i in taken else block for i, block in enumerate(blocks) if i not in second]
+    return result, with_merged(costs, list(taken), lines[list(taken.values())], axis)
+
+
+def with_merged(costs: np.ndarray, first: list[int], lines: np.ndarray, axis: int) -> np.ndarray:
+    """costs, the blocks `first` along `axis` being merged with the ones after them, which gives them these lines."""
+    changed = costs.copy()
+    np.moveaxis(changed, axis, 0)[first] = lines
+    return np.delete(changed, [i + 1 for i in first], axis)
+
+
+def worth_trying(blocks: list[Block], others: list[Block], costs: list[float]) -> list[int]:
+    """Where merging with the next block may pay. costs: of the matching as it is.
+
+    A merge pays only if the best cost that it takes away is worse than the best that it brings (`difference_of_means`).
+    No cost is better than -1, that of equal texts, so it has to leave as many matches of equal texts as there are.
+    """
+    texts, wanted = (Counter(block.text for block in side) for side in (blocks, others))
+    spare = (texts & wanted).total() - costs.count(-1.0)
+    found = []
+    for i, pair in enumerate(pairwise(block.text for block in blocks)):
+        change = Counter([" ".join(pair)])
+        change.subtract(pair)
+        lost = sum(min(texts[t], wanted[t]) - min(texts[t] + more, wanted[t]) for t, more in change.items())
+        if lost <= spare:
+            found.append(i)
+    return found
 
 
 def _matched_costs(costs: np.ndarray) -> list[float]:

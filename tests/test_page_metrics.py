@@ -64,14 +64,15 @@ def test_a_page_is_equal_to_itself(renderer):
     """Whatever Design2Code makes of it: without body, repeating itself, of 170 paragraphs, wide, with pictures."""
     pages = {text: name for name, pair in PAIRS.items() for text in pair if "<p" in text}
     for text, metrics in zip(pages, scored(renderer, [(text, text) for text in pages], False), strict=True):
-        assert set(metrics.values()) == {1.0}, pages[text]
+        assert metrics == pytest.approx(dict.fromkeys(metrics, 1.0)) and len(metrics) == 7, pages[text]
 
 
 def test_where_the_default_differs_from_what_was_published(renderer, as_published):
     names = ["no body", "text of the body itself", "no tags at all", "it repeats itself", "sixty equal items"]
     default = dict(zip(names, scored(renderer, [PAIRS[name] for name in names], False), strict=True))
-    for name in ("no body", "text of the body itself"):
-        assert default[name]["design2code.block_match"] == 1 > as_published[name]["design2code.block_match"]
+    match = "design2code.block_match"
+    assert default["no body"][match] == 1 and as_published["no body"][match] == 0
+    assert default["text of the body itself"][match] < 0.5 and as_published["text of the body itself"][match] == 1
     name = "no tags at all"
     assert default[name]["design2code.text"] == pytest.approx(as_published[name]["design2code.text"])
     # what Design2Code takes out of an answer before it looks at it counts
@@ -128,34 +129,24 @@ def test_design2code_merges_what_was_split():
 
 
 def test_a_merge_is_left_untried_only_where_it_does_not_pay(monkeypatch):
-    """Against every merge tried, as it is written down."""
-
-    def plain(blocks, others, costs, axis):
-        before, gains = costs[linear_sum_assignment(costs)].tolist(), []
-        for i in range(len(blocks) - 1):
-            trial = [*blocks[:i], design2code.merged(blocks[i], blocks[i + 1]), *blocks[i + 2 :]]
-            after = design2code.cost_matrix(*((trial, others) if axis == 0 else (others, trial)))
-            after = after[linear_sum_assignment(after)].tolist()
-            gains.append((design2code.difference_of_means(before, after), i))
-        taken = []
-        for gain, i in sorted(gains, key=lambda pair: -pair[0]):
-            if gain > 0.05 and not any(abs(i - j) <= 1 for j in taken):
-                taken.append(i)
-        return taken
-
+    """Nothing changes if every merge is tried."""
     rng, merges = np.random.default_rng(0), Counter()
-    for _ in range(60):
+    for _ in range(80):
         words = [rng.choice(["ab", "abc", "b", "ca", "cab dab"], rng.integers(1, 12)).tolist() for _ in range(2)]
         if rng.random() < 0.5:  # much in common
             words[1] = [*words[0][:6], " ".join(words[0][6:8]) or "x", *words[0][8:]]
         pages = [[block(text, y=0.01 * i) for i, text in enumerate(side)] for side in words]
         quick = design2code.scores(*pages)
         with monkeypatch.context() as patched:
-            patched.setattr(design2code, "merges_that_pay", plain)
+            patched.setattr(design2code, "worth_trying", lambda blocks, *_: range(len(blocks) - 1))
             assert design2code.scores(*pages) == quick
         a, b = (design2code.merge_equal_boxes(design2code.read(side)) for side in pages)
-        merges[len(a) + len(b) > sum(map(len, design2code.merge_neighbours(a, b)[:2]))] += 1
-    assert min(merges.values()) > 10, merges
+        a, b, costs = design2code.merge_neighbours(a, b)
+        assert (costs == design2code.cost_matrix(a, b)).all()
+        tried = design2code.worth_trying(a, b, costs[linear_sum_assignment(costs)].tolist())
+        merges["done" if len(a) + len(b) < sum(map(len, words)) else "none"] += 1
+        merges["left out" if len(tried) < len(a) - 1 else "all tried"] += 1
+    assert len(merges) == 4 and min(merges.values()) >= 10, merges
 
 
 @needs_a_compiler
@@ -195,7 +186,7 @@ def test_what_design2code_does_to_an_answer_by_hand():
 
 
 def test_a_page_that_cannot_be_read_is_still_scored(renderer):
-    for answer in ("<![x", "<p>" * 5000 + "x", "<html><p style='color'>a</p><p style='color:rgb(1,2)'>b</p>"):
+    for answer in ("<![x", "<p>" * 300 + "x", "<html><p style='color'>a</p><p style='color:rgb(1,2)'>b</p>"):
         for as_published in (False, True):
             assert len(scored(renderer, [(page("<p>Words</p>"), answer)], as_published)[0]) == 7
     many = renderer.render("<p>x</p>" * 4097, "published page facts")
@@ -207,7 +198,7 @@ def test_blocks_of_a_long_page_are_found_in_its_own_pixels(renderer):
     facts = json.loads(renderer.render(page(text), "page facts").facts)
     assert [fact["text"] for fact in facts] == [f"line {i}" for i in range(30)]
     tops = np.diff([fact["box"][1] for fact in facts]) * (30 * 450 + 16)
-    np.testing.assert_allclose(tops, 450, atol=1.5)
+    np.testing.assert_allclose(tops, 450, atol=5)  # drawn in different colours, letters differ at their edges
 
 
 # ---------------------------------------------------------------------------------------- a benchmark's own pictures
