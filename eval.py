@@ -194,7 +194,8 @@ class Run:
         self.G = max(self.G, self.best_of)
         judge = Judge.of(self)
         where = {"svg_side": self.svg_side, "python": self.render_python, "allow_unsafe": self.allow_unsafe_rendering}
-        with Renderer(self.workers, self.timeout, **where) as renderer:
+        files = benchmarks.pictures(self.bench, self.bench_root)
+        with Renderer(self.workers, self.timeout, files=files, **where) as renderer:
             targets = self.targets(renderer)
             same = {k: v for k, v in vars(self).items() if not k.startswith(MAY_CHANGE)}
             with RecordWriter(self.out, same) as writer:

@@ -31,6 +31,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,8 +55,10 @@ for name in sys.argv[1:]:
         print("-")
 """  # run by the programs' interpreter
 REQUIREMENTS = Path(__file__).with_name("requirements-render.txt")
-BROWSER_KINDS = ("html", "mermaid", "page facts")  # of workers with a browser: none of them may ask for one
+# of workers with a browser: none of them may ask for one
+BROWSER_KINDS = ("html", "mermaid", "page facts", "published page facts")
 MAX_CODE = 4 << 20  # characters of a program
+MAX_FILES, MAX_FILE = 64, 8 << 20  # pictures that pages are given, and bytes of each
 TOO_LONG = "timeout: the program ran longer than {:g} s"
 
 
@@ -94,6 +97,24 @@ def folders_of(python: str) -> tuple[str, ...]:
     return tuple(answer.stdout.split("\n"))
 
 
+def pictures_beside(files: Sequence[Path]) -> dict[str, str]:
+    """{name: where it is} of pictures for web pages. Raises ValueError for what cannot be served."""
+    found: dict[str, str] = {}
+    for path in map(Path, files):
+        kind, place = path.suffix.lower(), path.resolve()
+        if kind not in browser.PICTURES or not re.fullmatch(r"[\w.-]+", path.name, re.ASCII) or not place.is_file():
+            kinds = " ".join(browser.PICTURES)
+            raise ValueError(f"{path} is no picture that pages could show; plain names that end in {kinds} are.")
+        if place.stat().st_size > MAX_FILE:
+            raise ValueError(f"{path} has more than {MAX_FILE >> 20} MiB; give pages a smaller picture.")
+        other = found.setdefault(path.name, str(place))
+        if Path(other).read_bytes() != place.read_bytes():
+            raise ValueError(f"{path} and {other} are different pictures of one name; evaluate them in two runs.")
+    if len(found) > MAX_FILES:
+        raise ValueError(f"Pages may be given {MAX_FILES} pictures at most, not {len(found)}.")
+    return found
+
+
 class Worker:
     """One sandboxed worker process, as its supervisor sees it."""
 
@@ -113,6 +134,7 @@ class Worker:
             environment["NANOVINCI_MERMAID"] = str(script)
         if options.layers.bwrap:
             ours = [*map(str, WORKER.parent.glob("*.py")), sandbox.__file__, browser.browsers_folder()]
+            ours += options.files.values() if kind in BROWSER_KINDS else ()
             readable = sandbox.system_paths(folders_of(python))
             prefix = sandbox.bwrap_command([*readable, *ours, *([str(script)] if script else [])])
         self.process = subprocess.Popen(
@@ -223,7 +245,8 @@ class Renderer:
     size, scaled down to max_pixels.
     allow_unsafe: run without a sandbox where the machine allows none; else that raises RuntimeError.
     cache_mb: MiB of pictures kept, so that equal programs are drawn once; `hits` counts them. python: the interpreter
-    that programs run in, `interpreter()` if not given.
+    that programs run in, `interpreter()` if not given. files: pictures that web pages find beside them, by their plain
+    names, as a benchmark's own; read only, and no other file. Raises ValueError where they are too many or too large.
     """
 
     def __init__(
@@ -236,6 +259,7 @@ class Renderer:
         allow_unsafe: bool = False,
         cache_mb: int = 256,
         python: str | None = None,
+        files: Sequence[Path] = (),
     ):
         named = python or interpreter()
         self.python = os.path.abspath(shutil.which(named) or named)  # a worker lives in another folder
@@ -250,7 +274,7 @@ class Renderer:
             print("render.py: NO SANDBOX: generated programs run with all your rights.", file=sys.stderr)
         elif not layers.bwrap:
             print("render.py: bubblewrap does not work here; Landlock and seccomp alone confine.", file=sys.stderr)
-        self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers)
+        self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers, pictures_beside(files))
         self.missing: dict[str, str] = {}  # language -> what to install
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
         self.known: OrderedDict[tuple, Future] = OrderedDict()  # by language, code, canvas; least recently used first

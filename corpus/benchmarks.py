@@ -8,6 +8,7 @@ Rows are read when they are asked for; pictures are decoded one at a time.
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ class Benchmark:
     """Of a table's, read where its files name several."""
     task: str = ""
     """The type of rows that are pictures to be drawn, where rows say theirs."""
+    pictures: tuple[str, ...] = ()
+    """Files of its folder that its pages show."""
 
 
 def each(*names: str) -> dict[str, str]:
@@ -92,7 +95,9 @@ BENCHMARKS = {
         ("Svg", "svg"),
         subsets=each(*SVG_SETS, "svg-diagrams", "FIGR-SVG"),
     ),
-    "design2code": Benchmark("html", "html", ".html", "N.html and N.png with rick.jpg", pairs=True),
+    "design2code": Benchmark(
+        "html", "html", ".html", "N.html and N.png with rick.jpg", pairs=True, pictures=("rick.jpg",)
+    ),
     "webcode2m": Benchmark(
         "html",
         "html",
@@ -158,6 +163,20 @@ def load(names: Sequence[str], root: str | Path, limit: int | None = None) -> tu
     parts = [part for name in names for part in name.split(",") if part]
     targets = [one(*part.partition("=")[::2], root) for part in parts]
     return (every[i] for every in targets for i in range(len(every))[: limit or None]), targets
+
+
+def pictures(names: Sequence[str], root: str | Path) -> list[Path]:
+    """The files that pages of these benchmarks show (names as in `load`), for the renderer; one that is not there is
+    named."""
+    found = []
+    for name, _, path in (part.partition("=") for names_ in names for part in names_.split(",") if part):
+        benchmark, place = BENCHMARKS.get(name.partition("/")[0]), Path(path or Path(root) / name)
+        for wanted in benchmark.pictures if benchmark and place.is_dir() else ():
+            here = sorted(place.rglob(wanted))[:1]
+            found += here
+            if not here:
+                print(f"{place} lacks {wanted}, which its pages show for every picture: put it there.", file=sys.stderr)
+    return found
 
 
 def one(name: str, path: str, root: str | Path) -> Targets:

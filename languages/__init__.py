@@ -10,7 +10,8 @@ import sys
 
 LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
 SUFFIXES = {".py": "python", ".svg": "svg", ".html": "html", ".htm": "html", ".tex": "latex", ".mmd": "mermaid"}
-INSPECTIONS = ("figure facts", "page facts")  # not a picture of a program, but what it draws, as JSON
+# not a picture of a program, but what it draws, as JSON; the last as Design2Code's own code finds it
+INSPECTIONS = ("figure facts", "page facts", "published page facts")
 CAIROSVG = "cairosvg"  # svg once more, by the library that UniSVG, SVG-Bench and the paper's release draw it with
 ON_A_CANVAS = ("svg", CAIROSVG)  # what is drawn in any size; other languages have a size of their own
 

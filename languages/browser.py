@@ -31,6 +31,8 @@ import sandbox
 NO_SUCH_SESSION = -32001  # a code of DevTools
 PAGE_WIDTH, PAGE_HEIGHT = 1280, 720  # px
 MAX_SIDE, LONGEST_PAGE = 8192, 32768  # px of a picture, and of a page: what is beyond is cut off
+MOST_UNSCALED = 64_000_000  # px of a picture that is not drawn smaller
+PICTURES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".gif": "gif", ".webp": "webp"}  # suffix -> image/...
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--mute-audio", "--hide-scrollbars"]  # the sandbox is ours
 FLAGS += ["--force-color-profile=srgb", "--disable-dev-shm-usage", "--block-new-web-contents"]
 FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-quic", "--disable-background-networking"]
@@ -92,7 +94,10 @@ SIZE_WHEN_LOADED = """(async () => {
     const failed = () => root?.getAttribute("data-drawing-failed");
     while (FIGURE && root?.hasAttribute("data-drawing") && !failed()) await frame();
     if (FIGURE && root?.hasAttribute("data-drawing")) throw failed();
-    if (WAITS) await frame().then(frame);
+    const ended = image => new Promise(done => ["load", "error"].forEach(
+        event => EventTarget.prototype.addEventListener.call(image, event, done)));
+    if (PICTURES) await Promise.all([...get("images")].filter(i => !i.complete && i.loading != "lazy").map(ended));
+    if (WAITS || PICTURES) await frame().then(frame);
     if (root?.querySelector("[autofocus]")) await frame();
     for (const animation of Document.prototype.getAnimations.call(document)) {
         if (animation.effect?.getComputedTiming().endTime === Infinity) animation.cancel();
@@ -103,6 +108,13 @@ SIZE_WHEN_LOADED = """(async () => {
     Reflect.set(Document.prototype, "adoptedStyleSheets", [...get("adoptedStyleSheets"), hidden], document);
     return [Math.max(innerWidth, root?.scrollWidth ?? 0), Math.max(innerHeight, root?.scrollHeight ?? 0)];
 })()"""
+
+# Fetched and decoded, and kept for as long as the page is shown
+HAVE_PICTURES = """Promise.all((globalThis.kept = ADDRESSES.map(address => {
+    const picture = new Image();
+    picture.src = address;
+    return picture;
+})).map(picture => picture.decode().catch(() => {}))).then(() => 0)"""
 
 
 class BrowserError(Exception):
@@ -207,12 +219,19 @@ class DevTools:
 
 
 class Browser:
-    """A Chromium with one page. memory_bytes: how much more it may hold after a job than at the start."""
+    """A Chromium with one page. memory_bytes: how much more it may hold after a job than at the start. files: pictures
+    that lie beside the page, {name: bytes}."""
 
-    ADDRESS = "http://page.test/"  # served by us; no such host exists
+    ORIGIN = "http://page.test"  # served by us; no such host exists
+    ADDRESS = f"{ORIGIN}/folder/"
 
-    def __init__(self, program: str, memory_bytes: int):
+    def __init__(self, program: str, memory_bytes: int, files: dict[str, bytes] | None = None):
         """Raises BrowserLost if it does not start."""
+        self.pictures = {}  # address -> what is answered
+        for name, content in (files or {}).items():
+            kind = [{"name": "content-type", "value": f"image/{PICTURES[Path(name).suffix.lower()]}"}]
+            answer = {"responseHeaders": kind, "body": base64.b64encode(content).decode()}
+            self.pictures[self.ADDRESS + name] = answer
         self.devtools = devtools = DevTools(program)
         context = devtools.send("Target.createBrowserContext")  # keeps nothing on the disk
         devtools.send("Browser.setDownloadBehavior", behavior="deny", **context)
@@ -239,9 +258,13 @@ class Browser:
         self.most_memory = memory_below() + memory_bytes
 
     def _serve(self, request: dict) -> None:
-        """The page itself gets an empty document when we ask for one; nothing else is answered."""
+        """The page itself gets an empty document when we ask for one, and its pictures the files beside it; nothing
+        else is answered."""
         number, kind = request["requestId"], request["resourceType"]
-        if kind != "Document":
+        picture = self.pictures.get(request["request"]["url"].partition("?")[0]) if kind == "Image" else None
+        if picture:
+            self.devtools.post("Fetch.fulfillRequest", requestId=number, responseCode=200, **picture)
+        elif kind != "Document":
             self.refused = self.refused or request["request"]["url"]
             self.devtools.post("Fetch.failRequest", requestId=number, errorReason="BlockedByClient")
         elif self.empties and request["frameId"] == self.frame:
@@ -267,6 +290,9 @@ class Browser:
     def open(self, html: str) -> None:
         """Write a page into the empty document that waits for it."""
         self.refused = ""  # the first address that it asks for in vain
+        self.shows = [address for address in self.pictures if address.removeprefix(self.ADDRESS) in html]
+        if self.shows:  # a page that is written into another does not wait for what has to be fetched
+            self.evaluate(HAVE_PICTURES.replace("ADDRESSES", json.dumps(self.shows)))
         self.waits = "Observer" in html or "requestAnimationFrame" in html  # for the first frame that is drawn
         self.run("beginAnew()")
         self.devtools.send("Page.setDocumentContent", frameId=self.frame, html=html)
@@ -281,7 +307,7 @@ class Browser:
             while self.arrived != loader:
                 self.devtools.receive(clock)
             send("Network.clearBrowserCookies", clock)  # those for the whole domain are not the origin's
-            send("Storage.clearDataForOrigin", clock, origin=self.ADDRESS[:-1], storageTypes="all")
+            send("Storage.clearDataForOrigin", clock, origin=self.ORIGIN, storageTypes="all")
             while self.shown != loader:
                 self.devtools.receive(clock)
             send("Page.resetNavigationHistory", clock)
@@ -299,8 +325,8 @@ class Browser:
 
     def size(self, figure: bool = False) -> tuple[int, int]:
         """Width and height of the page in px, when it has loaded; a figure's, when it says that it is drawn."""
-        facts = {"WAITS": self.waits, "FIGURE": figure}
-        script = re.sub("WAITS|FIGURE", lambda name: str(facts[name[0]]).lower(), SIZE_WHEN_LOADED)
+        facts = {"WAITS": self.waits, "FIGURE": figure, "PICTURES": bool(self.shows)}
+        script = re.sub("WAITS|FIGURE|PICTURES", lambda name: str(facts[name[0]]).lower(), SIZE_WHEN_LOADED)
         width, height = self.evaluate(script)
         return int(width), int(height)
 
@@ -336,3 +362,15 @@ class Browser:
         clip = {"x": left, "y": top, "width": width, "height": height, "scale": scale}
         answer = self.devtools.send("Page.captureScreenshot", clip=clip, **how)
         return Image.open(io.BytesIO(base64.b64decode(answer["data"])))
+
+    def unscaled(self, width: int, height: int) -> Image.Image:
+        """The page in its own pixels, drawn in parts. What is beyond MOST_UNSCALED of them is cut off below."""
+        width = min(width, MAX_SIDE)
+        height = max(1, min(height, LONGEST_PAGE, MOST_UNSCALED // width))
+        step = max(1, PAGE_WIDTH * MAX_SIDE // width)
+        if height <= step:
+            return self.screenshot(width, height)
+        whole = Image.new("RGB", (width, height))
+        for top in range(0, height, step):
+            whole.paste(self.screenshot(width, min(step, height - top), 0, top), (0, top))
+        return whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 from PIL import Image
 
@@ -19,12 +20,13 @@ SIZE_OF_DRAWING = """(() => {
 
 
 def start_browser(options: Options) -> Browser:
+    files = {name: Path(path).read_bytes() for name, path in options.files.items()}  # before it may not any more
     confine_worker(options, children=True, sockets=(socket.AF_UNIX, socket.AF_NETLINK))
     if (program := chromium_path()) is None:
         hint = "apt install chromium-headless-shell, or: playwright install --only-shell chromium"
         raise ToolMissing(f"html and mermaid need Chromium: {hint}")
     try:
-        return Browser(program, options.memory_mb << 18)
+        return Browser(program, options.memory_mb << 18, files)
     except FAILURES as error:
         raise OSError(f"Chromium does not start: {error}") from None
 
@@ -96,8 +98,25 @@ def page_facts_renderer(options: Options) -> Callable[[str], bytes]:
             browser.seen = browser.size()
 
         def blocks() -> list[dict]:
-            return page_blocks.blocks(lambda: browser.screenshot(*browser.seen), browser.evaluate)
+            return page_blocks.blocks(lambda: browser.unscaled(*browser.seen), browser.evaluate)
 
         return facts_answer(open_page, blocks, FAILURES)
+
+    return browser_renderer(browser, answer, leaves=True)
+
+
+def published_page_facts_renderer(options: Options) -> Callable[[str], bytes]:
+    """The same, found as Design2Code's own code finds them."""
+    from languages import page_blocks
+
+    browser = start_browser(options)
+
+    def picture_of(html: str) -> Image.Image:
+        browser.leave()
+        browser.open(html)
+        return browser.unscaled(*browser.size())
+
+    def answer(code: str) -> bytes:
+        return facts_answer(lambda: None, lambda: page_blocks.published_blocks(code, picture_of), FAILURES)
 
     return browser_renderer(browser, answer, leaves=True)

@@ -18,7 +18,7 @@ import resource
 import struct
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from PIL import Image
 
@@ -38,13 +38,15 @@ PREPARE, ALONE = ("latex",), ("python", "tables", "molecule", "figure facts", "l
 
 @dataclass
 class Options:
-    """What a worker must know, sent as JSON on its command line. timeout in seconds, memory in MiB."""
+    """What a worker must know, sent as JSON on its command line. timeout in seconds, memory in MiB. files: pictures
+    that web pages may show, name -> path."""
 
     timeout: float
     memory_mb: int
     svg_side: int
     max_pixels: int
     layers: sandbox.Layers
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class BrowserPage(Exception):

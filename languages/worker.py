@@ -29,6 +29,7 @@ RENDERERS = {  # kind -> where it is made
     "cairosvg": ("svg", "cairosvg_renderer"),
     "html": ("html", "html_renderer"),
     "page facts": ("html", "page_facts_renderer"),
+    "published page facts": ("html", "published_page_facts_renderer"),
     "latex": ("latex", "latex_renderer"),
     "mermaid": ("mermaid", "mermaid_renderer"),
 }

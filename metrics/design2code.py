@@ -11,17 +11,17 @@ All scores lie in [0, 1]; the same page twice gives 1, a page without blocks 0.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.optimize import linear_sum_assignment
 
 from metrics.chartmimic import ciede2000_similarity
+from native.matching import matched_characters
 
 NAMES = ("block_match", "text", "position", "colour")
 GAIN, LEAST_ALIKE, BONUS, WINDOW = 0.05, 0.5, 0.1, 1
-MOST_BLOCKS = 150  # beyond that the merging, cubic in the blocks, is left out
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def scores(reference: Sequence[dict], answer: Sequence[dict]) -> dict[str, float
     a, b = (merge_equal_boxes(read(blocks)) for blocks in (answer, reference))
     parts = dict.fromkeys(NAMES, 0.0)
     if a and b:
-        a, b = merge_neighbours(a, b)
-        pairs = [(i, j, ratio(a[i].text, b[j].text)) for i, j in match(cost_matrix(a, b), BONUS)]
+        a, b, costs = merge_neighbours(a, b)
+        pairs = [(i, j, -costs[i, j]) for i, j in match(costs, BONUS)]
         pairs = [(i, j, alike) for i, j, alike in pairs if alike >= LEAST_ALIKE]
         if pairs:
             parts = _scores_of_pairs(a, b, pairs)
@@ -57,7 +57,7 @@ def _scores_of_pairs(a: list[Block], b: list[Block], pairs: list[tuple[int, int,
     every = sum(block.area for block in [*a, *b])
     shifts = [max(abs(p - q) for p, q in zip(a[i].centre, b[j].centre, strict=True)) for i, j, _ in pairs]
     colours = [ciede2000_similarity(a[i].colour, b[j].colour) for i, j, _ in pairs]
-    values = (matched / every, np.mean([alike for *_, alike in pairs]), 1 - np.mean(shifts), np.mean(colours))
+    values = (min(1.0, matched / every), np.mean([alike for *_, alike in pairs]), 1 - np.mean(shifts), np.mean(colours))
     return {name: float(value) for name, value in zip(NAMES, values, strict=True)}
 
 
@@ -83,15 +83,11 @@ def merge_equal_boxes(blocks: Sequence[Block]) -> list[Block]:
     return list(merged.values())
 
 
-@lru_cache(1 << 16)
-def ratio(a: str, b: str) -> float:
-    """difflib's 2 * matches / (len(a) + len(b)) of a block of the answer and one of the reference."""
-    return SequenceMatcher(None, a, b).ratio()
-
-
 def cost_matrix(a: Sequence[Block], b: Sequence[Block]) -> np.ndarray:
-    """(len(a), len(b)) of minus the similarity of the texts."""
-    return np.array([[-ratio(p.text, q.text) for q in b] for p in a])
+    """(len(a), len(b)) of minus the similarity of the texts: difflib's 2 * matches / (length + length)."""
+    texts = [[block.text for block in blocks] for blocks in (a, b)]
+    lengths = [np.array([len(text) for text in side]) for side in texts]
+    return -2.0 * matched_characters(*texts) / np.maximum(1, lengths[0][:, None] + lengths[1])
 
 
 def match(costs: np.ndarray, bonus: float) -> list[tuple[int, int]]:
@@ -102,42 +98,70 @@ def match(costs: np.ndarray, bonus: float) -> list[tuple[int, int]]:
 
 def with_context(costs: np.ndarray, bonus: float, window: int = WINDOW) -> np.ndarray:
     """Each cost below -0.5 plus `bonus` times the sum of the 2 * window best others in its neighbourhood."""
-    adjusted = costs.copy()
-    for i, j in zip(*np.nonzero(costs < -0.5), strict=True):
-        near = costs[max(0, i - window) : i + window + 1, max(0, j - window) : j + window + 1].ravel()
-        others = np.sort(np.delete(near, np.flatnonzero(near == costs[i, j])[0]))
-        adjusted[i, j] += bonus * others[: 2 * window].sum()
-    return adjusted
+    side = 2 * window + 1
+    near = sliding_window_view(np.pad(costs, window, constant_values=np.inf), (side, side)).reshape(*costs.shape, -1)
+    others = np.sort(np.delete(near, side * window + window, axis=2))[..., : 2 * window]
+    return costs + np.where(costs < -0.5, bonus * np.where(np.isinf(others), 0.0, others).sum(2), 0.0)
 
 
-def merge_neighbours(a: list[Block], b: list[Block]) -> tuple[list[Block], list[Block]]:
-    """Merges neighbours in either list as long as that lowers the mean cost of the matching by more than 0.05."""
-    if max(len(a), len(b)) > MOST_BLOCKS:
-        return a, b
+def merge_neighbours(a: list[Block], b: list[Block]) -> tuple[list[Block], list[Block], np.ndarray]:
+    """Merges neighbours in either list as long as that lowers the mean cost of the matching by more than 0.05; returns
+    the lists and their costs."""
+    costs = cost_matrix(a, b)
     while True:
-        merged_a = _merge_once(a, b, lambda x, y: cost_matrix(x, y))
-        merged_b = _merge_once(b, merged_a, lambda x, y: cost_matrix(y, x))
-        if len(merged_a) == len(a) and len(merged_b) == len(b):
-            return a, b
-        a, b = merged_a, merged_b
+        before = len(a) + len(b)
+        a, costs = merge_once(a, b, costs, 0)
+        b, costs = merge_once(b, a, costs, 1)
+        if len(a) + len(b) == before:
+            return a, b, costs
 
 
-def _merge_once(blocks: list[Block], others: list[Block], costs_of) -> list[Block]:
-    """One round: every merge of two neighbours that pays by itself, the best first, none touching another."""
-    before = _matched_costs(costs_of(blocks, others))
-    gains = []
-    for i in range(len(blocks) - 1):
-        trial = [*blocks[:i], merged(blocks[i], blocks[i + 1]), *blocks[i + 2 :]]
-        gains.append((difference_of_means(before, _matched_costs(costs_of(trial, others))), i))
-    taken: list[int] = []
-    for gain, i in sorted(gains, key=lambda pair: -pair[0]):
-        if gain > GAIN and not any(abs(i - j) <= 1 for j in taken):
-            taken.append(i)
-    result, i = [], 0
-    while i < len(blocks):
-        result.append(merged(blocks[i], blocks[i + 1]) if i in taken else blocks[i])
-        i += 2 if i in taken else 1
-    return result
+def merge_once(
+    blocks: list[Block], others: list[Block], costs: np.ndarray, axis: int
+) -> tuple[list[Block], np.ndarray]:
+    """One round: every merge of two neighbours that pays by itself, the best first, none touching another.
+
+    costs: of the matching, `blocks` being along `axis`; returned for the blocks as they are then."""
+    before = _matched_costs(costs)
+    if not (trials := worth_trying(blocks, others, before)):
+        return blocks, costs
+    joined = [merged(blocks[i], blocks[i + 1]) for i in trials]
+    lines = cost_matrix(joined, others) if axis == 0 else cost_matrix(others, joined).T
+    after = [_matched_costs(with_merged(costs, [i], lines[[k]], axis)) for k, i in enumerate(trials)]
+    gains = [difference_of_means(before, costs_then) for costs_then in after]
+    taken: dict[int, int] = {}  # block -> trial
+    for k in sorted(range(len(trials)), key=lambda k: -gains[k]):
+        i = trials[k]
+        if gains[k] > GAIN and not taken.keys() & {i - 1, i, i + 1}:
+            taken[i] = k
+    second = {i + 1 for i in taken}
+    result = [joined[taken[i]] if i in taken else block for i, block in enumerate(blocks) if i not in second]
+    return result, with_merged(costs, list(taken), lines[list(taken.values())], axis)
+
+
+def with_merged(costs: np.ndarray, first: list[int], lines: np.ndarray, axis: int) -> np.ndarray:
+    """costs, the blocks `first` along `axis` being merged with the ones after them, which gives them these lines."""
+    changed = costs.copy()
+    np.moveaxis(changed, axis, 0)[first] = lines
+    return np.delete(changed, [i + 1 for i in first], axis)
+
+
+def worth_trying(blocks: list[Block], others: list[Block], costs: list[float]) -> list[int]:
+    """Where merging with the next block may pay. costs: of the matching as it is.
+
+    A merge pays only if the best cost that it takes away is worse than the best that it brings (`difference_of_means`).
+    No cost is better than -1, that of equal texts, so it has to leave as many matches of equal texts as there are.
+    """
+    texts, wanted = (Counter(block.text for block in side) for side in (blocks, others))
+    spare = (texts & wanted).total() - costs.count(-1.0)
+    found = []
+    for i, pair in enumerate(pairwise(block.text for block in blocks)):
+        change = Counter([" ".join(pair)])
+        change.subtract(pair)
+        lost = sum(min(texts[t], wanted[t]) - min(texts[t] + more, wanted[t]) for t, more in change.items())
+        if lost <= spare:
+            found.append(i)
+    return found
 
 
 def _matched_costs(costs: np.ndarray) -> list[float]:

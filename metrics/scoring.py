@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from data import Sample, domain_of
 from languages import CAIROSVG
-from metrics import chartmimic, design2code, molecules, pixels, text
+from metrics import chartmimic, design2code, molecules, page_preprocessing, pixels, text, webcode2m
 from metrics.catalogue import METRICS
 from render import Rendering
 
@@ -55,9 +55,11 @@ class Scorer:
     def submit(self, sample: Sample, code: str | None) -> Job:
         squares, canvas = self._squares(sample, code), sample.image.size
         rendering = None if code is None else self.renderer.submit(code, sample.language, canvas)
-        inspection, facts = INSPECTION.get(family_of(sample)), None
+        inspection, inspected, facts = INSPECTION.get(family_of(sample)), code, None
+        if inspection == "page facts" and self.as_published:
+            inspection, inspected = "published page facts", page_preprocessing.preprocessed(code or "")
         if inspection and sample.code:  # the reference whatever the answer is: which targets count does not hang on it
-            answered = self._after(rendering, lambda: self.renderer.submit(code, inspection))
+            answered = self._after(rendering, lambda: self.renderer.submit(inspected, inspection))
             facts = (answered, self.renderer.submit(sample.code, inspection))
         return Job(sample, code, rendering, facts, squares)
 
@@ -151,9 +153,10 @@ class Scorer:
         sample = job.sample
         if not sample.code:
             return self._with_clip(job, image, None)
+        pair = sample.code, job.code or "", self.as_published
         trees = {
-            "webcode2m.tree_bleu": text.tree_bleu(sample.code, job.code or ""),
-            "webcode2m.word_recall": text.word_recall(sample.code, job.code or ""),
+            "webcode2m.tree_bleu": webcode2m.tree_bleu(*pair),
+            "webcode2m.word_recall": webcode2m.word_recall(*pair),
         }
         if (facts := self._facts(job)) is None:
             return trees

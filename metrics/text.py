@@ -1,4 +1,4 @@
-"""Metrics that compare texts: edit similarities, TeX edit distance, the trees of web pages, the texts of a plot.
+"""Metrics that compare texts: edit similarities, TeX edit distance, the texts of a plot.
 
 All but the TeX edit distance are similarities in [0, 1], 1 for equal inputs. Each says which benchmark it is from.
 """
@@ -7,7 +7,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from html.parser import HTMLParser
 
 import numpy as np
 from pygments.lexers.markup import TexLexer
@@ -108,70 +107,6 @@ def tex_body(code: str) -> str:
     code = re.sub(r"(\\begin\{.*?\}(?:\[.*?\])?|\\end\{.*?\})(?!\n)", r"\1\n", code)
     lines = (re.sub(" +", " ", line).replace("\t", " ").strip(" ") for line in code.split("\n"))
     return "\n".join(filter(str.strip, lines))
-
-
-# ----------------------------------------------------------------------------------------------------------- web pages
-VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
-
-
-class _Subtrees(HTMLParser):
-    """Collects "tag_child1_child2.." for every element with children, in html.parser's reading of the page."""
-
-    def __init__(self):
-        super().__init__(convert_charrefs=True)
-        self.open: list[list[str]] = []  # [tag, child tags..] of every open element
-        self.found: list[str] = []
-        self.words: list[str] = []
-
-    def handle_starttag(self, tag, attributes):
-        if self.open:
-            self.open[-1].append(tag)
-        if tag not in VOID:
-            self.open.append([tag])
-
-    def handle_startendtag(self, tag, attributes):
-        if self.open:
-            self.open[-1].append(tag)
-
-    def handle_endtag(self, tag):
-        if any(element[0] == tag for element in self.open):
-            while self.close_one() != tag:
-                pass
-
-    def handle_data(self, data):
-        if not any(element[0] in ("script", "style", "title") for element in self.open):
-            self.words += data.split()
-
-    def close_one(self) -> str:
-        element = self.open.pop()
-        if len(element) > 1:
-            self.found.append("_".join(element))
-        return element[0]
-
-
-def _parsed(html: str) -> _Subtrees:
-    page = _Subtrees()
-    page.feed(html)
-    page.close()
-    while page.open:
-        page.close_one()
-    return page
-
-
-def tree_bleu(reference: str, answer: str) -> float:
-    """Share of the reference's distinct one-level subtrees that the answer has as well.
-
-    WebCode2M (`tree_rouge_1` of its code, "TreeBLEU" of its paper): |S(answer) & S(reference)| / |S(reference)|, S
-    being the set of "tag_child1_child2.." over all elements with children. 1 if the reference has none.
-    """
-    wanted = set(_parsed(reference).found)
-    return len(wanted & set(_parsed(answer).found)) / len(wanted) if wanted else 1.0
-
-
-def word_recall(reference: str, answer: str) -> float:
-    """ROUGE-1 recall of the visible words, with multiplicity (WebCode2M); 1 if the reference shows no word."""
-    wanted, given = Counter(_parsed(reference).words), Counter(_parsed(answer).words)
-    return (wanted & given).total() / wanted.total() if wanted else 1.0
 
 
 # --------------------------------------------------------------------------------------------------------------- plots

@@ -96,22 +96,23 @@ def find_compiler() -> str | None:
     return next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
 
 
-def compiled() -> Path:
-    """SOURCE as a shared library, made unless it is there. Raises OSError, with the compiler's first error."""
+def compiled(source: Path | None = None) -> Path:
+    """SOURCE, or another, as a shared library, made unless it is there. Raises OSError, with what the compiler says."""
     if not (compiler := find_compiler()):
         raise OSError("no C compiler was found (install gcc)")
+    source = source or SOURCE
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    recipe = SOURCE.read_bytes() + Path(__file__).read_bytes() + f"{compiler} {features}".encode()
-    path = SOURCE.with_name("build") / f"kernels-{hashlib.sha256(recipe).hexdigest()[:16]}.so"
+    recipe = source.read_bytes() + Path(__file__).read_bytes() + f"{compiler} {features}".encode()
+    path = source.with_name("build") / f"{source.stem}-{hashlib.sha256(recipe).hexdigest()[:16]}.so"
     if path.exists():
         return path
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         for parallel in (["-fopenmp"], []):  # Apple's compiler has no OpenMP
             # the linker must not hear of fast-math: the whole process would round denormal numbers to 0
-            compile = [compiler, "-O3", "-march=native", "-ffast-math", "-fPIC", "-c", SOURCE, "-o", f"{scratch}/o"]
+            compile = [compiler, "-O3", "-march=native", "-ffast-math", "-fPIC", "-c", source, "-o", f"{scratch}/o"]
             link = [compiler, "-shared", f"{scratch}/o", "-o", f"{scratch}/so", "-lm"]
             for command in (compile, link):
                 run = subprocess.run([*command, *parallel], capture_output=True, text=True, errors="replace")

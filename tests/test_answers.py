@@ -22,8 +22,7 @@ from answers.server import Answers, Server
 from corpus import benchmarks
 from data import Sample
 from metrics import catalogue
-from metrics.scoring import Scorer, family_of
-from render import Renderer, Rendering
+from render import Renderer
 from report import statistics
 from report.records import find_failure, read_records
 from reward import Reward

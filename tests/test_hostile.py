@@ -4,6 +4,7 @@ Some are here, the others lie in `hostile/`; all run in the whole sandbox, those
 """
 
 import contextlib
+import json
 import multiprocessing
 import os
 import re
@@ -322,6 +323,50 @@ def attack(
     trap.close()
     wait_until(lambda: not set(processes_of_ours()) - before)
     assert open_descriptors() <= descriptors, "a file is left open"
+
+
+NEVER = "FILE FOLDER/notes.png ../rick.jpg /rick.jpg //page.test/rick.jpg ./x/../../rick.jpg x/rick.jpg rick.jpg/ "
+NEVER += "..%2ffolder/rick.jpg %2e%2e/rick.jpg notes.png rick.jpg%00.png RICK.jpg https://page.test/folder/rick.jpg "
+NEVER += "http://page.test:81/folder/rick.jpg http://else.test/folder/rick.jpg ftp://page.test/folder/rick.jpg "
+NEVER += "view-source:rick.jpg blob:rick.jpg filesystem:rick.jpg chrome://theme/rick.jpg FOLDER FOLDER/ . .. /"
+READ = """<body><img src=rick.jpg><script>
+const red = () => document.body.style.background = "red", names = NAMES;
+for (const name of names) {
+    const image = new Image();
+    image.onload = red, image.src = name;
+    for (const [tag, from] of [["embed", "src"], ["iframe", "src"], ["object", "data"], ["script", "src"]]) {
+        const element = document.createElement(tag);
+        element.style = "display: none", element[from] = name;
+        if (tag != "iframe" && tag != "embed") element.onload = red;
+        document.body.append(element);
+    }
+}
+for (const name of ["rick.jpg", ...names]) {
+    fetch(name).then(red, () => 0);
+    const request = new XMLHttpRequest();
+    request.onload = red;
+    try { request.open("GET", name), request.send(); } catch {}
+}
+</script></body>"""
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["bubblewrap", "without"])
+def test_a_page_reads_no_file_but_its_own_pictures(whole, monkeypatch, scratch):
+    need("html")
+    if not whole:
+        alone(monkeypatch)
+    for name in ("rick.jpg", "notes.png"):
+        Image.new("RGB", (40, 30), "blue").save(scratch / name)
+    names = NEVER.replace("FILE", f"file://{scratch}/rick.jpg").replace("FOLDER", f"file://{scratch}").split()
+    with render.Renderer(workers=1, timeout=60, cache_mb=0, files=[scratch / "rick.jpg"]) as renderer:
+        for kind in ("html", "page facts"):
+            assert renderer.render(READ.replace("NAMES", json.dumps(names)), kind).error is None
+        image = renderer.render(READ.replace("NAMES", json.dumps(names)), "html").image
+        plain = renderer.render("<body><img src=rick.jpg>", "html").image
+    assert image.tobytes() == plain.tobytes(), "something else was read"
+    assert plain.getpixel((20, 20))[2] > 250 > plain.getpixel((20, 20))[0]
+    for name in ("rick.jpg", "notes.png"):
+        (scratch / name).unlink()
 
 
 def alone(monkeypatch):

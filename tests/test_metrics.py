@@ -1,7 +1,6 @@
 """metrics/: every formula against cases worked out by hand, its identities, and perturbed real programs."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image, ImageDraw
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity as scikit_ssim
 
-from metrics import chartmimic, design2code, molecules, pixels, similarity, text
+from metrics import chartmimic, molecules, pixels, similarity, text
 from render import Renderer
 
 REAL = Path(__file__).parents[2] / "shared/data/real"
@@ -29,17 +28,6 @@ def scene(seed: int = 0, size=(160, 96)) -> Image.Image:
 # ---------------------------------------------------------------------------------------------------------------- text
 def test_character_similarity_by_hand():
     assert text.character_similarity("kitten", "sitting") == pytest.approx(1 - 3 / 7)
-
-
-def test_tree_bleu_by_hand():
-    reference = "<html><body><div><p>a</p><p>b<br>c</p></div><ul><li>x<li>y</ul></body></html>"
-    # html_body, body_div_ul, div_p_p, p_br, ul_li, li_li (an open li holds the next one, as html.parser has it)
-    assert text._parsed(reference).found.sort() is None and len(set(text._parsed(reference).found)) == 6
-    assert text.tree_bleu(reference, reference) == 1
-    assert text.tree_bleu(reference, "") == 0
-    assert text.tree_bleu(reference, "<html><body><div><p>z</p><p>z</p></div></body></html>") == pytest.approx(2 / 6)
-    assert text.tree_bleu("<p>x</p>", "anything") == 1, "no subtree is asked for"
-    assert text.word_recall("<p>to be or not to be</p>", "<b>to be</b><script>or</script>") == pytest.approx(2 / 6)
 
 
 def test_plot_text_match_by_hand():
@@ -166,34 +154,6 @@ def test_chartmimic_colours_by_hand():
     assert len(chartmimic.thinned(shades)) < 10 <= len(shades)
 
 
-# --------------------------------------------------------------------------------------------------------- Design2Code
-def block(text, x=0.1, y=0.1, w=0.2, h=0.1, colour=(0, 0, 0)) -> dict:
-    return {"text": text, "box": [x, y, w, h], "colour": list(colour)}
-
-
-def test_design2code_by_hand():
-    page = [block("a heading"), block("some longer text", y=0.5)]
-    assert design2code.scores(page, page) == pytest.approx(dict.fromkeys([*design2code.NAMES, "low_level"], 1.0))
-    assert set(design2code.scores(page, []).values()) == {0.0} == set(design2code.scores([], page).values())
-    moved = design2code.scores([block("a heading")], [block("a heading", x=0.3, y=0.2)])
-    assert moved["position"] == pytest.approx(0.8), "the larger of the two shifts"
-    missing = design2code.scores(page, page[:1])
-    assert missing["block_match"] == pytest.approx(0.04 / 0.06) and missing["text"] == 1
-    white = design2code.scores([block("a")], [block("a", colour=(255, 255, 255))])
-    assert white["colour"] == pytest.approx(0, abs=1e-3)
-    other = design2code.scores([block("abcd")], [block("wxyz")])
-    assert set(other.values()) == {0.0}, "matches of texts less than half alike are dropped"
-    with pytest.raises(ValueError, match="incomplete"):
-        design2code.scores(page, [{"text": "x"}])
-
-
-def test_design2code_merges_what_was_split():
-    whole = [block("the quick brown fox jumps", w=0.4), block("over the lazy dog", y=0.5)]
-    split = [block("the quick brown", w=0.2), block("fox jumps", x=0.3, w=0.2), block("over the lazy dog", y=0.5)]
-    scores = design2code.scores(whole, split)
-    assert scores["text"] > 0.99 and scores["block_match"] == pytest.approx(1.0)
-
-
 # ------------------------------------------------------------------------------------------- real programs, perturbed
 @pytest.fixture(scope="module")
 def renderer():
@@ -262,50 +222,6 @@ def test_chartmimic_falls_as_real_charts_are_perturbed(renderer, metric):
     assert len(measured) >= 5 and min(measured) >= 0.9, (len(measured), measured)
 
 
-PAGE_ERRORS = {
-    "text": """
-        const wrong = (text) => "x".repeat(Math.ceil(text.length * LEVEL / 14)) + text.slice(text.length * LEVEL / 14);
-        for (const node of texts) node.data = wrong(node.data.trim());""",
-    "block_match": """for (const node of texts.slice(0, LEVEL)) node.data = "";""",
-    "position": """
-        const body = document.body.style;
-        body.setProperty("position", "relative"), body.setProperty("left", "LEVEL0px");
-        body.setProperty("top", "LEVEL0px");""",
-    "colour": """
-        const colour = (element) => getComputedStyle(element).color.match(/[\\d.]+/g);
-        const now = [...document.querySelectorAll("*")].map((element) => [element, colour(element)]);
-        const mix = (c) => [255, 0, 255].map((to, i) => Math.round(to * LEVEL / 6 + c[i] * (1 - LEVEL / 6)));
-        for (const [element, c] of now) if (c) element.style.setProperty("color", `rgb(${mix(c)})`, "important");""",
-}
-SOME = """<script>addEventListener("load", () => {
-    const texts = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    for (let node; (node = walker.nextNode());) {
-        const owner = node.parentElement, range = document.createRange();
-        range.selectNode(node);
-        const box = range.getBoundingClientRect(), inside = box.left >= 0 && box.right < innerWidth;
-        if (node.data.trim().length > 3 && box.width && inside && owner.checkVisibility()
-            && !["SCRIPT", "STYLE"].includes(owner.tagName)) texts.push(node);
-    }
-    %s
-});</script>"""
-
-
-@pytest.mark.parametrize("metric", PAGE_ERRORS)
-def test_design2code_falls_as_real_pages_are_perturbed(renderer, metric):
-    programs = [page for page in real("html", 24) if len(re.findall(r">\s*\w{4,}[^<]*<", page)) >= 8][:8]
-    edited = [page + SOME % PAGE_ERRORS[metric].replace("LEVEL", str(level)) for page in programs for level in range(6)]
-    facts = np.empty(len(edited), dtype=object)
-    facts[:] = facts_of(renderer, edited, "page facts")
-    rows = [
-        [design2code.scores(row[0], one)[metric] for one in row]
-        for row in facts.reshape(-1, 6)
-        if row[0] and len(row[0]) > 5
-    ]
-    assert all(row[0] == pytest.approx(1) for row in rows), "the same page twice is perfect"
-    measured = correlations(rows)
-    assert len(measured) >= 3 and min(measured) >= 0.9, (len(measured), measured)
-
-
 def test_molecules_of_the_real_set_are_found():
     real("molecule", 1)
     rows = [json.loads(line) for line in (REAL / "MANIFEST.jsonl").read_text().splitlines()]
@@ -318,5 +234,3 @@ def test_a_program_that_fails_has_no_facts(renderer):
     for code, kind in (("1/0", "figure facts"), ("x = 1", "figure facts")):
         answer = renderer.render(code, kind)
         assert answer.facts is None and answer.image is None and answer.error
-    page = renderer.render("", "page facts")
-    assert page.error == "the program is empty"
