@@ -358,8 +358,8 @@ def test_every_function_of_the_originals_list_counts_and_has_a_colour(renderer):
     assert lines >= {"#000001", "#000012"} and shapes >= {"#000013", "#000014"}
     assert all(len(colours) == 1 for key, colours in found.items() if key != "VennDiagram.__init__"), found
     assert "#000021" in found.pop("VennDiagram.__init__")
-    maps = {"imshow": "bone", "pcolor": "pink", "contour": "hot", "contourf": "cool"}
-    maps = {f"Axes.{function}": {of} for function, of in maps.items()} | {"tripcolor": {"gray"}}
+    maps = {"imshow": "bone", "pcolor": "pink", "contour": "hot", "contourf": "cool", "tripcolor": "gray"}
+    maps = {f"Axes.{function}": {of} for function, of in maps.items()}
     maps["NonUniformImage.__init__"] = {"copper"}
     assert {key: found.pop(key) for key in maps} == maps
     given = {f"#{k:06X}" for k in range(0x02, 0x21)} - {"#000012", "#000013", "#000014"}
