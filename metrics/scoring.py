@@ -142,12 +142,16 @@ class Scorer:
             return {}
         if job.code is None:
             return zero
+        graph = sample.id.rpartition("/")[2].startswith("graph")
         try:
-            scores = chartmimic.scores(facts[1], facts[0], self.as_published)
+            scores = chartmimic.scores(facts[1], facts[0], self.as_published, graph)
         except (ValueError, TypeError):  # no facts, or forged ones
             return zero
         scores = {f"chartmimic.{name}": value for name, value in scores.items()}
-        return scores | {"plot2code.text_match": text.plot_text_match(facts[1], facts[0])}
+        white = image is not None and image.convert("L").getextrema() == (255, 255)
+        left_out = self.as_published and white  # as Plot2Code does
+        match = None if left_out else text.plot_text_match(facts[1], facts[0], self.as_published)
+        return scores | {"plot2code.text_match": match}
 
     def _page(self, job: Job, image: Image.Image | None) -> dict:
         sample = job.sample

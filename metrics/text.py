@@ -5,8 +5,6 @@ All but the TeX edit distance are similarities in [0, 1], 1 for equal inputs. Ea
 
 import math
 import re
-from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 from pygments.lexers.markup import TexLexer
@@ -110,34 +108,24 @@ def tex_body(code: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------- plots
-def plot_text_match(reference: dict, answer: dict) -> float:
+def plot_text_match(reference: dict, answer: dict, as_published: bool = False) -> float:
     """Jaccard index of the texts of two matplotlib figures: matched / (matched + left over in either).
 
-    Plot2Code (`text_match_score.py`). Each side: {"positions": [[string, x, y], ..], "inches": [width, height]}; the
-    strings are stripped and lowered, positions are `Text.get_position()`. A reference text takes the closest candidate
-    (Levenshtein) among those with exp(-|p1 - p2 * size ratio| / 100) > 0.8 and counts if that one is equal.
-    1 if neither has texts.
+    Plot2Code (`text_match_score.py`). Each side: {"positions": [[string, x, y, whether the program gave numbers], ..],
+    "inches": [width, height]}; the strings are stripped and lowered, positions are `Text.get_position()`. A reference
+    text counts if an equal one is left with exp(-|p1 - p2 * size ratio| / 100) > 0.8. 1 if neither has texts. As
+    published a text at a category or a date is never matched.
     """
     ratio = [a / b if b else 1.0 for a, b in zip(reference["inches"], answer["inches"], strict=True)]
     left = [tuple(text) for text in answer["positions"]]
     matched = 0
-    for text, x, y in reference["positions"]:
-        near = [t for t in left if math.exp(-math.hypot(x - t[1] * ratio[0], y - t[2] * ratio[1]) / 100) > 0.8]
-        best = min(near, key=lambda t: Levenshtein.distance(text, t[0]), default=None)
-        if best is not None and best[0] == text:
-            left.remove(best)
-            matched += 1
+    for text, x, y, numbers in reference["positions"]:
+        for other in left:
+            distance = math.hypot(x - other[1] * ratio[0], y - other[2] * ratio[1])
+            comparable = numbers and other[3] or not as_published
+            if other[0] == text and comparable and math.exp(-distance / 100) > 0.8:
+                left.remove(other)
+                matched += 1
+                break
     union = len(reference["positions"]) + len(left)
     return matched / union if union else 1.0
-
-
-def multiset_f1(reference: Sequence, answer: Sequence, empty: float = 1.0) -> float:
-    """F1 of two multisets of hashable items: equal items are matched one to one; `empty` if both are empty."""
-    if not reference and not answer:
-        return empty
-    matched = (Counter(reference) & Counter(answer)).total()
-    return f1(matched / len(answer), matched / len(reference)) if matched else 0.0
-
-
-def f1(precision: float, recall: float) -> float:
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

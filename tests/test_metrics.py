@@ -30,19 +30,6 @@ def test_character_similarity_by_hand():
     assert text.character_similarity("kitten", "sitting") == pytest.approx(1 - 3 / 7)
 
 
-def test_plot_text_match_by_hand():
-    a = {"positions": [["speed", 0.5, 1.0], ["time", 0.5, 0.0]], "inches": [6, 4]}
-    assert text.plot_text_match(a, a) == 1
-    b = {"positions": [["speed", 0.5, 1.0], ["hours", 0.5, 0.0]], "inches": [6, 4]}
-    assert text.plot_text_match(a, b) == text.plot_text_match(b, a) == pytest.approx(1 / 3)
-    far = {"positions": [["speed", 40.0, 1.0]], "inches": [6, 4]}
-    assert text.plot_text_match({"positions": [["speed", 0.5, 1.0]], "inches": [6, 4]}, far) == 0
-    half = {"positions": [["speed", 20.0, 1.0]], "inches": [3, 4]}
-    assert text.plot_text_match({"positions": [["speed", 40.0, 1.0]], "inches": [6, 4]}, half) == 1, "scaled by size"
-    empty = {"positions": [], "inches": [6, 4]}
-    assert text.plot_text_match(empty, empty) == 1 and text.plot_text_match(a, empty) == 0
-
-
 # -------------------------------------------------------------------------------------------------------------- pixels
 SSIMS = {
     "full": pixels.ssim,
@@ -111,47 +98,6 @@ def test_tanimoto():
     assert molecules.scores(right, wrong)["same_molecule"] == 0
     failed = molecules.scores(right, broken)
     assert failed["validity"] == failed["tanimoto"] == 0 and failed["tanimoto_valid"] is None
-
-
-# ---------------------------------------------------------------------------------------------------------- ChartMimic
-def figure(**parts) -> dict:
-    whole = {
-        "texts": ["a", "b"],
-        "layout": [[1, 1, 0, 0, 0, 0]],
-        "types": {"plot": 2},
-        "colours": [["plot", "#FF0000"]],
-    }
-    return whole | {"positions": [], "inches": [6, 4]} | parts
-
-
-def test_chartmimic_by_hand():
-    same = chartmimic.scores(figure(), figure())
-    assert set(same.values()) == {1.0}
-    part = chartmimic.scores(figure(), figure(texts=["b", "b", "c"], types={"plot": 1, "bar": 1}))
-    assert part["text_f1"] == pytest.approx(2 / 5), "one match of 3 and 2"
-    assert part["type_f1"] == pytest.approx(1 / 2)
-    two = figure(layout=[[1, 2, 0, 0, 0, 0], [1, 2, 0, 0, 1, 1]])
-    assert chartmimic.scores(two, figure())["layout_f1"] == 0
-    nothing = figure(texts=[], layout=[], types={}, colours=[])
-    assert set(chartmimic.scores(figure(), nothing).values()) == {0.0}
-    assert chartmimic.scores(nothing, nothing)["low_level"] == 1
-    assert chartmimic.scores(nothing, nothing, as_published=True)["low_level"] == 0
-    with pytest.raises(ValueError, match="incomplete"):
-        chartmimic.scores(figure(), {"texts": []})
-    with pytest.raises(ValueError, match="expected types"):
-        chartmimic.scores(figure(), figure(texts=[1]))
-
-
-def test_chartmimic_colours_by_hand():
-    black, white = ["plot", "#000000"], ["plot", "#FFFFFF"]
-    assert chartmimic.colour_f1([black], [white]) == pytest.approx(0, abs=1e-3), "CIEDE2000 of black and white is 100"
-    assert chartmimic.colour_f1([black, white], [white, black]) == pytest.approx(1), "assigned one to one"
-    assert chartmimic.colour_f1([["bar", "#000000"]], [black]) == 0, "another function"
-    assert chartmimic.colour_f1([["imshow", "viridis"]], [["imshow", "#000000"]]) == 0, "a map is no colour"
-    # P = 1/2, R = 1
-    assert chartmimic.colour_f1([black], [black, ["bar", "#000000"]]) == pytest.approx(2 / 3)
-    shades = [["plot", f"#{k:02X}{k:02X}{k:02X}"] for k in range(0, 250, 10)]
-    assert len(chartmimic.thinned(shades)) < 10 <= len(shades)
 
 
 # ------------------------------------------------------------------------------------------- real programs, perturbed
