@@ -236,7 +236,7 @@ ENDLESS = {
     "html": "<script>while (true) {}</script>",
     "latex": r"\loop\iftrue\repeat",
     "svg": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 400"><filter id="f"><feTurbulence '
-    'numOctaves="999999"/></filter><rect width="400" height="400" filter="url(#f)"/></svg>',
+    'numOctaves="999999"/></filter>' + 99 * '<rect width="400" height="400" filter="url(#f)"/>' + "</svg>",
 }
 
 
