@@ -17,7 +17,7 @@ import environment  # noqa: F401
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -59,11 +59,13 @@ def evaluate(
     total: int | None = None,
     scorer: Scorer | None = None,
     done: Iterable[tuple[str, int]] = (),
+    left_out: dict[str, str] | None = None,
 ) -> Iterator[Record]:
     """Records in the order of `samples`, a chunk of targets at a time, so memory does not grow with their number.
 
     policy: ours, or a Server, or a Folder. Targets without a picture are drawn from their code. done: (sample id,
-    index) of records that are there already: none is made again, and a chunk of nothing else is not decoded."""
+    index) of records that are there already: none is made again, and a chunk of nothing else is not decoded. left_out:
+    filled with {id: why} of targets that cannot be drawn."""
     if G < 1 or chunk < 1 or refine < 0:
         raise ValueError("G and chunk have to be at least 1, refine at least 0.")
     scorer, done = scorer or Scorer(renderer), set(done)
@@ -75,7 +77,7 @@ def evaluate(
             if all((sample.id, g) in done for sample in batch for g in range(G)):
                 bar.update(len(batch) * G * (1 + refine))
                 continue
-            batch = rounds.with_pictures(batch, renderer)
+            batch = rounds.with_pictures(batch, renderer, left_out)
             seeds = [int(s) for s in np.random.SeedSequence((seed, number)).generate_state(1 + refine) >> 1]
             yield seeds, rounds.ask(policy, batch, scorer, bar, G, seed=seeds[0], **options)
 
@@ -97,6 +99,22 @@ DECODING = ("G", "temperature", "max_new_tokens", "seed", "refine", "chunk")
 
 
 @dataclass
+class Targets:
+    """What a run evaluates."""
+
+    samples: Iterable[Sample]
+    ids: list[str]
+    others: list[str]
+    """Ids of targets that are there as well: beyond --max-samples, or dropped."""
+    notes: list[str] = field(default_factory=list)
+    """Which part of each benchmark this is, and what is not read."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Why rows were left out -> how many."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Target -> why nothing is asked about it: it cannot be read or drawn."""
+
+
+@dataclass
 class Run:
     """Evaluate one policy on data sets or benchmarks; records are written as they come, and a rerun goes on."""
 
@@ -109,7 +127,8 @@ class Run:
     data: str = ""
     """What data.load reads: a parquet file, a jsonl file, a manifest folder."""
     bench: tuple[str, ...] = ()
-    """Benchmarks: synthetic-5 (made here), or NAME=PATH, or NAME for the folder NAME under --bench-root."""
+    """Benchmarks: synthetic-5 (made here), or NAME=PATH, or NAME for the folder NAME under --bench-root;
+    NAME/SUBSET for another part of one than the first (chartmimic/customized=PATH)."""
     bench_root: str = "benchmark_data"
     """Where the folders of benchmarks given by name alone are."""
     out: str = "runs/eval"
@@ -170,38 +189,61 @@ class Run:
             raise ValueError("Give --model (or --answers), and either --data or --bench.")
         if self.best_of > 1 and self.temperature == 0:
             raise ValueError("--best-of samples several answers: give a --temperature above 0.")
+        if self.answers and self.refine:
+            raise ValueError("--refine asks a model once more: leave it out with --answers.")
         self.G = max(self.G, self.best_of)
         judge = Judge.of(self)
         where = {"svg_side": self.svg_side, "python": self.render_python, "allow_unsafe": self.allow_unsafe_rendering}
         files = benchmarks.pictures(self.bench, self.bench_root)
         with Renderer(self.workers, self.timeout, files=files, **where) as renderer:
-            samples, total, dropped = self.targets(renderer)
+            targets = self.targets(renderer)
             same = {k: v for k, v in vars(self).items() if not k.startswith(MAY_CHANGE)}
             with RecordWriter(self.out, same) as writer:
                 reward = Reward(self.reward_mode, self.encoder, device=self.device, cache_mb=64)
-                options = {name: getattr(self, name) for name in DECODING} | {"total": total, "done": writer.done}
+                options = {name: getattr(self, name) for name in DECODING}
+                options |= {"total": len(targets.ids), "done": writer.done, "left_out": targets.left_out}
                 scorer = Scorer(renderer, self.as_published, Weights.of(self))
-                for record in evaluate(self.source(), samples, renderer, reward, scorer=scorer, **options):
+                source = self.source(targets)
+                notes = {"targets": targets.notes, "answers": getattr(source, "notes", [])}
+                for note in notes["targets"] + notes["answers"]:
+                    print(note)
+                for record in evaluate(source, targets.samples, renderer, reward, scorer=scorer, **options):
                     writer.append(record)
         if judge:
             judge.judge(read_records(self.out))
         name = Path(self.out).name
         records = [without_pictures(record) for record in read_records(self.out)]
-        print_summary({name: records}, sum(dropped.values()))
-        result = {"config": vars(self), "dropped": dropped, "summary": summarize(records)}
+        print_summary({name: records}, targets.left_out)
+        lost = {"dropped": targets.dropped, "left_out": targets.left_out}
+        result = {"config": vars(self)} | notes | lost | {"summary": summarize(records)}
         (Path(self.out) / "summary.json").write_text(json.dumps(result, indent=1) + "\n")
         write_report(Path(self.out) / "report.html", {name: read_records(self.out)}, title=name)
 
-    def targets(self, renderer) -> tuple[Iterable[Sample], int, dict]:  # how many, why how many were dropped
-        if self.bench:
-            return *benchmarks.load(self.bench, self.bench_root, self.max_samples), {}
-        samples, dropped = data.load_usable(self.data, renderer, limit=self.max_samples)
-        return samples, len(samples), dropped
+    def targets(self, renderer: Renderer) -> Targets:
+        return self._benchmarks() if self.bench else self._rows(renderer)
 
-    def source(self):
+    def _benchmarks(self) -> Targets:
+        samples, parts = benchmarks.load(self.bench, self.bench_root, self.max_samples)
+        limit = self.max_samples or None
+        ids = [id for part in parts for id in part.ids[:limit]]
+        others = [id for part in parts for id in part.ids[len(part.ids[:limit]) :]]
+        return Targets(samples, ids, others, [part.about for part in parts])
+
+    def _rows(self, renderer: Renderer) -> Targets:
+        samples, dropped = data.load_usable(self.data, renderer, limit=self.max_samples)
+        every = replace(samples, indices=range(len(samples.rows)), renderer=None)
+        used = set(samples.indices)
+        lost = [i for i in every.indices[: self.max_samples] if i not in used]
+        ids = {i: one.id for i, one, _ in data.check(every, None if self.answers else lost) if one}
+        problems = data.check(replace(every, renderer=renderer), lost)
+        left_out = {ids.get(i, every.place(i)): why.partition(": ")[2] or "no picture" for i, _, why in problems}
+        others = [id for i, id in ids.items() if i not in used]
+        return Targets(samples, [ids.get(i, "") for i in samples.indices], others, dropped=dropped, left_out=left_out)
+
+    def source(self, targets: Targets):
         """What answers: a folder, a server, or a policy of ours."""
         if self.answers:
-            return Folder(self.answers)
+            return Folder(self.answers, targets.ids, targets.others, self.G)
         if self.server:
             return Server(self.server, self.model, Path(self.out) / "answers.jsonl", self.concurrency)
         return models.Policy.load(self.model, self.device, getattr(torch, self.dtype))

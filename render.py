@@ -7,6 +7,7 @@ In Python:
 
     with Renderer() as renderer:
         rendering = renderer.render("<svg ...", "svg")      # or submit(...), which gives a Future
+        rendering = renderer.render("<svg ...", "svg", target.size)      # drawn onto the canvas of its target
 
 One supervisor thread per slot takes jobs from one queue. It owns one warm worker (`languages/worker.py`) per language,
 started when first needed. A job's limit is on the time that it has had, not on what it waited for a core that others
@@ -24,7 +25,6 @@ import os
 import queue
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -43,7 +43,7 @@ from PIL import Image
 import languages
 import sandbox
 from languages import INSPECTIONS, LANGUAGES, SAMPLES, SUFFIXES, ToolMissing, browser, fonts, mermaid, protocol
-from languages.protocol import HEADER, Options
+from languages.protocol import HEADER, REQUEST, Options
 
 WORKER = Path(languages.__file__).parent / "worker.py"
 VERSIONS = """
@@ -182,11 +182,11 @@ class Worker:
             return self.jobs == 0 or self.jobs < 2000 and not any(self.receive(self.clock(self.TIDY_SECONDS)))
         return False
 
-    def render(self, code: str) -> Rendering:
+    def render(self, code: str, canvas: tuple[int, int] | None = None) -> Rendering:
         """Run one job. Raises OSError or TimeoutError when the worker is lost, which must then be killed; BrowserPage
         where a browser has to finish the picture."""
         request = code.encode()
-        self.process.stdin.write(struct.pack("<Q", len(request)) + request)
+        self.process.stdin.write(REQUEST.pack(len(request), *(canvas or (0, 0))) + request)
         self.process.stdin.flush()
         self.jobs += 1
         if self.kind in protocol.PREPARE and any(self.receive(self.clock(self.START_SECONDS))):
@@ -229,12 +229,20 @@ class Worker:
             self.scratch.cleanup()
 
 
+def within(max_pixels: int, width: int, height: int) -> tuple[int, int]:
+    """(width, height), scaled down to at most so many pixels."""
+    scale = min(1.0, (max_pixels / (width * height)) ** 0.5)
+    width = min(max(1, int(width * scale)), max_pixels)
+    return width, min(max(1, int(height * scale)), max_pixels // width)
+
+
 class Renderer:
     """Renders programs in parallel. A context manager: `close` kills every worker.
 
     workers: jobs at a time, default one per CPU. timeout: seconds that one program may have, CPU time and sleep, not
     waits for a core (thirty times as many by the clock on the wall, at the very most). memory_mb: MiB a program may
-    use. svg_side: px of an svg's longer side; other languages come at their natural size, scaled down to max_pixels.
+    use. svg_side: px of the longer side of an svg that is drawn onto no canvas; other languages come at their natural
+    size, scaled down to max_pixels.
     allow_unsafe: run without a sandbox where the machine allows none; else that raises RuntimeError.
     cache_mb: MiB of pictures kept, so that equal programs are drawn once; `hits` counts them. python: the interpreter
     that programs run in, `interpreter()` if not given. files: pictures that web pages find beside them, by their plain
@@ -269,7 +277,7 @@ class Renderer:
         self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers, pictures_beside(files))
         self.missing: dict[str, str] = {}  # language -> what to install
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
-        self.known: OrderedDict[tuple[str, str], Future] = OrderedDict()  # (language, code), least recently used first
+        self.known: OrderedDict[tuple, Future] = OrderedDict()  # by language, code, canvas; least recently used first
         self.lock, self.cache_bytes, self.kept_bytes, self.hits = threading.Lock(), cache_mb << 20, 0, 0
         self.closed = False
         count = workers or os.cpu_count() or 1
@@ -277,12 +285,15 @@ class Renderer:
         for thread in self.threads:
             thread.start()
 
-    def submit(self, code: str, language: str) -> Future:
+    def submit(self, code: str, language: str, canvas: tuple[int, int] | None = None) -> Future:
         """A Future of Rendering. It never raises for a bad program: the Rendering carries the error. Equal programs
-        may share a Future."""
+        may share a Future.
+
+        canvas: (width, height) in px that an svg is drawn onto, its ratio kept, in the middle of white: those of the
+        picture that it is to be compared with. Other languages take no notice of it."""
         future: Future = Future()
         error = None
-        if language not in (*LANGUAGES, *INSPECTIONS):
+        if language not in (*LANGUAGES, *INSPECTIONS, languages.CAIROSVG):
             error = f"unknown language {language!r}; one of {', '.join(LANGUAGES)} is possible"
         elif not code.strip():
             error = "the program is empty"
@@ -295,30 +306,32 @@ class Renderer:
         if error:
             future.set_result(Rendering(None, error, 0.0))
             return future
+        canvas = within(self.options.max_pixels, *canvas) if canvas and language in languages.ON_A_CANVAS else None
+        job = language, code, canvas
         with self.lock:
             if self.closed:
                 raise RuntimeError("This Renderer is closed; make a new one.")
-            if (language, code) in self.known:
+            if job in self.known:
                 self.hits += 1
-                self.known.move_to_end((language, code))
-                return self.known[language, code]
+                self.known.move_to_end(job)
+                return self.known[job]
             if self.cache_bytes:
-                self.known[language, code] = future
-            self.jobs.put((future, code, language))
+                self.known[job] = future
+            self.jobs.put((future, *job))
         return future
 
-    def render(self, code: str, language: str) -> Rendering:
+    def render(self, code: str, language: str, canvas: tuple[int, int] | None = None) -> Rendering:
         """Render one program and wait for it."""
-        return self.submit(code, language).result()
+        return self.submit(code, language, canvas).result()
 
     def _supervise(self) -> None:
         """A slot: its own worker per language, one job at a time."""
         workers: dict[str, Worker] = {}
         while (job := self.jobs.get()) is not None:
-            future, code, language = job
+            future, language, code, canvas = job
             if future.set_running_or_notify_cancel():
                 try:
-                    rendering = self._run(workers, code, language)
+                    rendering = self._run(workers, code, language, canvas)
                 except Exception as error:  # no job may be lost, nor this thread with all that wait for it
                     rendering = Rendering(None, f"the renderer failed: {type(error).__name__}: {error}", 0.0)
                 future.set_result(rendering)
@@ -338,7 +351,7 @@ class Renderer:
                     break
                 self.kept_bytes -= size(self.known.pop(oldest).result())
 
-    def _run(self, workers: dict[str, Worker], code: str, language: str, again: bool = True) -> Rendering:
+    def _run(self, workers: dict[str, Worker], code: str, language: str, canvas=None, again: bool = True) -> Rendering:
         """A worker that is lost in the middle may have been killed from outside: then the job gets a second one."""
         if language in self.missing:
             return Rendering(None, self.missing[language], 0.0)
@@ -350,7 +363,7 @@ class Renderer:
             if kind not in workers:
                 workers[kind] = Worker(kind, self.options, self.python)
                 started = time.monotonic()
-            return workers[kind].render(code)
+            return workers[kind].render(code, canvas)
         except protocol.BrowserPage as page:
             if kind not in BROWSER_KINDS:
                 return self._run(workers, page.html.decode(errors="replace"), "html")
@@ -364,7 +377,7 @@ class Renderer:
         if kind in workers:
             workers.pop(kind).kill()
         if again and language not in self.missing:
-            return self._run(workers, code, language, again=False)
+            return self._run(workers, code, language, canvas, again=False)
         return Rendering(None, error, time.monotonic() - started)
 
     def close(self) -> None:

@@ -11,7 +11,8 @@ frames into features, and features are compared frame by frame. What comes out i
     total = (1 - alignment_weight) * visual + alignment_weight * alignment                        all of them in [0, 1]
 
 Mode `vincicoder` gives the numbers of the paper's released code with a DINOv2 encoder: s = (cosine + 1) / 2 per frame,
-visual = plain mean over tiles and thumbnail. There an empty page is worth more than a half, and size is free.
+visual = plain mean over tiles and thumbnail, total = 0 without alignment. There an empty page is worth more than a
+half, and size is free.
 
 Mode `calibrated`, the default, measures features against those of an empty page in the target's background colour, so
 an empty page is worth 0 and "mostly white" earns nothing:
@@ -169,6 +170,8 @@ class Reward:
                 fine, weights = [value] * math.prod(grid), [1 / math.prod(grid)] * math.prod(grid)
                 parts = {"visual": value, "coarse": value, "fine": fine, "grid": grid, "weights": weights}
             total = (1 - self.alignment_weight) * parts["visual"] + self.alignment_weight * aligned
+            if self.mode == "vincicoder" and not aligned:
+                total = 0.0  # the released code draws no answer whose block it does not find
             scores.append(Score(total, alignment=aligned, executed=executed, error=rendering.error, **parts))
         return scores
 
@@ -264,8 +267,16 @@ class Reward:
         return {**parts, "grid": target.grid, "shape": shape}
 
 
-def alignment(text: str, language: str) -> float:
-    """1.0 if the last fenced block of `text` in that language exists and holds anything, else 0.0."""
+def alignment(text: str, language: str, mode: str = "calibrated") -> float:
+    """1.0 if the last fenced block of `text` in that language exists and holds anything, else 0.0.
+
+    Mode vincicoder: as in the paper's released code 1.0 if any three backticks follow any other three that touch the
+    language's own name in small letters. So Python, py, tex and tikz are 0, and an empty block, one within a line, and
+    svg+xml are 1.
+    """
+    if mode == "vincicoder":
+        _, opened, rest = text.partition(f"```{language}")
+        return float(bool(opened) and "```" in rest)
     code = extract_code(text, language)
     return float(bool(code and code.strip()))
 
@@ -302,7 +313,7 @@ def main() -> None:
             rendering = Rendering(image=to_rgb(open_picture(config.attempt)), error=None, seconds=0.0)
         else:
             with Renderer(workers=1) as renderer:
-                rendering = renderer.render(config.attempt.read_text(encoding="utf-8"), language)
+                rendering = renderer.render(config.attempt.read_text(encoding="utf-8"), language, target.size)
         if rendering.image is None:
             raise ValueError(f"{config.attempt} did not render, so it scores 0: {rendering.error}")
         (score,) = reward.score([target], [rendering], [1.0])

@@ -38,8 +38,12 @@ def make(domain: str, index: int, seed: int = 0, difficulty: float = 0.3) -> dat
         raise ValueError("The difficulty must lie in [0, 1], and index and seed must not be negative.")
     rng = np.random.default_rng((seed, DOMAINS.index(domain), index))
     code, language = MAKERS[domain](Dice(rng, difficulty)), LANGUAGES[domain]
-    name, prompt = f"{domain}-d{difficulty:g}-s{seed}-{index}", data.direct_prompt(language, domain, rng)
-    return data.Sample(name, domain, language, None, prompt, code)
+    prompt = data.direct_prompt(language, domain, rng)
+    return data.Sample(name_of(domain, index, seed, difficulty), domain, language, None, prompt, code)
+
+
+def name_of(domain: str, index: int, seed: int, difficulty: float) -> str:
+    return f"{domain}-d{difficulty:g}-s{seed}-{index}"
 
 
 def draw(samples: Iterable[data.Sample], renderer: Renderer, kept: Counter, lost: Counter) -> Iterator[data.Sample]:

@@ -244,7 +244,8 @@ def rollout(
         for completion in generate(policy, prompts, config.group, *options, list(batch)):
             (sample, prompt), members = batch[completion.number], answers[completion.number]
             code = data.extract_code(completion.text, sample.language)
-            members[completion.index] = completion, renderer.submit(code, sample.language) if code else None
+            drawing = renderer.submit(code, sample.language, sample.image.size) if code else None
+            members[completion.index] = completion, drawing
             if len(members) == config.group:
                 in_order = [members[i] for i in range(config.group)]
                 groups.append(Group(sample, prompt, *map(list, zip(*in_order, strict=True))))
@@ -268,7 +269,7 @@ def judge(groups: list[Group], reward: Reward, config: Config, times: dict) -> N
     with timer(times, "judge/reward"):
         targets = [group.sample.image for group in groups for _ in group.completions]
         renderings = [rendering for group in groups for rendering in group.renderings]
-        aligned = [alignment(c.text, group.sample.language) for group in groups for c in group.completions]
+        aligned = [alignment(c.text, group.sample.language, reward.mode) for group in groups for c in group.completions]
         scores = iter(reward.score(targets, renderings, aligned))
     for group in groups:
         group.scores = [next(scores) for _ in group.completions]

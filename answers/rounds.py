@@ -48,12 +48,13 @@ def records_of(answers: Sequence[tuple], scorer, reward, temperature: float) -> 
     for _, job in answers:  # the first ones are measured while the last are being drawn
         renderings.append(nothing if job.rendering is None else job.rendering.result())
         metrics.append(scorer.measure(job, renderings[-1]))
-    alignments = [alignment(c.text, job.sample.language) for c, job in answers]
+    alignments = [alignment(c.text, job.sample.language, reward.mode) for c, job in answers]
     scores = reward.score([job.sample.image for _, job in answers], renderings, alignments)
     decoding = "greedy" if temperature == 0 else f"sampled T={temperature:g}"
     records = []
     for (c, job), shown, score, measured in zip(answers, renderings, scores, metrics, strict=True):
         more = {"tokens": len(c.ids), "finish": c.finish, "decoding": decoding, "metrics": measured}
+        more["reference_problem"] = scorer.reference_problem(job)
         image = ssim(job.sample.image, shown.image)
         records.append(Record(job.sample, c.index, c.text, job.code, shown, score, image, **more))
     return records
@@ -109,12 +110,16 @@ def batches(samples: Iterable[Sample], size: int, renderer) -> Iterator[list[Sam
         batch = following
 
 
-def with_pictures(samples: Sequence[Sample], renderer) -> list[Sample]:
-    """Targets without a picture get the one their code draws; those whose code fails are left out, with a line."""
+def with_pictures(samples: Sequence[Sample], renderer, left_out: dict[str, str] | None = None) -> list[Sample]:
+    """Targets without a picture get the one their code draws; those whose code fails are left out, with a line, and
+    go to `left_out`: id -> why."""
     if any(sample.image is None and not sample.code for sample in samples):
         raise ValueError("A sample has no target picture; load the data with a renderer.")
     drawn = {s.id: renderer.submit(s.code, s.language) for s in samples if s.image is None}
     for id in [id for id, future in drawn.items() if future.result().image is None]:
-        tqdm.write(f"left out {id}: its target does not render: {drawn[id].result().error}", file=sys.stderr)
+        why = f"its target does not render: {drawn[id].result().error}"
+        tqdm.write(f"left out {id}: {why}", file=sys.stderr)
+        if left_out is not None:
+            left_out[id] = " ".join(why.split())[:200]
     ready = [replace(s, image=drawn[s.id].result().image) if s.id in drawn else s for s in samples]
     return [sample for sample in ready if sample.image is not None]

@@ -124,11 +124,12 @@ class Chunks:
                 sample = replace(sample, code=normalise(sample.code, sample.language))
             yield replace(row, id=sample.id, raw={}), sample
 
-    def _futures(self, programs: Iterable[tuple[object, str, str]]) -> Iterator[tuple[object, Rendering]]:
-        """(what, code, language) -> (what, rendering), in order, a few ahead."""
+    def _futures(self, programs: Iterable[tuple]) -> Iterator[tuple[object, Rendering]]:
+        """(what, code, language, size of the picture that it is compared with) -> (what, rendering), in order, a few
+        ahead."""
         waiting: deque = deque()
-        for what, code, language in programs:
-            waiting.append((what, self.renderer.submit(code, language)))
+        for what, *program in programs:
+            waiting.append((what, self.renderer.submit(*program)))
             if len(waiting) >= AHEAD * self.workers:
                 yield self._result(*waiting.popleft())
         while waiting:
@@ -145,7 +146,8 @@ class Chunks:
             return self.reward.score([target], [rendering], [1.0])[0].visual
 
     def _draw(self, pairs: list[tuple[Row, Sample]], reject: Callable) -> Iterator[tuple[Row, Sample, dict]]:
-        programs = ((pair, pair[1].code, pair[1].language) for pair in pairs)
+        came_with = lambda sample: sample.image.size if sample.image else None  # noqa: E731
+        programs = ((pair, pair[1].code, pair[1].language, came_with(pair[1])) for pair in pairs)
         for (row, sample), rendering in self._futures(programs):
             if problem := unfit(rendering):
                 reject(row, "render", problem)
@@ -169,7 +171,7 @@ class Chunks:
     def _given_drafts(self, drawn: list[tuple[Row, Sample, dict]], reject: Callable) -> None:
         """Drafts that the source has, such as a model's own answers: kept if they draw something else."""
         given = [item for item in drawn if item[2]["came_with_draft"]]
-        programs = ((item, item[1].draft, item[1].language) for item in given)
+        programs = ((item, item[1].draft, item[1].language, self._size(item[2])) for item in given)
         for (row, sample, entry), rendering in self._futures(programs):
             entry["rejected"] = True
             if rendering.image is None:
@@ -191,7 +193,7 @@ class Chunks:
                 drafts.append((entry, Draft(entry["code"], entry["language"], rng)))
         while waiting := [pair for pair in drafts if pair[1].state == "open"]:
             with self._timed("draft"):
-                proposed = [((entry, draft), draft.propose(), draft.language) for entry, draft in waiting]
+                proposed = [((e, draft), draft.propose(), draft.language, self._size(e)) for e, draft in waiting]
             for (entry, draft), rendering in self._futures(item for item in proposed if item[1]):
                 visual = self._visual(self._target(entry), rendering) if rendering.image else 0.0
                 draft.judge(rendering, visual, self.config.band, counts)
@@ -201,6 +203,9 @@ class Chunks:
                     draft.image = None
         for entry, draft in drafts:
             counts[entry["language"], "done", draft.state] += 1
+
+    def _size(self, entry: dict) -> tuple[int, int]:
+        return Image.open(io.BytesIO(entry["image"])).size
 
     def _target(self, entry: dict) -> Image.Image:
         with self._timed("decode"):

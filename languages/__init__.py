@@ -12,6 +12,8 @@ LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
 SUFFIXES = {".py": "python", ".svg": "svg", ".html": "html", ".htm": "html", ".tex": "latex", ".mmd": "mermaid"}
 # not a picture of a program, but what it draws, as JSON; the last as Design2Code's own code finds it
 INSPECTIONS = ("figure facts", "page facts", "published page facts")
+CAIROSVG = "cairosvg"  # svg once more, by the library that UniSVG, SVG-Bench and the paper's release draw it with
+ON_A_CANVAS = ("svg", CAIROSVG)  # what is drawn in any size; other languages have a size of their own
 
 SAMPLES = {  # the smallest programs that show a language working
     "python": "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1.5))\nplt.bar([1, 2], [2, 3])\nplt.show()\n",

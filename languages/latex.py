@@ -23,7 +23,15 @@ from languages import ProgramError, ProgramTimeout, ToolMissing
 from languages.fonts import family_for
 from languages.pixels import crop_margins, rasterize_pdf
 from languages.protocol import Options, answer_of, confine_worker, remove_folder
-from languages.tex_packages import LETTERS, SUBSCRIPTS, SUPERSCRIPTS, debian_package, snippet_needs, with_letters
+from languages.tex_packages import (
+    ABSENT,
+    LETTERS,
+    SUBSCRIPTS,
+    SUPERSCRIPTS,
+    debian_package,
+    snippet_needs,
+    with_letters,
+)
 
 SNIPPET = r"""\documentclass[border=2pt,varwidth=WIDTH]{standalone}
 \usepackage{amsmath,amssymb,graphicx,xcolor,tikz,pgfplots,booktabs,array,multirow}
@@ -56,24 +64,28 @@ def latex_document(code: str, needs: str = "") -> str:
     return f"{preamble}{packages}\n\\begin{{document}}\n{body.strip()}\n\\end{{document}}\n"
 
 
+FORMULA = (
+    r"(?<!\\)(?:\$|\\[(\[])|\\begin\{(?:equation|align|alignat|flalign|gather|multline|eqnarray|displaymath|math)\b"
+)
+
+
 def in_its_surroundings(code: str, error: str) -> str:
-    """A snippet that is part of a formula or of a picture, as `error` tells, within one."""
-    if "\\begin{document}" in code or "\\begin{tikzpicture}" in code:
+    """A snippet that is part of a formula or of a picture, as `error` tells, within one.
+
+    Any text may be a formula without its signs, as in Image2Struct (HELM, `handle_latex_error`), which asks for the
+    code alone: letters then stand as in a formula. Where some of it is marked as one, that is what was meant."""
+    begin, document, body = code.rpartition("\\begin{document}")
+    body, end, rest = body.partition("\\end{document}")
+    if "\\begin{tikzpicture}" in code:
         return code
-    if re.match(r"\s*\\(?:(?:draw|node|path|fill|filldraw|coordinate|foreach)\b|begin\{(?:\w*axis|scope)\})", code):
-        return f"\\begin{{tikzpicture}}\n{code}\n\\end{{tikzpicture}}"
-    is_math = re.search(r"\$|\\\(|\\\[|\\begin\{(?:equation|align|gather|multline|displaymath|math)", code)
-    words = re.sub(r"\\(?:text|mathrm|operatorname|mbox)\w*\s*\{[^{}]*\}|\\[a-zA-Z]+", "", code)
-    if (
-        not re.search(r"Missing \$|Misplaced alignment", error)
-        or is_math
-        or re.search(r"[A-Za-z]{3,}\s+[A-Za-z]{3,}", words)
-    ):
+    if re.match(r"\s*\\(?:(?:draw|node|path|fill|filldraw|coordinate|foreach)\b|begin\{(?:\w*axis|scope)\})", body):
+        return f"{begin}{document}\\begin{{tikzpicture}}\n{body}\n\\end{{tikzpicture}}{end}{rest}"
+    if not re.search(r"Missing \$|allowed only in math mode|Misplaced alignment", error) or re.search(FORMULA, body):
         return code
-    formula = code.strip()
+    formula = body.strip()
     if "\\\\" in formula and "\\begin" not in formula:
         formula = f"\\begin{{aligned}}\n{formula}\n\\end{{aligned}}"
-    return f"\\[\n{formula}\n\\]"
+    return f"{begin}{document}\\[\n{formula}\n\\]{end}{rest}"
 
 
 def in_unicode(code: str) -> str:
@@ -188,7 +200,7 @@ class Way:
 
 
 def next_way(way: Way, error: str) -> Way | None:
-    """What to try after `error`, if anything: each of these at most once."""
+    """What to try after `error`, if anything: each mend at most once, so that there are few ways."""
     if way.engine != "pdflatex":
         return None
     if "Unicode character" in error or "Invalid UTF-8" in error:
@@ -198,10 +210,10 @@ def next_way(way: Way, error: str) -> Way | None:
     snippet = not is_document(way.code)
     if way.packages and (not snippet or "Option clash" in error):  # it may want one of them with options
         return replace(way, packages="")
-    if snippet and not way.needs:
+    if snippet:
         code = in_its_surroundings(way.code, error)
-        mended = replace(way, code=code, needs=snippet_needs(code, error) or "\n")
-        return mended if (mended.code, mended.needs) != (way.code, "\n") else None
+        mended = replace(way, code=code, needs=snippet_needs(code, error, way.needs))
+        return mended if mended != way else None
     return None
 
 
@@ -417,5 +429,8 @@ def latex_errors(log: str, status: int, engine: str = "pdflatex") -> str:
         return f"the font {family[1]} of the package CJK is not here: {debian_package(family[1])}"
     if "module 'luaotfload" in log:
         return f"lualatex has no fonts here: apt install {PACKAGE_OF['lualatex']}"
+    undefined = re.search(r"^! (?:Undefined control sequence|LaTeX Error: Environment .* undefined)", log, re.M)
+    if undefined and (absent := re.search(rf"^{ABSENT} (\S+)", log, re.M)):
+        return f"TeX's {absent[1]} is not here: {debian_package(absent[1])}"
     lines = re.findall(r"^(?:! .*|l\.\d+ .*)$", log, re.MULTILINE)
     return "\n".join(lines[:8]) or f"{engine} made no page (status {status}); the document is empty or too large"

@@ -12,22 +12,34 @@ import shutil
 import tempfile
 from pathlib import Path
 
+FOLDER = [""]  # the job's; in the fork server there is none, and paths are what they are
 
-def move_into(folder: str) -> None:
-    """From now on, absolute paths that do not exist here are beneath `folder`; home and temporary files too."""
+
+def set_home(folder: str) -> None:
+    """Home and temporary files are in `folder`."""
     os.environ.update(HOME=folder, TMPDIR=folder, MPLCONFIGDIR=folder)
     tempfile.tempdir = folder
+
+
+def move_into(folder: str) -> None:
+    """From now on, absolute paths that do not exist here are beneath `folder`."""
+    FOLDER[0] = folder
+
+
+def install() -> None:
+    """Make what opens and lists files look at FOLDER first. Called once, in the fork server."""
     lies_there, make_folder, open_file = os.path.lexists, os.mkdir, io.open
 
     def moved(path):
         name = os.fspath(path) if isinstance(path, os.PathLike) else path
-        if not isinstance(name, str) or not os.path.isabs(name) or name.startswith(folder) or lies_there(name):
+        folder = FOLDER[0]
+        if not folder or not isinstance(name, str) or not os.path.isabs(name) or name.startswith(folder):
             return path
-        return folder + os.path.normpath(name)
+        return path if lies_there(name) else folder + os.path.normpath(name)
 
     def make_parents(path) -> None:
         for parent in reversed(Path(path).parents):
-            if parent.is_relative_to(folder) and not lies_there(parent):
+            if parent.is_relative_to(FOLDER[0]) and not lies_there(parent):
                 make_folder(parent)
 
     def opened(file, mode="r", *arguments, **options):

@@ -1,8 +1,8 @@
 """What a worker and its caller say to one another, and how either survives the other.
 
-Request on stdin: 8 bytes of length, then the program. Answer on stdout: `HEADER`, then raw RGB pixels or the text of an
-error. When the worker is ready for a request, the first one too, it says so by a `HEADER` of zeros; those kinds that
-PREPARE say so once more before they answer, when all is there that programs of this sort need: their time begins then.
+Request on stdin: `REQUEST`, then the program. Answer on stdout: `HEADER`, then raw RGB pixels or the text of an error.
+When the worker is ready for a request, the first one too, it says so by a `HEADER` of zeros; those kinds that PREPARE
+say so once more before they answer, when all is there that programs of this sort need: their time begins then.
 
 Nobody in a worker looks at the clock: the caller does, and ends a program that runs in a process of its own (ALONE) by
 killing that process, others with the whole worker.
@@ -31,6 +31,7 @@ RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
 MAX_ERROR, MAX_PAGE, MAX_FACTS = 2000, 32 << 20, 1 << 20  # characters of an error text, bytes of a page, of facts
 # width, height, bytes that follow: RGB pixels, or if width is 0 an error text, or what height says: a page, or facts
 HEADER, PAGE, FACTS = struct.Struct("<III"), 2, 3
+REQUEST = struct.Struct("<QII")  # bytes of the program, width and height of the canvas to draw on, 0 x 0: none
 
 PREPARE, ALONE = ("latex",), ("python", "tables", "molecule", "figure facts", "latex")  # kinds of workers
 

@@ -105,14 +105,13 @@ def error_text(error: BaseException, code: str) -> str:
 
 def run_program(code: str, captured: dict, options: Options) -> Image.Image:
     """Run untrusted python in this (forked, confined) process; return what it drew, or raise ProgramError."""
-    repeatable.fix()
+    repeatable.begin()  # not before the fork, after which `random` seeds itself anew
     paths.move_into(os.getcwd())
     main = types.ModuleType("__main__")
     main.__file__ = "program.py"
     sys.modules["__main__"], sys.argv = main, ["program.py"]
     builtins.input = lambda *_: ""  # nobody is there; somebody would press Enter
     os._exit = sys.exit  # an end at once would be one without the picture
-    atexit._clear()  # of the server's handlers
     failure = None
     try:
         exec(compiled(code), main.__dict__)
@@ -214,13 +213,18 @@ def python_renderer(options: Options, imported: str = "figures", facts: bool = F
         chart_facts.watch()
     readable = [*sandbox.system_paths(), *RANDOM_DEVICES]
     sys.path.pop(0)  # the project's own folder is nothing for programs
+    repeatable.install()
+    paths.install()
     sandbox.hide_memory()
+    atexit._clear()  # of the libraries' handlers: a program's own are run at its end
     gc.collect()
     gc.freeze()
+    scratch = os.path.realpath(tempfile.gettempdir())
     folders: list[str] = []  # of jobs that are over
 
     def render(code: str) -> bytes:
-        folders.append(tempfile.mkdtemp())
+        folders.append(tempfile.mkdtemp(dir=scratch))
+        paths.set_home(folders[-1])  # here, not in the fork, which has to copy each page that it changes
         read_end, write_end = os.pipe()
         sandbox.widen_pipe(read_end)
         pid = os.fork()

@@ -1,8 +1,9 @@
 """The same program gives the same picture twice: no entropy, and clocks that count their readings.
 
-`fix` changes the standard library and numpy in the process of one job. What a program seeds it draws as anywhere; what
-asks the machine for a seed gets the next of a fixed series, so that two unseeded generators still differ. scipy,
-pandas, scikit-learn and networkx take theirs from these. Not reached: `numpy.datetime64("now")`, which asks the system.
+`install` changes the standard library and numpy in the fork server, `begin` is for each job. What a program seeds it
+draws as anywhere; what asks the machine for a seed gets the next of a fixed series, so that two unseeded generators
+still differ. scipy, pandas, scikit-learn and networkx take theirs from these. Not reached: `numpy.datetime64("now")`,
+which asks the system.
 """
 
 from __future__ import annotations
@@ -17,44 +18,55 @@ import uuid
 
 START = 1735732800  # 2025-01-01 12:00 UTC, as for web pages; seconds
 TICK = 1_000_000  # ns that pass between two readings
+SERIES = random.Random()  # what takes the place of the machine's entropy
+PASSED = [0]  # ns, on every clock
 
 
-def fix() -> None:
-    """Make this process repeatable. It cannot be undone."""
+def install() -> None:
+    """Give this process these clocks and this entropy. Called once; it cannot be undone."""
+    from numpy.random import bit_generator
+
+    set_entropy()
+    set_clocks()
+    bit_generator.randbits = SERIES.getrandbits  # where each of numpy's generators without a seed gets one
+
+
+def begin() -> None:
+    """All of it from the start, whatever was taken meanwhile."""
     import numpy as np
 
-    fix_entropy()
-    fix_clocks()
+    SERIES.seed(0)
+    PASSED[0] = 0
     random.seed(0)
     np.random.seed(0)
 
 
-def fix_entropy() -> None:
-    from numpy.random import bit_generator
-
-    series, original = random.Random(0), random.Random.seed
+def set_entropy() -> None:
+    original = random.Random.seed
 
     def seed(self, a=None, version=2) -> None:
-        original(self, series.getrandbits(128) if a is None else a, version)
+        original(self, SERIES.getrandbits(128) if a is None else a, version)
+
+    def urandom(size: int) -> bytes:
+        return SERIES.getrandbits(8 * size).to_bytes(size, "little") if size else b""
 
     random.Random.seed = seed
     random.seed = random._inst.seed
-    os.urandom = random._urandom = lambda size: series.getrandbits(8 * size).to_bytes(size, "little") if size else b""
+    os.urandom = random._urandom = urandom
     uuid._generate_time_safe, uuid._node = None, 1  # so that uuid1 takes time and chance from here
-    bit_generator.randbits = series.getrandbits  # where each of numpy's generators without a seed gets one
 
 
-def fix_clocks() -> None:
+def set_clocks() -> None:
     """A reading is a millisecond after the one before, and `sleep` passes what it says: loops that wait end."""
-    passed, sleep = [0], time.sleep
+    sleep = time.sleep
 
     def nanoseconds(start: int = 0) -> int:
-        passed[0] += TICK
-        return start * 10**9 + passed[0]
+        PASSED[0] += TICK
+        return start * 10**9 + PASSED[0]
 
     def slept(seconds: float) -> None:
         sleep(seconds)
-        passed[0] += int(seconds * 1e9)
+        PASSED[0] += int(seconds * 1e9)
 
     def at_present(function):
         return lambda t=None: function(now() if t is None else t)

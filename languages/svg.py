@@ -2,11 +2,15 @@
 
 librsvg draws what it is known to draw like a browser: elements, attributes and style from the lists below. A document
 with anything else becomes a page for the browser, as does text that asks for more than one font has.
+
+A document is drawn in its own ratio, or onto a canvas: into a viewport of that size, as its preserveAspectRatio says,
+which is kept and in the middle where it says nothing. `cairosvg` draws for the numbers of the benchmarks that use it.
 """
 
 from __future__ import annotations
 
 import base64
+import io
 import os
 import re
 import tempfile
@@ -16,7 +20,7 @@ from xml.parsers import expat
 
 from PIL import Image
 
-from languages import SAMPLES, ProgramError
+from languages import SAMPLES, ProgramError, ToolMissing
 from languages.browser import chromium_path
 from languages.pixels import rasterize_svg
 from languages.protocol import MAX_PAGE, BrowserPage, Options, answer_of, confine_worker
@@ -59,6 +63,10 @@ SPECIAL = re.compile(  # units, keywords and selectors that mean other things in
 PLAIN_TEXT = re.compile("[\t\n -~\u00a1-\u024f\u0370-\u052f\u2013\u2014\u2018\u2019\u201c\u201d\u2022\u2026\u20ac]*")
 UNITS = {"": 1, "px": 1, "pt": 4 / 3, "pc": 16, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96, "em": 16, "rem": 16}
 UNITS |= {"ex": 7.2, "q": 96 / 101.6}  # px
+DPI = {(512, 512): 100}  # of cairosvg: SVG-Bench's
+
+ATTRIBUTE = re.compile(rb"""\s+([^\s=/>]+)\s*=\s*(?:"[^"]*"|'[^']*')""")
+START = re.compile(rb"<[^\s/>]+(?:%s)*" % ATTRIBUTE.pattern)  # of an element, up to its end
 
 # The families that a browser takes, in place of fontconfig's guess at the nearest
 FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>
@@ -106,11 +114,12 @@ document.body.append(frame);
 
 class Scan:
     """What a document is made of. needs_browser: it holds something that librsvg would draw otherwise. size: its width
-    and height in px, not rounded, as a browser has it. ProgramError where it is not well-formed, or has no size."""
+    and height in px, not rounded, as a browser has it. root_at: the byte that its root begins at. ProgramError where it
+    is not well-formed, or has no size."""
 
     def __init__(self, svg: str):
         self.needs_browser = self.keeps_spaces = self.box = False
-        self.size = (0.0, 0.0)
+        self.size, self.root_at = (0.0, 0.0), 0
         self.open: list[str] = []
         self.sheet: list[str] = []
         self.text: list[str] = []
@@ -119,10 +128,13 @@ class Scan:
         parser.buffer_text = True
         parser.StartElementHandler, parser.EndElementHandler = self.start, self.end
         parser.CharacterDataHandler = self.data
+        self.parser = parser
         try:
             parser.Parse(svg.encode(), True)
         except expat.ExpatError as error:
             raise ProgramError(f"svg: {error}") from None
+        finally:
+            del self.parser  # which holds this object
         self.rules("".join(self.sheet))
         words = "".join(self.text)
         self.needs_browser |= not PLAIN_TEXT.fullmatch(words) or self.monospace and not self.sizes
@@ -212,6 +224,7 @@ class Scan:
     def root(self, name: str, attributes: dict[str, str]) -> None:
         if name != "svg":
             raise ProgramError(f"svg: the document is a <{name[:40]}>, not an <svg>")
+        self.root_at = self.parser.CurrentByteIndex
         style = dict(part.partition(":")[::2] for part in attributes.get("style", "").lower().split(";"))
         style = {name.strip(): value.strip() for name, value in style.items()}
         sides = [style.get(name) or attributes.get(name, "") for name in ("width", "height")]
@@ -259,9 +272,24 @@ def document(code: str) -> str:
     return code
 
 
-def browser_page(code: str, scan: Scan, side: int) -> BrowserPage:
-    scale = side / max(scan.size)
-    width, height = (max(1, round(length * scale)) for length in scan.size)
+def sized(svg: bytes, scan: Scan, width: int, height: int) -> bytes:
+    """The document with another width and height, in px. What it had becomes its viewBox where it has none."""
+    tag = START.match(svg, scan.root_at)
+    names = {attribute[1] for attribute in ATTRIBUTE.finditer(tag[0])}
+    size = b"; width: %dpx !important; height: %dpx !important" % (width, height)  # as style, which outdoes attributes
+
+    def changed(found: re.Match) -> bytes:
+        return found[0][:-1] + size + found[0][-1:] if found[1] == b"style" else found[0]
+
+    start = ATTRIBUTE.sub(changed, tag[0])
+    if b"style" not in names:
+        start += b' style="%s"' % size
+    if b"viewBox" not in names:
+        start += b' viewBox="0 0 %g %g"' % scan.size
+    return svg[: scan.root_at] + start + svg[tag.end() :]
+
+
+def browser_page(code: str, scan: Scan, width: int, height: int) -> BrowserPage:
     values = dict(width=width, height=height, margin=BrowserPage.MARGIN, box="0 0 {:g} {:g}".format(*scan.size))
     page = PAGE % (values | dict(svg=base64.b64encode(code.encode()).decode()))
     return BrowserPage(width, height, page.encode())
@@ -283,13 +311,31 @@ def svg_renderer(options: Options) -> Callable[[str], bytes]:
     confine_worker(options, children=False)
     rasterize_svg(SAMPLES["svg"].encode(), 16)
 
-    def draw(code: str) -> Image.Image:
+    def draw(code: str, canvas: tuple[int, int] | None) -> Image.Image:
         code = document(code)
         scan = Scan(code)
-        if not scan.needs_browser:
-            return rasterize_svg(code.encode(), options.svg_side, scan.size)
-        if has_browser and len(code) < MAX_PAGE // 2:
-            raise browser_page(code, scan, options.svg_side)
-        return rasterize_svg(code.encode(), options.svg_side)
+        side = max(canvas) if canvas else options.svg_side
+        natural = tuple(max(1, round(length * side / max(scan.size))) for length in scan.size)
+        if scan.needs_browser and has_browser and len(code) < MAX_PAGE // 2:
+            raise browser_page(code, scan, *(canvas or natural))
+        if canvas in (None, natural):
+            return rasterize_svg(code.encode(), side, None if scan.needs_browser else scan.size)
+        return rasterize_svg(sized(code.encode(), scan, *canvas), size=canvas)
 
-    return lambda code: answer_of(lambda: draw(code), options)
+    return lambda code, canvas=None: answer_of(lambda: draw(code, canvas), options)
+
+
+def cairosvg_renderer(options: Options) -> Callable[[str, tuple[int, int]], bytes]:
+    """As UniSVG, SVG-Bench and the paper's release draw: onto a canvas, on white, in fontconfig's own fonts."""
+    try:
+        import cairosvg
+    except OSError:
+        raise ToolMissing("cairosvg needs libcairo: apt install libcairo2") from None
+    confine_worker(options, children=False)
+
+    def draw(code: str, width: int, height: int) -> Image.Image:
+        size = {"output_width": width, "output_height": height, "dpi": DPI.get((width, height), 96)}
+        picture = cairosvg.svg2png(document(code).encode(), background_color="white", **size)
+        return Image.open(io.BytesIO(picture))
+
+    return lambda code, canvas: answer_of(lambda: draw(code, *canvas), options)

@@ -8,11 +8,16 @@ import re
 # installation left out. TeX has no such list on the disk, nor has Debian without apt-file.
 DEBIAN = {
     "texlive-plain-generic": "simplekv ulem soul soulutf8 mathdots iftex xlop genmisc epigram dirtree tikz-nef mdwlist "
-    "randomlist listofitems systeme pgf-spectra xint xinttools xintexpr chemfig",
-    "texlive-pictures": "tikz pgf pgfplots tikz-cd circuitikz forest tikz-feynman tikz-feynhand pgfgantt tkz-euclide",
-    "texlive-science": "algorithm algorithmic algpseudocode algorithmicx algorithm2e siunitx physics mhchem stmaryrd",
-    "texlive-latex-extra": "standalone tcolorbox enumitem cleveref todonotes adjustbox multirow subfig comment",
-    "texlive-latex-recommended": "beamer listings mathtools booktabs fontspec unicode-math polyglossia microtype",
+    "randomlist listofitems systeme pgf-spectra xint xinttools xintexpr",
+    "texlive-pictures": "tikz pgf pgfplots tikz-cd circuitikz forest tikz-feynman tikz-feynhand pgfgantt tkz-euclide "
+    "tkz-tab tikz-qtree tikz-dependency tikz-3dplot tikz-network pgf-pie pgfplotstable quantikz qcircuit smartdiagram "
+    "xy chemfig",
+    "texlive-science": "algorithm algorithmic algpseudocode algorithmicx algorithm2e siunitx physics mhchem stmaryrd "
+    "bussproofs bytefield nicematrix",
+    "texlive-latex-extra": "standalone tcolorbox enumitem cleveref todonotes adjustbox multirow subfig comment "
+    "tabulary threeparttable makecell diagbox arydshln csquotes cancel lipsum blindtext",
+    "texlive-latex-recommended": "beamer listings mathtools booktabs fontspec unicode-math polyglossia microtype "
+    "caption subcaption mathrsfs",
     "texlive-fonts-recommended": "marvosym wasysym pifont charter utopia rsfs t1enc eurosym",
     "texlive-fonts-extra": "academicons Alegreya AlegreyaSans anttor arev aurical bbm bbold bbding boisik BOONDOX-cal "
     "boondoxo cabin calligra CormorantGaramond ccicons cfr-lm charis cmbright cmll cochineal concmath "
@@ -73,13 +78,16 @@ def debian_package(file: str) -> str:
     return f"apt install {package}" if package else f"`apt-file search /{file}` tells which Debian package has it"
 
 
-# What a snippet needs that its author's preamble had -> what is to be loaded. (algorithmic's commands are in capitals.)
+# By their commands three packages for algorithms are told apart: algpseudocode has none of these.
+CAPITALS = r"\\(?:STATE|FOR|FORALL|IF|WHILE|REPEAT|REQUIRE|ENSURE|RETURN|COMMENT)\b"
+ALGORITHM2E = r"\\(?:Kw[A-Z]\w*|SetAlgo\w+|SetKw\w*|ForEach|eIf|[ul]If|[ul]Else|DontPrintSemicolon|BlankLine)\b"
+# What a snippet needs that its author's preamble had -> what is to be loaded. What Image2Struct loads for every answer
+# (HELM, `TEX_INCLUDES`) is among them.
 SNIPPET_NEEDS = {
-    r"\\begin\{algorithm\*?\}(?s:.*)\\(?:State|For|If|While|Procedure|Function|Require)\b": "algorithm,algpseudocode",
-    r"\\begin\{algorithmic\}(?s:.*)\\(?:State|For|If|While|Procedure|Function|Require)\b": "algpseudocode",
-    r"\\begin\{algorithm\*?\}(?s:.*)\\(?:STATE|FOR|IF|WHILE|REQUIRE)\b": "algorithm,algorithmic",
-    r"\\begin\{algorithmic\}(?s:.*)\\(?:STATE|FOR|IF|WHILE|REQUIRE)\b": "algorithmic",
-    r"\\(?:KwIn|KwOut|KwData|KwResult|SetAlgo\w+|SetKw\w*|ForEach|eIf|uIf)\b": "[ruled]algorithm2e",
+    rf"\\begin\{{algorithm\*?\}}(?!(?s:.*){ALGORITHM2E})": "algorithm",
+    rf"\\begin\{{algorithmic\}}(?s:.*){CAPITALS}": "algorithmic",
+    rf"\\begin\{{algorithmic\}}(?!(?s:.*){CAPITALS})": "algpseudocode",
+    ALGORITHM2E: "[ruled]algorithm2e",
     r"\\begin\{forest\}": "forest",
     r"\\begin\{circuitikz\}|\bto ?\[ ?(?:R|C|L|V|I|short|battery\d?|american \w+|european \w+)\b": "circuitikz",
     r"\\begin\{tikzcd\}": "tikz-cd",
@@ -108,7 +116,7 @@ SNIPPET_NEEDS = {
     r"\\begin\{tabulary\}": "tabulary",
     r"\\begin\{longtable\}": "longtable",
     r"\\begin\{NiceTabular|\\begin\{.?Nice(?:Matrix|Array)": "nicematrix",
-    r"\\begin\{threeparttable\}": "threeparttable",
+    r"\\begin\{threeparttable\}": "[flushleft]threeparttable",
     r"\\begin\{adjustbox\}|\\adjustbox\b": "adjustbox",
     r"\\begin\{multicols\}": "multicol",
     r"\\begin\{subfigure\}|\\captionof\b|\\captionsetup\b": "caption,subcaption",
@@ -154,20 +162,26 @@ LIBRARIES = r"""
 """
 
 
-def snippet_needs(code: str, error: str) -> str:
-    """Lines of a preamble for what a snippet that ended with `error` uses beyond what every snippet gets."""
+ABSENT = "Wanted, but not here:"  # in a log, before the name of a file
+
+
+def snippet_needs(code: str, error: str, given: str = "") -> str:
+    """Lines of a preamble for what a snippet that ended with `error` uses beyond what every snippet gets, `given` among
+    them. A package that is not here is passed over, as not all that looks like a package's command is one; it is
+    named in the log."""
     needed = [package for pattern, package in SNIPPET_NEEDS.items() if re.search(pattern, code)]
     lines = []
     for package in dict.fromkeys(part for packages in needed for part in re.split(r",(?![^\[]*\])", packages)):
         options, _, name = package.rpartition("]")
-        lines.append(rf"\IfFileExists{{{name}.sty}}{{\usepackage{options}{']' if options else ''}{{{name}}}}}{{}}")
-    if (unknown := re.search(r"Environment ([\w-]+) undefined", error)) and not needed:  # many are their package's name
-        lines.append(rf"\IfFileExists{{{unknown[1]}.sty}}{{\usepackage{{{unknown[1]}}}}}{{}}")
+        load = rf"\usepackage{options}{']' if options else ''}{{{name}}}"
+        lines.append(rf"\IfFileExists{{{name}.sty}}{{{load}}}{{\typeout{{{ABSENT} {name}.sty}}}}")
+    if (unknown := re.search(r"Environment ([\w-]+) undefined", error)) and set(lines) <= set(given.split("\n")):
+        lines.append(rf"\IfFileExists{{{unknown[1]}.sty}}{{\usepackage{{{unknown[1]}}}}}{{}}")  # many have its name
     if re.search("(?i)do not know|unknown|not known|cannot (?:find|parse|decide)|environment .*axis", error):
         lines.append(LIBRARIES)
     if circuits := re.search(r"\bcircuit (ee IEC|logic (?:US|CDH|IEC))", code):
         lines.append(rf"\usetikzlibrary{{circuits.{circuits[1].replace(' ', '.')}}}")
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys("\n".join([given, *lines]).strip().split("\n")))
 
 
 # ---- letters ---------------------------------------------------------------------------------------------------------

@@ -12,14 +12,13 @@ import importlib
 import json
 import os
 import re
-import struct
 import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parent.parent)  # not this folder, whose files are named like parts of the library
 import sandbox  # noqa: E402
 from languages import ProgramError, ToolMissing  # noqa: E402
-from languages.protocol import HEADER, PREPARE, Options, error_answer  # noqa: E402
+from languages.protocol import HEADER, PREPARE, REQUEST, Options, error_answer  # noqa: E402
 
 RENDERERS = {  # kind -> where it is made
     "python": ("python", "figure_renderer"),
@@ -27,6 +26,7 @@ RENDERERS = {  # kind -> where it is made
     "molecule": ("python", "molecule_renderer"),
     "figure facts": ("python", "figure_facts"),
     "svg": ("svg", "svg_renderer"),
+    "cairosvg": ("svg", "cairosvg_renderer"),
     "html": ("html", "html_renderer"),
     "page facts": ("html", "page_facts_renderer"),
     "published page facts": ("html", "published_page_facts_renderer"),
@@ -64,15 +64,16 @@ def work(kind: str, settings: str) -> None:
     while True:  # "ready" is said before each request, so that nobody's time is spent on tidying up after another
         answers.write(ready)
         answers.flush()
-        if not (size := requests.read(8)):
+        if not (request := requests.read(REQUEST.size)):
             break
-        code = unfenced(requests.read(struct.unpack("<Q", size)[0]).decode("utf-8-sig"))
+        size, *canvas = REQUEST.unpack(request)
+        code = unfenced(requests.read(size).decode("utf-8-sig"))
         if kind in PREPARE:
             render.prepare(code)
             answers.write(HEADER.pack(0, 0, 0))
             answers.flush()
         try:
-            answer = render(code)
+            answer = render(code, tuple(canvas)) if any(canvas) else render(code)
         except ProgramError as error:
             answer = error_answer(str(error))
         answers.write(answer)

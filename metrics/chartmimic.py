@@ -1,61 +1,94 @@
 """ChartMimic's low-level scores: F1 of the texts, the layout, the chart types and the colours of two figures.
 
 Yang et al., arXiv 2406.09961, `chart2code/utils/evaluator`. A figure is what `languages/chart_facts.py` saw of it in
-the sandbox: {"texts": [..], "layout": [[rows, columns, first row, last row, first column, last column], ..],
-"types": {function: calls}, "colours": [[function, "#RRGGBB" or name of a colour map], ..]},
-and what Plot2Code compares, "positions" and "inches".
+the sandbox, a dict of
+    texts: [string, ..], as drawn once its ticks are gone
+    layout: [[rows, columns, first row, last row, first column, last column], or None for axes in no grid, ..]
+    types: {function: calls}
+    colours: [[function, "#RRGGBB" or name of a colour map, whether the original knows it], ..]
+    readable: whether the original can read the colours
+and of what Plot2Code compares, positions: [[string, x, y, whether the program gave numbers], ..] and inches: [width,
+height].
 
-Each score lies in [0, 1] and is symmetric, and the same figure twice gives 1. As published a figure without texts (or
-types, colours) scores 0 even against itself. `low_level` is the mean of the four; the benchmark's table
-multiplies by 100 and counts a program that fails as 0.
+Each score lies in [0, 1] and is symmetric, and the same figure twice gives 1. `low_level` is the mean of the four; the
+benchmark's table multiplies by 100 and counts a program that fails as 0. As published
+- a figure without texts (or types, colours) scores 0 even against itself;
+- of the artists of one function that had the same colour when they were made only the last is known in the end, so that
+  of bars of which one was coloured afterwards that colour may be missing;
+- a program of which one colour cannot be read has none (bars coloured by name afterwards, areas without faces).
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from metrics.text import f1, multiset_f1
-
 MOST_COLOURS, ALIKE = 10, 0.7
+GRAPH = (1, 1, 0, 1, 0, 1)  # the place of any axes in charts of networks
 
 
-def scores(reference: dict, answer: dict, as_published: bool = False) -> dict[str, float]:
-    """The four F1 scores and their mean. Raises ValueError where a side is not of the shape described above."""
-    empty = 0.0 if as_published else 1.0
+def scores(reference: dict, answer: dict, as_published: bool = False, graph: bool = False) -> dict[str, float]:
+    """The four F1 scores and their mean. graph: the target is one of the benchmark's `graph_*`, whose layout is a
+    number of axes. Raises ValueError where a side is not of the shape described above."""
     for facts in (reference, answer):
         check(facts)
-    parts = {
-        "text_f1": multiset_f1(reference["texts"], answer["texts"], empty),
-        "layout_f1": multiset_f1(*([tuple(place) for place in side["layout"]] for side in (reference, answer)), empty),
-        "type_f1": type_f1(reference["types"], answer["types"], empty),
-        "colour_f1": colour_f1(reference["colours"], answer["colours"], empty),
+    read = {
+        "text_f1": (multiset_f1, lambda facts: facts["texts"]),
+        "layout_f1": (multiset_f1, lambda facts: places(facts["layout"], graph)),
+        "type_f1": (multiset_f1, lambda facts: facts["types"]),
+        "colour_f1": (colour_f1, lambda facts: colours(facts, as_published)),
     }
+    empty = 0.0 if as_published else 1.0
+    parts = {name: measure(of(reference), of(answer), empty) for name, (measure, of) in read.items()}
     return parts | {"low_level": sum(parts.values()) / len(parts)}
 
 
 def check(facts: dict) -> None:
     """The facts come from a process that ran untrusted code. Raises ValueError for a wrong shape."""
+
+    def number(value) -> bool:
+        return isinstance(value, float) or isinstance(value, int) and abs(value) < 2**53
+
     try:
         sound = all(isinstance(text, str) for text in facts["texts"])
-        sound &= all(len(place) == 6 and all(isinstance(n, int) for n in place) for place in facts["layout"])
+        sound &= all(p is None or len(p) == 6 and all(isinstance(n, int) for n in p) for p in facts["layout"])
         sound &= all(isinstance(k, str) and isinstance(n, int) and n > 0 for k, n in facts["types"].items())
-        sound &= all(len(p) == 3 and isinstance(p[0], str) for p in facts["positions"])
-        sound &= all(isinstance(x, int | float) for p in facts["positions"] for x in p[1:])
-        sound &= len(facts["inches"]) == 2 and all(isinstance(side, int | float) for side in facts["inches"])
-        sound &= all(len(c) == 2 and all(isinstance(part, str) for part in c) for c in facts["colours"])
-    except (KeyError, TypeError, AttributeError) as error:
+        sound &= all(len(c) == 3 and isinstance(c[0], str) and isinstance(c[1], str) for c in facts["colours"])
+        sound &= all(isinstance(known, bool) for *_, known in [*facts["colours"], (facts["readable"],)])
+        sound &= all(len(p) == 4 and isinstance(p[0], str) and isinstance(p[3], bool) for p in facts["positions"])
+        sound &= all(number(x) and number(y) for _, x, y, _ in facts["positions"])
+        sound &= len(facts["inches"]) == 2 and all(map(number, facts["inches"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"The facts of a figure are incomplete: {error!r}.") from None
     if not sound:
         raise ValueError("The facts of a figure are not of the expected types.")
 
 
-def type_f1(reference: dict[str, int], answer: dict[str, int], empty: float = 1.0) -> float:
-    """F1 of the outermost calls of plotting functions, counted by function."""
-    return multiset_f1(list(Counter(reference).elements()), list(Counter(answer).elements()), empty)
+def places(layout: Sequence, graph: bool) -> list[tuple]:
+    return [GRAPH] * len(layout) if graph else [tuple(place) for place in layout if place]
+
+
+def colours(facts: dict, as_published: bool) -> list[tuple[str, str]]:
+    if as_published and not facts["readable"]:
+        return []
+    return [(function, colour) for function, colour, known in facts["colours"] if known or not as_published]
+
+
+def multiset_f1(reference: Sequence | Mapping, answer: Sequence | Mapping, empty: float = 1.0) -> float:
+    """F1 of two multisets of hashable items, or of their counts: equal items are matched one to one; `empty` if both
+    are empty."""
+    reference, answer = Counter(reference), Counter(answer)
+    if not reference and not answer:
+        return empty
+    matched = (reference & answer).total()
+    return f1(matched / answer.total(), matched / reference.total()) if matched else 0.0
+
+
+def f1(precision: float, recall: float) -> float:
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def colour_f1(reference: Sequence[Sequence[str]], answer: Sequence[Sequence[str]], empty: float = 1.0) -> float:

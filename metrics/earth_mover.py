@@ -21,13 +21,13 @@ from PIL import Image
 
 PATCH, MOST_PATCHES, FAINT = 8, 100, 0.001
 SOLVER = {"check_marginals": False, "center_dual": False}  # what the cost does not depend on
-GREY = np.array([0.299, 0.587, 0.114])
 
 
-def earth_mover_similarity(target: Image.Image, rendering: Image.Image) -> float:
+def earth_mover_similarity(target: Image.Image, rendering: Image.Image, as_published: bool = False) -> float:
     """At most 1 (equal pictures), 0 for the constant picture, below 0 for what is worse. Sizes have to be equal.
 
-    Raises ValueError where they are not; pad first, as Image2Struct does for LaTeX (`pixels.padded`).
+    as_published: see `earth_mover_distance`.
+    Raises ValueError where sizes differ; pad first, as Image2Struct does for LaTeX (`pixels.padded`).
     """
     if target.size != rendering.size:
         raise ValueError(f"Pictures of {target.size} and {rendering.size} px cannot be compared: pad or resize first.")
@@ -35,26 +35,30 @@ def earth_mover_similarity(target: Image.Image, rendering: Image.Image) -> float
     if target.tobytes() == rendering.tobytes():
         return 1.0
     colour, _ = most_frequent(target)
-    shade = "black" if (colour @ GREY) >= 127 else "white"
+    shade = "white" if luminance(colour) < 127 else "black"
     size = patched_size(target.size)
     target, rendering = (picture if size == picture.size else picture.resize(size) for picture in (target, rendering))
-    worst = earth_mover_distance(Image.new("RGB", size, shade), target)
-    distance = earth_mover_distance(rendering, target)
+    worst = earth_mover_distance(Image.new("RGB", size, shade), target, as_published)
+    distance = earth_mover_distance(rendering, target, as_published)
     return 1 - distance / worst if worst else float(distance == 0)
 
 
-def earth_mover_distance(answer: Image.Image, reference: Image.Image) -> float:
+def earth_mover_distance(answer: Image.Image, reference: Image.Image, as_published: bool = False) -> float:
     """The EMD itself, of two RGB pictures of one size, one that `patched_size` leaves as it is; the reference decides
-    which colour is the background."""
+    which colour is the background.
+
+    As published the background's grey is taken from whole numbers, that of the pixels from 32-bit fractions. So a plain
+    patch weighs 1/1000 next to a background of few pure colours, not of white, and one background in four, all of
+    them colours, is not known for one: nothing on it weighs less or is left out. Padding has another colour (`cut`).
+    """
     colour, share = most_frequent(reference)
-    faint = float(np.float32(colour @ GREY / 255))
-    patches_a, places = cut(np.asarray(answer), colour)
-    patches_b, _ = cut(np.asarray(reference), colour)
-    drawn_a, drawn_b = (np.any(patches != faint, axis=1) for patches in (patches_a, patches_b))
-    weights_a, weights_b = (np.where(drawn, 1.0, FAINT) for drawn in (drawn_a, drawn_b))
+    background = luminance(colour) / 255 if as_published else luminance(fractions(colour))
+    (patches_a, places), (patches_b, _) = (cut(np.asarray(p), colour, as_published) for p in (answer, reference))
+    weights_a, weights_b = (np.where(np.any(p != background, axis=1), 1.0, FAINT) for p in (patches_a, patches_b))
     weights_a, weights_b = weights_a / weights_a.sum(), weights_b / weights_b.sum()
+    patches_a, patches_b, faint = patches_a.astype(np.float32), patches_b.astype(np.float32), np.float32(background)
     if share > 0.5:
-        kept = drawn_a | drawn_b
+        kept = np.any((patches_a != faint) | (patches_b != faint), axis=1)
         if not kept.any():
             return 0.0
         patches_a, patches_b, places = patches_a[kept], patches_b[kept], places[kept]
@@ -82,13 +86,27 @@ def most_frequent(picture: Image.Image) -> tuple[np.ndarray, float]:
     return np.array(colour), count / pixels
 
 
-def cut(pixels: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) uint8 -> grey patches (N, P) in [0, 1] as float32, places (N, 2) in [0, 1); padded with `colour`."""
+def fractions(colours: np.ndarray) -> np.ndarray:
+    """0 .. 255 -> 0 .. 1 as float32."""
+    return colours.astype(np.float32) / np.float32(255)
+
+
+def luminance(colours: np.ndarray) -> np.ndarray:
+    """(.., 3) -> (..) grey as float64, added up one by one: a matrix product may round otherwise on another machine."""
+    red, green, blue = np.moveaxis(colours.astype(np.float64), -1, 0)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def cut(pixels: np.ndarray, colour: np.ndarray, as_published: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) uint8 -> grey patches (N, P) in [0, 1], places (N, 2) in [0, 1).
+
+    Padded with `colour`; as published with the grey of its red below, of its green on the right."""
+    below, right = colour[:2] if as_published else (colour, colour)
     height, width = (math.ceil(side / PATCH) for side in pixels.shape[:2])
-    canvas = np.empty((height * PATCH, width * PATCH, 3))
-    canvas[:] = colour
+    canvas = np.empty((height * PATCH, width * PATCH, 3), np.uint8)
+    canvas[:], canvas[:, pixels.shape[1] :] = below, right
     canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
-    grey = (canvas @ GREY / 255).astype(np.float32)
+    grey = luminance(fractions(canvas))
     patches = grey.reshape(height, PATCH, width, PATCH).transpose(0, 2, 1, 3).reshape(-1, PATCH * PATCH)
     places = np.mgrid[:height, :width].reshape(2, -1).T / np.array([height, width])
     return patches, places

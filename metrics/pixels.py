@@ -4,6 +4,7 @@ Pictures are PIL images of any mode and size, (W, H); arrays are (H, W, 3) or (H
 the target's size in the way of the benchmark concerned. Nothing here needs weights.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,20 +25,28 @@ def ssim(target: Image.Image, rendering: Image.Image | None) -> float:
     return structural_similarity(*map(np.asarray, pictures))
 
 
-def unisvg(target: Image.Image, rendering: Image.Image, side: int = 336, as_published: bool = False) -> dict:
+UNISVG_SIDE, STARVECTOR_SIDE = 336, 512  # px of the square that the benchmark draws an svg onto
+
+
+def unisvg(target: Image.Image, rendering: Image.Image, side: int = UNISVG_SIDE, as_published: bool = False) -> dict:
     """UniSVG (`evaluation.py`), of both pictures at 336 x 336, RGB: {"ssim", "psnr"}.
 
-    ssim: 7 x 7 window. psnr: peak signal-to-noise ratio in dB, 10 log10(255^2 / MSE), 100 for equal pictures. As
-    published the difference of two uint8 arrays wraps around there, so that -1 counts as 255, and is squared in uint8.
+    ssim: 7 x 7 window. psnr: peak signal-to-noise ratio in dB, 10 log10(255^2 / MSE), at most 100, which equal pictures
+    have. As published the difference of two uint8 arrays wraps around, so that -1 counts as 255, and is squared in
+    uint8; equal pictures count 0.
     """
     a, b = _both(target, rendering, side)
     mse = float(((a - b) ** 2).mean()) if as_published else float((_difference(a, b) ** 2).mean())
-    psnr = min(100.0, 10 * float(np.log10(255**2 / mse))) if mse else 100.0
-    return {"ssim": structural_similarity(a, b), "psnr": psnr}
+    psnr = 10 * math.log10(255**2 / mse) if mse else math.inf
+    if as_published:
+        psnr = 0.0 if math.isinf(psnr) else psnr
+    return {"ssim": structural_similarity(a, b), "psnr": psnr if as_published else min(100.0, psnr)}
 
 
-def starvector(target: Image.Image, rendering: Image.Image, side: int = 224, as_published: bool = False) -> dict:
-    """StarVector's SVG-Bench, of both pictures at 224 x 224, RGB in [0, 1]: {"mse", "masked_mse", "ssim"}.
+def starvector(
+    target: Image.Image, rendering: Image.Image, side: int = STARVECTOR_SIDE, as_published: bool = False
+) -> dict:
+    """StarVector's SVG-Bench, of both pictures at 512 x 512, RGB in [0, 1]: {"mse", "masked_mse", "ssim"}.
 
     mse: mean squared error, "L2"; 0 is best. masked_mse: the same with both pictures multiplied by the mask of pixels
     that are white in neither; 1, the worst there is, where nothing is drawn in both though they differ (as published 0,
@@ -53,6 +62,15 @@ def starvector(target: Image.Image, rendering: Image.Image, side: int = 224, as_
         "masked_mse": 1.0 if apart else float((squares * mask[..., None]).mean()) / 255**2,
         "ssim": structural_similarity(a, b, WIDE_UNIFORM if as_published else GAUSSIAN),
     }
+
+
+def in_square(picture: Image.Image, side: int) -> Image.Image:
+    """A picture on a white canvas of side x side px, its ratio kept, in the middle: where an svg that it shows would be
+    drawn."""
+    longer = max(picture.size)
+    square = Image.new("RGB", (longer, longer), "white")
+    square.paste(picture.convert("RGB"), ((longer - picture.width) // 2, (longer - picture.height) // 2))
+    return square if longer == side else square.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _both(target: Image.Image, rendering: Image.Image, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,13 +94,19 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a.astype(np.int32) - b
 
 
-def image2struct_ssim(target: Image.Image, rendering: Image.Image) -> float:
-    """(SSIM + 1) / 2 of the grey pictures, both padded with white to the larger size (Image2Struct, LaTeX)."""
-    a, b = (np.asarray(picture.convert("L")) for picture in padded(target, rendering))
+def image2struct_ssim(target: Image.Image, rendering: Image.Image, as_published: bool = False) -> float:
+    """(SSIM + 1) / 2 of the grey pictures, both padded with white to the larger size (Image2Struct, LaTeX).
+
+    A window of 7 x 7 has to fit: as published pictures that are smaller have 0, else they are padded further.
+    """
+    pair = padded(target, rendering, least=1 if as_published else len(UNIFORM))
+    if min(pair[0].size) < len(UNIFORM):
+        return 0.0
+    a, b = (np.asarray(picture.convert("L")) for picture in pair)
     return (structural_similarity(a, b) + 1) / 2
 
 
-def padded(target: Image.Image, rendering: Image.Image, least: int = 7) -> tuple[Image.Image, Image.Image]:
+def padded(target: Image.Image, rendering: Image.Image, least: int = 1) -> tuple[Image.Image, Image.Image]:
     """Both on white canvases of the larger width and height, in the upper left corner (Image2Struct, LaTeX)."""
     size = (max(target.width, rendering.width, least), max(target.height, rendering.height, least))
     pictures = []

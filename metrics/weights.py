@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from metrics import lpips as perceptual
+from metrics.pixels import STARVECTOR_SIDE, UNISVG_SIDE
 
 
 class Weights:
@@ -48,17 +49,21 @@ class Weights:
         features = model(pixel_values=pixels).last_hidden_state.mean(1)
         return float((torch.cosine_similarity(features[:1], features[1:])[0] + 1) / 2)
 
-    def svg_scores(self, target: Image.Image, shown: Image.Image, ssim: float) -> dict[str, float]:
-        """ssim: UniSVG's. Where CLIP and LPIPS are, its score (ISVGEN): 0.2 SSIM + 0.2 (1 - LPIPS) + 0.6 CLIP."""
+    def unisvg(self, target: Image.Image, shown: Image.Image, ssim: float) -> dict[str, float]:
+        """Where CLIP and LPIPS are, the score (ISVGEN): 0.2 SSIM + 0.2 (1 - LPIPS) + 0.6 CLIP."""
         values = {}
         if self.clip:
-            values["unisvg.clip"] = self.clip_similarity(target, shown)
-        if self.dino:
-            values["starvector.dino"] = self.dino_similarity(target, shown)
+            values["clip"] = self.clip_similarity(target, shown)
         if alexnet := self.lpips.get("AlexNet"):
-            values["unisvg.lpips"] = alexnet.distance(target, shown, 336)
+            values["lpips"] = alexnet.distance(target, shown, UNISVG_SIDE)
             if self.clip:
-                values["unisvg.score"] = 0.2 * ssim + 0.2 * (1 - values["unisvg.lpips"]) + 0.6 * values["unisvg.clip"]
+                values["score"] = 0.2 * ssim + 0.2 * (1 - values["lpips"]) + 0.6 * values["clip"]
+        return values
+
+    def starvector(self, target: Image.Image, shown: Image.Image, _: float) -> dict[str, float]:
+        values = {}
+        if self.dino:
+            values["dino"] = self.dino_similarity(target, shown)
         if vgg := self.lpips.get("VGG16"):
-            values["starvector.lpips"] = vgg.distance(target, shown, 224, imagenet=self.as_published)
+            values["lpips"] = vgg.distance(target, shown, STARVECTOR_SIDE, imagenet=self.as_published)
         return values

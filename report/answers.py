@@ -12,7 +12,7 @@ from metrics.judge import judged_line
 from report.effort import write_effort
 from report.page import data_uri, thumbnail, write_page
 from report.records import Record
-from report.statistics import best_of_lines, comparisons, refinement_lines, shown_domains, summarize
+from report.statistics import best_of_lines, comparisons, references_line, refinement_lines, shown_domains, summarize
 
 
 def write_report(path, runs: dict[str, Iterable[Record]], curves: Sequence = (), title: str = "nanovinci") -> None:
@@ -35,10 +35,10 @@ def write_report(path, runs: dict[str, Iterable[Record]], curves: Sequence = (),
             targets[s.id]["runs"][r].append(score | {"failure": record.failure, "detail": record.detail})
             details[key]["runs"][r].append([_round(answer) for answer in [*record.attempts, record]])
             slim[name].append(without_pictures(record))
-    judged = [line for name in names if (line := judged_line(name, slim[name]))]
+    said = [line(name, slim[name]) for name in names for line in (references_line, judged_line)]
     effort = Path(path).with_name(Path(path).stem + "_effort")
     effort.parent.mkdir(parents=True, exist_ok=True)
-    lines = judged + comparisons(slim)
+    lines = [line for line in said if line] + comparisons(slim)
     summaries = {name: summarize(records) for name, records in slim.items()}
     index = {
         "runs": names,
@@ -58,12 +58,13 @@ def _summary_rows(name: str, summary: dict[str, dict]) -> list[dict]:
 
 
 def _metric_rows(name: str, summary: dict[str, dict]) -> list[dict]:
-    """The benchmarks' metrics of each domain, and for which of them weights are missing."""
+    """The benchmarks' metrics of each domain, over how many targets, and for which of them weights are missing."""
     rows = []
     for domain, part in summary.items():
         if domain != "overall":
             found = [metric for metric in METRICS if metric in part and "." in metric]
-            rows += [{"run": name, "domain": domain, "metric": metric, "values": part[metric]} for metric in found]
+            those = {metric: {"values": part[metric], "n": part["n"][metric]} for metric in found}
+            rows += [{"run": name, "domain": domain, "metric": metric} | of for metric, of in those.items()]
             rows += [{"run": name, "domain": domain, "metric": m, "needs": flag} for m, flag in part["missing"].items()]
     return rows
 

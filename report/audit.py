@@ -162,7 +162,7 @@ def examine(samples: Sequence[data.Sample], rewards: dict, renderer: Renderer) -
 
     def drawn(sample: data.Sample, kind: str) -> list:
         programs = errors.programs(kind, sample.code, sample.language) or []
-        return [renderer.submit(code, sample.language) for code in programs]
+        return [renderer.submit(code, sample.language, sample.image.size) for code in programs]
 
     edited = [{kind: drawn(sample, kind) for kind in errors.KINDS} for sample in samples]
     by_domain, findings = defaultdict(list), defaultdict(list)

@@ -47,6 +47,8 @@ class Record:
     detail: str = ""
     metrics: dict[str, float | None] = field(default_factory=dict)
     """The benchmarks' metrics that apply (metrics/catalogue.py); None: not counted in the mean."""
+    reference_problem: str = ""
+    """Why the target's program cannot be inspected: no metric that needs it has this target in its mean."""
     judgement: Judgement | None = None
     """What a judge said, where one was asked (metrics/judge.py)."""
 

@@ -60,21 +60,23 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], **options) -> tuple
 
 
 def summarize(records: Sequence[Record]) -> dict[str, dict]:
-    """{"overall" and each domain: targets, samples, (mean, low, high) of each metric, failures, visual per round}."""
+    """{"overall" and each domain: targets, samples, (mean, low, high) of each metric, n of each: the targets in its
+    mean, those whose programs cannot be inspected and why, failures, visual per round}."""
     if not records:
         raise ValueError("There are no records to summarize; evaluate at least one target.")
     domains = sorted({record.sample.domain for record in records})
     groups = {"overall": records} | {d: [r for r in records if r.sample.domain == d] for d in domains}
     summary = {}
     for name, group in groups.items():
-        rows = {metric: bootstrap(list(per_target(group, metric).values())) for metric in METRICS}
-        for metric in metrics_of(group) if name != "overall" or len(domains) == 1 else []:
-            if values := list(per_target(group, metric).values()):
-                rows[metric] = bootstrap(values)
+        own = metrics_of(group) if name != "overall" or len(domains) == 1 else []
+        values = {metric: list(per_target(group, metric).values()) for metric in [*METRICS, *own]}
+        rows = {metric: bootstrap(those) for metric, those in values.items() if those}
         summary[name] = {
             "targets": len({record.sample.id for record in group}),
             "samples": len(group),
             **rows,
+            "n": {metric: len(values[metric]) for metric in rows},
+            "references": {r.sample.id: r.reference_problem for r in group if r.reference_problem},
             "failures": dict(Counter(record.failure for record in group if record.failure).most_common()),
             "missing": missing_of({family_of(r.sample) for r in group}, set(rows)) if name != "overall" else {},
             "rounds": by_round(group),
@@ -143,7 +145,8 @@ def metric_table(records: Sequence[Record]) -> str:
         for metric in [name for name in METRIC_LIST if name in summary[domain] and name not in METRICS]:
             mean, low, high = summary[domain][metric]
             lower = " (lower is better)" if METRIC_LIST[metric].lower_is_better else ""
-            lines.append(f"{domain:12} {metric:30} {mean:8.3f} [{low:.3f}, {high:.3f}]{lower}")
+            n = summary[domain]["n"][metric]
+            lines.append(f"{domain:12} {metric:30} {mean:8.3f} [{low:.3f}, {high:.3f}] n {n}{lower}")
         flags: dict[str, list[str]] = {}
         for metric, flag in summary[domain]["missing"].items():
             flags.setdefault(flag, []).append(metric)
@@ -151,7 +154,23 @@ def metric_table(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def print_summary(runs: dict[str, Sequence[Record]], dropped: int = 0) -> None:
+def references_line(name: str, records: Iterable[Record], most: int = 5) -> str | None:
+    """Whose programs cannot be inspected, and why; None where all can."""
+    problems = {r.sample.id: r.reference_problem for r in records if r.reference_problem}
+    if not problems:
+        return None
+    says = f"{name}: {len(problems)} targets are in no mean that needs their program, which cannot be inspected"
+    return f"{says}: {named(problems, most)}"
+
+
+def named(problems: dict[str, str], most: int = 5) -> str:
+    """The first of {id: what is wrong with it}, and how many more there are."""
+    shown = "; ".join(f"{id} ({why})" for id, why in list(problems.items())[:most])
+    return shown + (f"; and {len(problems) - most} more, in summary.json" if len(problems) > most else "")
+
+
+def print_summary(runs: dict[str, Sequence[Record]], left_out: dict[str, str] | None = None) -> None:
+    """left_out: targets that nothing was asked about -> why."""
     print(table(runs))
     for name, records in runs.items():
         if text := metric_table(records):
@@ -160,10 +179,10 @@ def print_summary(runs: dict[str, Sequence[Record]], dropped: int = 0) -> None:
         kinds = ", ".join(f"{kind} {n}" for kind, n in kinds) or "none"
         worst = Counter(r.detail for r in records if r.failure in ("syntax error", "runtime error")).most_common(1)
         often = f" (most often: {worst[0][0]})" if worst else ""
-        lost = f"; targets dropped: {dropped}" if dropped else ""
+        lost = f"; targets dropped: {len(left_out)}: {named(left_out)}" if left_out else ""
         print(f"{name}, failures of {len(records)} answers: {kinds}{often}{lost}")
-        if judged := judged_line(name, records):
-            print(judged)
+        for line in filter(None, (references_line(name, records), judged_line(name, records))):
+            print(line)
     for line in [*refinement_lines(runs), *best_of_lines(runs), *comparisons(runs), *comparisons(runs, "execute")]:
         print(line)
 

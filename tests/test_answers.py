@@ -17,13 +17,12 @@ from PIL import Image
 
 import data
 import eval as evaluation
-from answers.folder import Folder, file_name
+from answers.folder import Folder
 from answers.server import Answers, Server
 from corpus import benchmarks
 from data import Sample
 from metrics import catalogue
-from metrics.scoring import Scorer, family_of
-from render import Renderer, Rendering
+from render import Renderer
 from report import statistics
 from report.records import find_failure, read_records
 from reward import Reward
@@ -182,78 +181,6 @@ def test_a_run_killed_in_the_middle_goes_on_where_it_was(tmp_path):
     assert json.loads((out / "summary.json").read_text())["summary"]["svg"]["unisvg.ssim"][0] > 0.5
 
 
-def test_answers_made_elsewhere(tmp_path):
-    samples = targets(4)
-    (tmp_path / "s0.svg").write_text(CIRCLE)
-    (tmp_path / "s1.0.txt").write_text("I cannot.")
-    (tmp_path / "s1.1.md").write_text(f"```svg\n{CIRCLE}\n```")
-    folder = Folder(tmp_path)
-    texts = {(a.sample_id, a.index): a.text for a in folder.answer(samples, 2)}
-    assert data.extract_code(texts["s0", 0], "svg") == CIRCLE and texts["s1", 0] == "I cannot."
-    assert "circle" in texts["s1", 1] and texts["s2", 0] == texts["s0", 1] == "" and folder.found == 3
-    assert file_name("chartmimic/bar 1") == "chartmimic_bar_1"
-    (tmp_path / "answers.jsonl").write_text('{"id": "s3", "code": "<svg/>"}\n{"id": "s0", "text": "x", "index": 1}\n')
-    texts = {(a.sample_id, a.index): a.text for a in Folder(tmp_path).answer(samples, 2)}
-    assert texts["s3", 0] == "```svg\n<svg/>\n```" and texts["s0", 1] == "x"
-    (tmp_path / "answers.jsonl").write_text("nonsense\n")
-    with pytest.raises(ValueError, match="line 1 is no row"):
-        Folder(tmp_path)
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        Folder(tmp_path / "nowhere")
-
-
-# ---------------------------------------------------------------------------------------------------------- benchmarks
-def png(folder: Path, name: str) -> bytes:
-    Image.new("RGB", (20, 10), "teal").save(folder / name)
-    return (folder / name).read_bytes()
-
-
-def test_benchmarks_of_pairs(tmp_path):
-    for number in (2, 10):
-        (tmp_path / f"{number}.html").write_text(f"<p>{number}</p>")
-        png(tmp_path, f"{number}.png")
-    samples = list(benchmarks.load([f"design2code={tmp_path}"], "nowhere")[0])
-    assert [s.id for s in samples] == ["design2code/2", "design2code/10"] and samples[0].image.size == (20, 10)
-    assert samples[0].domain == "design2code" and family_of(samples[0]) == "html" and "```html" in samples[0].prompt
-    chart = tmp_path / "root" / "chartmimic" / "direct_600"
-    chart.mkdir(parents=True)
-    (chart / "bar_1.py").write_text("import matplotlib")
-    (sample,) = benchmarks.load(["chartmimic"], tmp_path / "root")[0]
-    assert sample.image is None and sample.id == "chartmimic/direct_600/bar_1" and family_of(sample) == "chart"
-    assert benchmarks.load([f"design2code={tmp_path},synthetic-5"], ".", limit=1)[1] == 2
-
-
-def test_benchmarks_of_tables(tmp_path):
-    import pyarrow
-    from pyarrow.parquet import write_table
-
-    picture = png(tmp_path, "a.png")
-    rows = [{"image": {"bytes": picture, "path": None}, "text": "\\draw (0,0);", "uuid": "u1"}]
-    write_table(pyarrow.Table.from_pylist(rows), tmp_path / "latex.parquet")
-    (sample,) = benchmarks.load([f"image2latex={tmp_path / 'latex.parquet'}"], ".")[0]
-    assert (sample.id, sample.language, sample.code) == ("image2latex/u1", "latex", "\\draw (0,0);")
-    uni = tmp_path / "uni"
-    uni.mkdir()
-    png(uni, "1.png")
-    (uni / "test.json").write_text(json.dumps([{"a_text": f"Here: {CIRCLE}", "image_path": "1.png"}]))
-    (sample,) = benchmarks.load([f"unisvg={uni}"], ".")[0]
-    assert sample.code == CIRCLE and sample.image.size == (20, 10)
-    (tmp_path / "mol.jsonl").write_text('{"smiles": "CCO", "image": "a.png", "id": 7}\n')
-    (sample,) = benchmarks.load([f"chemdraw={tmp_path / 'mol.jsonl'}"], ".")[0]
-    assert family_of(sample) == "molecule" and "MolFromSmiles('CCO')" in sample.code and sample.id == "chemdraw/7"
-    (tmp_path / "mol.jsonl").write_text('{"other": 1}\n')
-    with pytest.raises(ValueError, match="has the columns other, but none of"):
-        list(benchmarks.load([f"chemdraw={tmp_path / 'mol.jsonl'}"], ".")[0])
-
-
-def test_benchmarks_refuse_in_one_sentence(tmp_path):
-    for name, complaint in (("nothing", "There is no benchmark"), ("unisvg", "does not exist; put unisvg there")):
-        with pytest.raises((ValueError, FileNotFoundError), match=complaint):
-            benchmarks.load([name], tmp_path)
-    with pytest.raises(ValueError, match="holds neither"):
-        benchmarks.load([f"unisvg={tmp_path}"], ".")
-
-
 def test_perfect_answers_to_synthetic_5_are_perfect():
     """Every metric of every domain, through the real renderer: the reference is its own perfect answer."""
     try:
@@ -296,16 +223,6 @@ def test_perfect_answers_to_synthetic_5_are_perfect():
     assert "missing: design2code.clip (needs --clip)" in text and "chemdraw.tanimoto" in text
     lines = statistics.compare_all("a", good, "b", good)
     assert "10 targets in common" in lines[0] and all("+0.000 [+0.000, +0.000]" in line for line in lines[1:])
-
-
-def test_as_published_leaves_failures_out():
-    sample = targets(1)[0]
-    failed = Rendering(None, "x", 0.0)
-    for published, value in ((False, 0.0), (True, None)):
-        scorer = Scorer(None, as_published=published)
-        from metrics.scoring import Job
-
-        assert scorer.measure(Job(sample, "<svg", None, None), failed)["unisvg.ssim"] == value
 
 
 def test_best_of_is_the_mean_over_all_choices():

@@ -196,7 +196,9 @@ class FakePolicy:
 class FakeRenderer:
     """`colour w h` is a program; everything else fails."""
 
-    def submit(self, code, language):
+    missing: dict = {}
+
+    def submit(self, code, language, canvas=None):
         future = Future()
         try:
             colour, width, height = code.split()

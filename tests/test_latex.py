@@ -348,14 +348,21 @@ def test_a_font_of_the_system(renderer):
         (r"a &= b_1 \\ c &= d^2", r"\[\begin{aligned}a &= b_1 \\ c &= d^2\end{aligned}\]"),
         (r"x_1 \text{ is large and } y_2", r"\[x_1 \text{ is large and } y_2\]"),
         (r"\draw[red] (0,0) -- (1,1);", r"\begin{tikzpicture}\draw[red] (0,0) -- (1,1);\end{tikzpicture}"),
+        (r"\mathcal{L} = c", r"\[\mathcal{L} = c\]"),
+        (
+            r"\begin{aligned} a &= b \\[2pt] &= d^2\end{aligned}",
+            r"\[\begin{aligned} a &= b \\[2pt] &= d^2\end{aligned}\]",
+        ),
+        (r"\ce{H2O} + x_1", r"\usepackage[version=4]{mhchem}\[\ce{H2O} + x_1\]"),
+        (r"\begin{document}x_1 \quad for all of them\end{document}", r"\[x_1 \quad for all of them\]"),
     ],
 )
 def test_a_part_of_a_formula_or_picture(renderer, fragment, whole):
     assert_same(renderer, fragment, whole)
 
 
-def test_text_is_not_made_a_formula(renderer):
-    assert "Missing $" in fails(renderer, "the file_name of the thing")
+def test_text_with_formulas_is_not_made_one(renderer):
+    assert "Missing $" in fails(renderer, "the file_name of $x$")
 
 
 @pytest.mark.parametrize(
@@ -370,7 +377,18 @@ def test_text_is_not_made_a_formula(renderer):
             r"\begin{algorithm}[t]\caption{A}\begin{algorithmic}[1]\State $x$\end{algorithmic}\end{algorithm}",
             "algpseudocode.sty",
         ),
+        (
+            r"\begin{algorithm}\begin{algorithmic}\Ensure x\Repeat\Until{$x$}\end{algorithmic}\end{algorithm}",
+            "algorithm.sty",
+        ),
         (r"\begin{algorithm}\KwIn{x}\KwOut{y}\end{algorithm}", "algorithm2e.sty"),
+        (r"\Tree [.S [.NP dogs ] [.VP bark ] ]", "tikz-qtree.sty"),
+        (
+            r"\begin{dependency}\begin{deptext}a \& b\\\end{deptext}\depedge{2}{1}{x}\end{dependency}",
+            "tikz-dependency.sty",
+        ),
+        (r"\begin{threeparttable}\begin{tablenotes}\item x\end{tablenotes}\end{threeparttable}", "threeparttable.sty"),
+        (r"\begin{adjustbox}{width=5cm}x\end{adjustbox}", "adjustbox.sty"),
         (r"\begin{circuitikz}\draw (0,0) to[R=$R$] (2,0);\end{circuitikz}", "circuitikz.sty"),
         (r"\begin{tikzpicture}\draw (0,0) to[R=$R$] (2,0);\end{tikzpicture}", "circuitikz.sty"),
         (r"\begin{tikzcd}A \arrow[r] & B\end{tikzcd}", "tikz-cd.sty"),
@@ -407,6 +425,23 @@ def test_a_snippet_gets_what_it_uses(renderer, snippet, file):
 def test_what_is_missing_is_named(renderer, code, words):
     error = fails(renderer, code)
     assert words in error and "\n" not in error and "not here" in error
+
+
+def test_a_package_that_a_snippet_needs_is_named():
+    lines = tex_packages.snippet_needs(r"\faHome \ding{51}", "! Undefined control sequence.")
+    assert r"\IfFileExists{fontawesome5.sty}" in lines and r"\usepackage{pifont}" in lines
+    assert tex_packages.snippet_needs(r"\faHome \ding{51}", "", lines) == lines, "nothing is loaded twice"
+    log = f"{tex_packages.ABSENT} fontawesome5.sty\n! Undefined control sequence.\nl.7 \\faHome\n"
+    assert latex.latex_errors(log, 1) == "TeX's fontawesome5.sty is not here: apt install texlive-fonts-extra"
+    assert "Missing $" in latex.latex_errors(log.replace("Undefined control sequence", "Missing $ inserted"), 1)
+
+
+def test_the_debian_package_of_what_snippets_need_is_known():
+    names = {
+        package.rpartition("]")[2] for needs in tex_packages.SNIPPET_NEEDS.values() for package in needs.split(",")
+    }
+    base = ["amsthm", "bm", "colortbl", "graphicx", "hhline", "hyperref", "ifthen", "longtable", "multicol", "tabularx"]
+    assert names - set(tex_packages.WHERE) == set(base), "these are in every installation (texlive-latex-base)"
 
 
 def test_the_debian_package_is_named(renderer):

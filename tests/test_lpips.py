@@ -182,10 +182,10 @@ def test_vgg_is_for_starvector(tmp_path):
 
     flags, path = {"clip": None, "dino": None}, str(folder(tmp_path / "v", "VGG16"))
     values = [
-        Weights.of(SimpleNamespace(**flags, lpips=path, as_published=published)).svg_scores(
+        Weights.of(SimpleNamespace(**flags, lpips=path, as_published=published)).starvector(
             sample(0).image, sample(1).image, 0.5
         )
         for published in (False, True)
     ]
-    assert [set(value) for value in values] == [{"starvector.lpips"}] * 2
-    assert 0 < values[0]["starvector.lpips"] != values[1]["starvector.lpips"]
+    assert [set(value) for value in values] == [{"lpips"}] * 2
+    assert 0 < values[0]["lpips"] != values[1]["lpips"]

@@ -10,7 +10,8 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_files_named_in_the_readme_exist():
-    named = set(re.findall(r"`([\w./-]+\.(?:py|md|json|png|html))`|\]\(((?!http)[\w./-]+)\)", README))
+    ours = re.sub(r"(?s)Give a benchmark the folder.*?\n\nChartMimic's facts", "", README)  # without others' layouts
+    named = set(re.findall(r"`([\w./-]+\.(?:py|md|json|png|html))`|\]\(((?!http)[\w./-]+)\)", ours))
     named = {first or second for first, second in named}
     made_by_runs = {"card.md", "contact_sheet.png", "config.json", "curves.png", "samples.html", "report.html"}
     missing = [name for name in named - made_by_runs if not name.startswith("runs/") and not (ROOT / name).exists()]

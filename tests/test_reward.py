@@ -386,6 +386,74 @@ def test_alignment_asks_for_a_closed_block_in_the_language():
     assert reward.alignment("no code", "python") == 0.0
 
 
+# Answers, and what the released code's `extract_code` and `cal_format_reward` gave for them (VinciCoder dbe1e94).
+RELEASED_FORMAT = [  # (its reward, language, answer)
+    (1, "python", "```python\nx = 1\n```"),
+    (1, "python", "Here it is:\n\n```python\nx = 1\n```\nThat is all."),
+    (0, "python", "```Python\nx = 1\n```"),
+    (0, "python", "```PYTHON\nx\n```"),
+    (0, "python", "```py\nx = 1\n```"),
+    (1, "python", "```python3\nx = 1\n```"),
+    (0, "python", "``` python\nx = 1\n```"),
+    (1, "python", "```python x = 1```"),
+    (1, "python", "```python```"),
+    (1, "python", "```python\n```"),
+    (1, "python", "```python\n   \n```"),
+    (0, "python", "```python\nx = 1"),
+    (0, "python", "x = 1"),
+    (0, "python", ""),
+    (0, "python", "```\nx = 1\n```"),
+    (1, "python", "````python\nx\n````"),
+    (0, "python", "~~~python\nx\n~~~"),
+    (0, "python", "```python\nx\n``"),
+    (1, "python", "```python\nx```"),
+    (1, "python", "   ```python\n   x\n   ```"),
+    (1, "python", "> ```python\n> x\n> ```"),
+    (0, "python", "```svg\n<svg/>\n```"),
+    (1, "python", "```python {.line}\nx\n```"),
+    (0, "python", "```{.python}\nx\n```"),
+    (1, "python", "```python\nx\n```svg\n<svg/>"),
+    (0, "python", "```svg\n<svg/>\n```python"),
+    (0, "python", "text ```python text"),
+    (0, "python", "python\nx\n```"),
+    (1, "python", "```pythonx```"),
+    (1, "python", "```python\r\nx\r\n```"),
+    (1, "latex", "```latex\n\\draw\n```"),
+    (0, "latex", "```tex\n\\draw\n```"),
+    (0, "latex", "```tikz\n\\draw\n```"),
+    (0, "latex", "```LaTeX\n\\draw\n```"),
+    (1, "latex", "```latex```"),
+    (1, "latex", "```tikz\n\\draw\n```\n```latex\n\\draw\n```"),
+    (1, "svg", "```svg\n<svg/>\n```"),
+    (1, "svg", "```svg+xml\n<svg/>\n```"),
+    (0, "svg", "```xml\n<svg/>\n```"),
+    (0, "svg", "<svg/>"),
+    (0, "svg", "```SVG\n<svg/>\n```"),
+    (1, "svg", "Use ```svg <svg/> ``` inline"),
+    (1, "html", "```html\n<p>\n```"),
+    (1, "html", "```html5\n<p>\n```"),
+    (0, "html", "```htm\n<p>\n```"),
+    (0, "html", "```HTML\n<p>\n```"),
+    (0, "html", "```xhtml\n<p>\n```"),
+    (1, "html", "```html\n<pre>```</pre>"),
+    (1, "mermaid", "```mermaid\ngraph TD\n```"),
+    (0, "mermaid", "```mmd\ngraph TD\n```"),
+]
+
+
+def test_format_reward_equals_the_released_codes():
+    found = [(reward.alignment(text, language, "vincicoder"), language, text) for _, language, text in RELEASED_FORMAT]
+    assert found == RELEASED_FORMAT and len(found) == 50
+
+
+def test_without_a_block_the_released_code_gives_nothing():
+    target = draw(shapes_of(0))
+    drawn = Rendering(image=target, error=None, seconds=0.0)
+    totals = {mode: Reward(mode).score([target] * 2, [drawn] * 2, [1.0, 0.0]) for mode in ("calibrated", "vincicoder")}
+    totals = {mode: [score.total for score in scores] for mode, scores in totals.items()}
+    assert totals == {"calibrated": pytest.approx([1.0, 0.9]), "vincicoder": pytest.approx([1.0, 0.0])}
+
+
 def test_errors_name_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="unknown reward mode 'best'"):
         Reward("best")

@@ -855,9 +855,9 @@ def test_targets_that_came_as_programs_are_drawn_as_they_are_needed(tmp_path):
     drawn = []
 
     class Counting(FakeRenderer):
-        def submit(self, code, language) -> Future:
+        def submit(self, code, language, canvas=None) -> Future:
             drawn.append(code)
-            return super().submit(code, language)
+            return super().submit(code, language, canvas)
 
     rows = [{"id": i, "language": "svg", "path": f"{i}.svg"} for i in range(60)]
     for i in range(60):

@@ -6,7 +6,7 @@ import zlib
 
 import train_virl
 
-train_virl.alignment = lambda text, language: zlib.crc32(text.encode()) % 100 / 100
+train_virl.alignment = lambda text, language, mode: zlib.crc32(text.encode()) % 100 / 100
 
 if __name__ == "__main__":
     train_virl.main(sys.argv[1:])
