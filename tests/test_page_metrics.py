@@ -65,12 +65,14 @@ def test_a_page_is_equal_to_itself(renderer):
 
 def test_where_the_default_differs_from_what_was_published(renderer):
     names = ["no body", "text of the body itself", "no tags at all", "it repeats itself", "sixty equal items"]
+    names.append("code in a colour of its own")
     default = scored(renderer, [PAIRS[name] for name in names], False)
     default = {name: [one[metric] for metric in DESIGN2CODE] for name, one in zip(names, default, strict=True)}
     published = {name: PUBLISHED[name][0] for name in names}
     assert default["no body"][0] == 1 and published["no body"][0] == 0
     assert default["text of the body itself"][0] < 0.5 and published["text of the body itself"][0] == 1
     assert default["no tags at all"][1] == pytest.approx(published["no tags at all"][1], abs=1e-6)
+    assert default["code in a colour of its own"][0] < 1 and published["code in a colour of its own"] == (0, 0, 0, 0)
     # what Design2Code takes out of an answer before it looks at it counts
     for name in ("it repeats itself", "sixty equal items"):
         assert default[name] != pytest.approx(published[name], abs=0.01)
