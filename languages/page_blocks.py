@@ -3,8 +3,9 @@
 Runs inside the sandboxed browser worker. All backgrounds are made transparent and every element that holds
 text gets a colour of its own, in two versions 50 steps apart; a pixel that follows is text, and whose it is its colour
 says (`ocr_free_utils.py`, commit 7a575e4). `blocks` sets the colours in the loaded page, so that all three screenshots
-show one document as its scripts left it, and takes `body` for an element that holds text. `published_blocks` is the
-original: it writes them into the source.
+show one document as its scripts left it; `body` is one more element that holds text, and what is within such an
+element but none itself (`strong`, `code`) takes its colour. `published_blocks` is the original: it writes the colours
+into the source, and text within an element that has a colour of its own and gets none stays unseen.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ RECOLOUR = """((shift) => {
         const text = node.data.trim();
         let owner = node.parentElement;
         if (!text || !owner || ["script", "style"].includes(owner.localName)) continue;
-        while (owner && !given.has(owner)) owner = owner.parentElement;
+        for (; owner && !given.has(owner); owner = owner.parentElement) set(owner, "color", "inherit");
         if (owner) texts.push([text.toLowerCase().slice(0, 2000), given.get(owner)]);
     }
     return texts;

@@ -64,6 +64,10 @@ PAIRS = {
         page("<p>Some <strong style='color:red'>bold</strong> and <em>slanted</em> words</p><p>More</p>"),
         page("<p>Some <strong style='border-color:red'>bold</strong> and <i>slanted</i> word</p><main>More</main>"),
     ),
+    "code in a colour of its own": (
+        page("<div><code>x = 1</code></div><p>As it is</p>", "<style>code{color:#444}</style>"),
+        page("<div><code>x = 1</code></div>", "<style>code{color:#444}</style>"),
+    ),
     "styles with semicolons": (
         page("<div style='color-scheme:light;background:url(data:image/gif;base64,R0lGODlhAQABAAAAACw=)'>In it</div>"),
         page("<div style='background-color:#222;color:#eee;opacity:.5'>In it</div><p>And a line</p>"),
@@ -114,6 +118,7 @@ PUBLISHED = {
     "a script within": ((0.522013, 1.0, 1.0, 1.0), (0.5, 1.0)),
     "entities": ((1.0, 0.842105, 0.996875, 0.999214), (1.0, 0.625)),
     "inline elements": ((0.926544, 0.976744, 0.997656, 0.998425), (0.5, 0.833333)),
+    "code in a colour of its own": ((0.0, 0.0, 0.0, 0.0), (0.75, 0.5)),
     "styles with semicolons": ((0.419048, 1.0, 1.0, 0.043592), (0.666667, 0.666667)),
     "colours that win": ((0.52, 1.0, 1.0, 1.0), (0.666667, 1.0)),
     "a picture beside": ((1.0, 1.0, 0.882812, 1.0), (0.666667, 1.0)),
