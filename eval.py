@@ -94,7 +94,14 @@ def evaluate(
 
 
 # ------------------------------------------------------------------------------------------------------ command line
-MAY_CHANGE = ("device", "workers", "concurrency", "out", "judge")  # flags that records do not depend on
+MAY_CHANGE = (
+    "device",
+    "workers",
+    "concurrency",
+    "out",
+    "judge",
+    "skip_unmatched",
+)  # flags that records do not depend on
 DECODING = ("G", "temperature", "max_new_tokens", "seed", "refine", "chunk")
 
 
@@ -124,6 +131,8 @@ class Run:
     """Base address of an OpenAI-compatible server to ask instead, such as http://localhost:8000/v1."""
     answers: str = ""
     """Folder of answers made elsewhere to score instead (answers/folder.py says how its files are named)."""
+    skip_unmatched: bool = False
+    """Leave out answers that are for no target; without, one of them stops the run."""
     data: str = ""
     """What data.load reads: a parquet file, a jsonl file, a manifest folder."""
     bench: tuple[str, ...] = ()
@@ -243,7 +252,7 @@ class Run:
     def source(self, targets: Targets):
         """What answers: a folder, a server, or a policy of ours."""
         if self.answers:
-            return Folder(self.answers, targets.ids, targets.others, self.G)
+            return Folder(self.answers, targets.ids, targets.others, self.G, self.skip_unmatched)
         if self.server:
             return Server(self.server, self.model, Path(self.out) / "answers.jsonl", self.concurrency)
         return models.Policy.load(self.model, self.device, getattr(torch, self.dtype))

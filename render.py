@@ -42,7 +42,18 @@ from PIL import Image
 
 import languages
 import sandbox
-from languages import INSPECTIONS, LANGUAGES, SAMPLES, SUFFIXES, ToolMissing, browser, fonts, mermaid, protocol
+from languages import (
+    CAIROSVG,
+    INSPECTIONS,
+    LANGUAGES,
+    SAMPLES,
+    SUFFIXES,
+    ToolMissing,
+    browser,
+    fonts,
+    mermaid,
+    protocol,
+)
 from languages.protocol import HEADER, REQUEST, Options
 
 WORKER = Path(languages.__file__).parent / "worker.py"
@@ -293,7 +304,7 @@ class Renderer:
         picture that it is to be compared with. Other languages take no notice of it."""
         future: Future = Future()
         error = None
-        if language not in (*LANGUAGES, *INSPECTIONS, languages.CAIROSVG):
+        if language not in (*LANGUAGES, *INSPECTIONS, CAIROSVG):
             error = f"unknown language {language!r}; one of {', '.join(LANGUAGES)} is possible"
         elif not code.strip():
             error = "the program is empty"
@@ -418,6 +429,8 @@ def doctor(renderer: Renderer) -> bool:
     for name, file, package in (("Arial", "arial.ttf", "liberation"), ("Chinese", "simhei.ttf", "wqy-microhei")):
         print(f"font      {name}: {fonts.file_for(file) or f'NOT HERE: apt install fonts-{package}'}")
     print(f"browser   {browser.chromium_path() or 'no Chromium is here: apt install chromium-headless-shell'}")
+    metric = renderer.render(SAMPLES["svg"], CAIROSVG, (8, 6)).error
+    print(f"cairosvg  {f'NOT HERE, for two benchmarks: {metric}' if metric else 'is here, for two benchmarks'}")
     print(f"mermaid   {mermaid.mermaid_script() or 'mermaid.min.js is not here: run `make setup`'}")
     every = True
     for language in LANGUAGES:

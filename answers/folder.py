@@ -95,13 +95,16 @@ class Targets:
 
 
 class Folder:
-    """Raises FileNotFoundError or ValueError, in one sentence, for a folder that holds no answers, none to a target, or
-    an answer that may be meant for several.
+    """Raises FileNotFoundError or ValueError, in one sentence, for a folder that holds no answers, an answer that is
+    for no target, or one that may be meant for several.
 
-    ids: of the targets that are evaluated, G answers each. others: of targets that are there but not evaluated. notes:
-    what is to be said of answers that are for no target, and of targets without an answer."""
+    ids: of the targets that are evaluated, G answers each. others: of targets that are there but not evaluated.
+    skip_unmatched: answers that are for no target are left out, unless all are. notes: what is to be said of these, and
+    of targets without an answer."""
 
-    def __init__(self, path: str | Path, ids: Sequence[str], others: Iterable[str] = (), G: int = 1):
+    def __init__(
+        self, path: str | Path, ids: Sequence[str], others: Iterable[str] = (), G: int = 1, skip_unmatched: bool = False
+    ):
         self.path, self.notes = Path(path), []
         if not self.path.exists():
             raise FileNotFoundError(f"{path} does not exist; give the folder with the answers.")
@@ -114,15 +117,14 @@ class Folder:
         self.given: dict[tuple[str, int], Found] = {}
         targets = Targets([*ids, *others])
         self._match(every, targets)
-        if not self.given:
-            ends = [Path(found.label).suffix if isinstance(found.content, Path) else "" for found in every]
-            wanted = [targets.shortest(id) + end for id, end in zip(ids, ends, strict=False)]
-            raise ValueError(
-                f"None of the {len(every)} answers in {path} is for a target: they are called "
-                f"{_some([found.name + end for found, end in zip(every, ends, strict=True)], 2)}, and should be called "
-                f"{_some(wanted, 2)} (answers/folder.py says what else will do)."
-            )
-        self._note(every, ids, G)
+        labels = {found.label for found in self.given.values()}
+        unknown = [found for found in every if found.label not in labels]
+        if unknown and not (self.given and skip_unmatched):
+            raise ValueError(self._should_be_called(unknown, len(every), ids, targets))
+        if unknown:
+            some = _some([found.label for found in unknown])
+            self.notes.append(f"{len(unknown)} of {len(every)} answers are for no target: {some}")
+        self._note(ids, G)
 
     def _match(self, every: Sequence[Found], targets: Targets) -> None:
         """Of two answers to one target the one whose folders say so too."""
@@ -139,10 +141,18 @@ class Folder:
                 if key not in self.given or start < useless[key]:
                     self.given[key], useless[key] = found, start
 
-    def _note(self, every: Sequence[Found], ids: Sequence[str], G: int) -> None:
-        labels = {found.label for found in self.given.values()}
-        if unknown := [found.label for found in every if found.label not in labels]:
-            self.notes.append(f"{len(unknown)} of {len(every)} answers are for no target: {_some(unknown)}")
+    def _should_be_called(self, unknown: Sequence[Found], total: int, ids: Sequence[str], targets: Targets) -> str:
+        ends = [Path(found.label).suffix if isinstance(found.content, Path) else "" for found in unknown]
+        names = [found.name + end for found, end in zip(unknown, ends, strict=True)]
+        free = [id for id in ids if (id, 0) not in self.given] or ids
+        wanted = [targets.shortest(id) + end for id, end in zip(free, ends, strict=False)]
+        says = f"{len(unknown)} of the {total} answers in {self.path} are for no target"
+        if not self.given:
+            says = f"None of the {total} answers in {self.path} is for a target"
+        says += f": they are called {_some(names, 2)}, and should be called {_some(wanted, 2)} (answers/folder.py says "
+        return says + "what else will do)." + " --skip-unmatched goes on without them." * bool(self.given)
+
+    def _note(self, ids: Sequence[str], G: int) -> None:
         if beyond := [found.label for (_, number), found in self.given.items() if number >= G]:
             self.notes.append(f"{len(beyond)} answers are beyond --G {G} and not read: {_some(beyond)}")
         keys = [(id, number) for id in ids for number in range(G)]
@@ -155,13 +165,18 @@ class Folder:
         for sample in samples:
             for index in range(G):
                 found = self.given.get((sample.id, index))
-                yield Answer(sample.id, index, _text(found, sample.language) if found else "", "eos", ())
+                text, finish = (_text(found, sample.language), "eos") if found else ("", "missing")
+                yield Answer(sample.id, index, text, finish, ())
 
 
 def _files(folder: Path) -> Iterator[Found]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.suffix in (*WHOLE, *SUFFIXES) and path.is_file() and not any(p.startswith(".") for p in name.parts):
+        if (
+            path.suffix.lower() in (*WHOLE, *SUFFIXES)
+            and path.is_file()
+            and not any(p.startswith(".") for p in name.parts)
+        ):
             yield Found(str(name), name.with_suffix("").as_posix(), None, path)
 
 
@@ -180,7 +195,7 @@ def _rows(lines: Path) -> Iterator[Found]:
 def _text(found: Found, language: str) -> str:
     if isinstance(found.content, Path):
         text = found.content.read_text(encoding="utf-8", errors="replace")
-        return text if found.content.suffix in WHOLE else fenced(text, language)
+        return text if found.content.suffix.lower() in WHOLE else fenced(text, language)
     text, code = found.content
     return fenced(code, language) if code is not None else text or ""
 

@@ -35,7 +35,8 @@ def ask(source, samples: Sequence[Sample], scorer, bar, G, temperature, max_new_
     with half_the_threads():
         for completion in answers_of(source, samples, G, **options):
             sample = by_id[completion.sample_id]
-            answers.append((completion, scorer.submit(sample, data.extract_code(completion.text, sample.language))))
+            code, given = data.extract_code(completion.text, sample.language), completion.finish != "missing"
+            answers.append((completion, scorer.submit(sample, code, given)))
             bar.update()
     order = {id: i for i, id in enumerate(by_id)}
     return sorted(answers, key=lambda answer: (order[answer[0].sample_id], answer[0].index))

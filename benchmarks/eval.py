@@ -15,6 +15,7 @@ whatever else the machine does; `scoring_cpu_seconds`, what scoring takes this p
 last value with that after the first fifth.
 """
 
+import itertools
 import json
 import resource
 import sys
@@ -71,7 +72,7 @@ def drawing(samples: list[Sample], texts: dict[str, str]) -> dict:
         for jobs in rounds.a_step_ahead(asked):
             for job in jobs:
                 equal += job.rendering.result().image == job.sample.image
-                for future in job.facts or ():
+                for future in itertools.chain(job.facts or (), *job.squares.values()):
                     future.result()
     return watch.seconds() | {"equal_pictures": equal}
 

@@ -276,10 +276,14 @@ def sized(svg: bytes, scan: Scan, width: int, height: int) -> bytes:
     """The document with another width and height, in px. What it had becomes its viewBox where it has none."""
     tag = START.match(svg, scan.root_at)
     names = {attribute[1] for attribute in ATTRIBUTE.finditer(tag[0])}
-    size = b"; width: %dpx !important; height: %dpx !important" % (width, height)  # as style, which outdoes attributes
+    size = b"width: %dpx !important; height: %dpx !important; " % (width, height)  # as style, which outdoes attributes
 
     def changed(found: re.Match) -> bytes:
-        return found[0][:-1] + size + found[0][-1:] if found[1] == b"style" else found[0]
+        if found[1] != b"style":
+            return found[0]
+        begin, quote, rest = found[0].partition(found[0][-1:])
+        rest = re.sub(rb"(?i)((?:width|height)\s*:[^;!]*)!\s*important", rb"\1", rest)
+        return begin + quote + size + rest  # in front: what it had may end within brackets
 
     start = ATTRIBUTE.sub(changed, tag[0])
     if b"style" not in names:

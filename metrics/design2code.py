@@ -67,7 +67,7 @@ def read(blocks: Sequence[dict]) -> list[Block]:
         found = [Block(str(b["text"]), tuple(map(float, b["box"])), tuple(map(float, b["colour"]))) for b in blocks]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"A text block of a page is incomplete: {error!r}.") from None
-    if not all(len(b.box) == 4 and len(b.colour) == 3 and min(b.box) >= 0 and b.area > 0 for b in found):
+    if not all(len(b.box) == 4 and len(b.colour) == 3 and min(b.box) >= 0 and 0 < b.area < np.inf for b in found):
         raise ValueError("A text block of a page has no box or colour.")
     return found
 

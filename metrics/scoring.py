@@ -35,13 +35,15 @@ def family_of(sample: Sample) -> str:
 @dataclass
 class Job:
     """The work under way for one answer. `facts`: of the answer, of the reference; None where none are wanted.
-    `squares`: {side: (reference, answer or None)}, both drawn on the canvas of an svg benchmark."""
+    `squares`: {side: (reference, answer or None)}, both drawn on the canvas of an svg benchmark. `given`: whether there
+    is an answer."""
 
     sample: Sample
     code: str | None
     rendering: Future | None
     facts: tuple[Future, Future] | None
     squares: dict[int, tuple[Future, Future | None]] = field(default_factory=dict)
+    given: bool = True
 
 
 class Scorer:
@@ -52,7 +54,8 @@ class Scorer:
         self.renderer, self.as_published, self.weights = renderer, as_published, weights
         self.told = False  # that cairosvg is missing
 
-    def submit(self, sample: Sample, code: str | None) -> Job:
+    def submit(self, sample: Sample, code: str | None, given: bool = True) -> Job:
+        """given: whether there is an answer, be it one without code."""
         squares, canvas = self._squares(sample, code), sample.image.size
         rendering = None if code is None else self.renderer.submit(code, sample.language, canvas)
         inspection, inspected, facts = INSPECTION.get(family_of(sample)), code, None
@@ -61,7 +64,7 @@ class Scorer:
         if inspection and sample.code:  # the reference whatever the answer is: which targets count does not hang on it
             answered = self._after(rendering, lambda: self.renderer.submit(inspected, inspection))
             facts = (answered, self.renderer.submit(sample.code, inspection))
-        return Job(sample, code, rendering, facts, squares)
+        return Job(sample, code, rendering, facts, squares, given)
 
     def _squares(self, sample: Sample, code: str | None) -> dict[int, tuple[Future, Future | None]]:
         if family_of(sample) != "svg" or not sample.code:
@@ -111,12 +114,12 @@ class Scorer:
         return "" if inspected is None or inspected.facts else " ".join((inspected.error or "no facts").split())[:200]
 
     def _failed(self, job: Job, name: str, value: float | None) -> float | None:
-        """What an answer counts that draws nothing. As published Plot2Code leaves it out, UniSVG too unless there is no
-        answer at all, and SVG-Bench compares with a white picture."""
+        """What an answer counts that draws nothing. As published Plot2Code and UniSVG leave it out; but one without svg
+        is a white picture to UniSVG, as all are to SVG-Bench, and where there is no answer at all it counts 0."""
         source = name.partition(".")[0] if self.as_published else ""
         if source == "plot2code" or source == "unisvg" and job.code is not None:
             return None
-        if source == "starvector":
+        if source == "starvector" or source == "unisvg" and job.given:
             return value
         return value if METRICS[name].failed is None else METRICS[name].failed
 
@@ -200,6 +203,8 @@ class Scorer:
         if missing := any(drawings) and self.renderer.missing.get(CAIROSVG):
             self._without_cairosvg(missing)
         reference, answer = (drawing and drawing.image for drawing in drawings)
+        if reference and side == pixels.UNISVG_SIDE == job.sample.image.width == job.sample.image.height:
+            reference = job.sample.image.convert("RGB")  # UniSVG compares with its own pictures, which have this size
         if reference and self.as_published:
             return reference, answer
         if reference and (answer or not image):

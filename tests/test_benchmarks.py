@@ -358,6 +358,7 @@ def test_answers_made_elsewhere(tmp_path):
         ("run/bar_1.py", "chartmimic/direct_600/bar_1"),
         ("abc/abc.svg", "svg-bench/svg-stack/abc.svg"),  # as StarVector's validator writes them
         ("a b.svg", "svg-bench/a b.svg"),
+        ("icon_1.SVG", "unisvg/icon_1.png"),
         ("v1.2.py", "charts/v1.2"),
     ],
 )
@@ -380,12 +381,18 @@ def test_answers_to_nobody_stop_the_run_or_are_named(tmp_path):
     with pytest.raises(ValueError, match=says + r"bar_1.py, bar_2.py .. \(answers/folder.py"):
         Folder(tmp_path, ids)
     (tmp_path / "bar_2.py").write_text("x = 2")
-    assert Folder(tmp_path, ids[:2], ids[2:]).notes == [
+    says = (
+        r"^3 of the 4 answers in \S+ are for no target: they are called one.py, three.py .., and should be called bar_1"
+    )
+    with pytest.raises(ValueError, match=says + ".*--skip-unmatched goes on"):
+        Folder(tmp_path, ids)
+    assert Folder(tmp_path, ids[:2], ids[2:], skip_unmatched=True).notes == [
         "3 of 4 answers are for no target: one.py, three.py, two.py",
         "1 of 2 answers are missing and count as failures: chartmimic/direct_600/bar_1",
     ]
     (tmp_path / "bar_2.1.py").write_text("x = 2")
-    assert "1 answers are beyond --G 1 and not read: bar_2.1.py" in Folder(tmp_path, ids).notes
+    beyond = "1 answers are beyond --G 1 and not read: bar_2.1.py"
+    assert beyond in Folder(tmp_path, ids, skip_unmatched=True).notes
     (tmp_path / "answers.jsonl").write_text('{"id": "bar_9", "code": "x"}\n{"id": 8, "code": "x"}\n')
     with pytest.raises(
         ValueError, match=r"None of the 2 answers in .* called bar_9, 8, and should be called bar_1, bar_2"
@@ -412,7 +419,7 @@ def test_answers_that_may_be_for_several_targets_are_refused(tmp_path):
     (tmp_path / "direct_1800_bar_1.py").unlink()
     (tmp_path / "customized_600").mkdir()
     (tmp_path / "customized_600/bar_1.py").write_text("x = 3")
-    notes = Folder(tmp_path, ids[1:]).notes
+    notes = Folder(tmp_path, ids[1:], skip_unmatched=True).notes
     assert notes == ["1 of 2 answers are for no target: customized_600/bar_1.py"], "the folder of the other says more"
     assert names_of("a/b.png") == ["a_b.png", "a_b", "b.png", "b"]
 

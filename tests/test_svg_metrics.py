@@ -56,6 +56,7 @@ ROOTS = {  # the root's attributes -> where BODY lies on a canvas of 64 x 64, ro
     "a size in percent": ('width="100%" height="100%" viewBox="0 0 64 48"', (8, 56, 0, 64)),
     "a size without viewBox": ('width="64" height="48"', (8, 56, 0, 64)),
     "a size of the style": ("style='width: 12px !important; height: 9px' viewBox='0 0 64 48' ", (8, 56, 0, 64)),
+    "a style that ends within brackets": ('viewBox="0 0 64 48" style="fill: rgb("', (8, 56, 0, 64)),
     "a size in an entity": ('viewBox="0 0 64 &a;"', (8, 56, 0, 64)),
     "another place": ('viewBox="0 0 64 48" preserveAspectRatio="xMidYMin"', (0, 48, 0, 64)),
     "no ratio": ('viewBox="0 0 64 48" preserveAspectRatio="none"', (0, 64, 0, 64)),
@@ -247,9 +248,9 @@ NUMBERS = {
 NAMES = ("unisvg.ssim", "unisvg.psnr", "starvector.mse", "starvector.masked_mse", "starvector.ssim")
 
 
-def measured(renderer, gold, answer, published=True, image=None):
+def measured(renderer, gold, answer, published=True, image=None, given=True):
     scorer = Scorer(renderer, as_published=published)
-    job = scorer.submit(svg_sample(gold, image or draws(renderer, gold, "svg")), answer)
+    job = scorer.submit(svg_sample(gold, image or draws(renderer, gold, "svg")), answer, given)
     return scorer.measure(job, job.rendering.result() if job.rendering else Rendering(None, "no code", 0.0))
 
 
@@ -283,13 +284,21 @@ def test_the_default_differs_where_it_says(cairosvg):
 def test_what_an_answer_counts_that_draws_nothing(cairosvg):
     gold, empty = FIRST, OPEN + 'viewBox="0 0 9 9"/>'
     white = measured(cairosvg, gold, empty)
-    for answer in (None, "<svg"):
-        default, published = (measured(cairosvg, gold, answer, published=flag) for flag in (False, True))
+    # no answer at all, one without svg, one whose svg draws nothing and is left out
+    cases = ((None, False, [0.0, 0.0]), (None, True, [white[name] for name in NAMES[:2]]), ("<svg", True, [None] * 2))
+    for answer, given, counted in cases:
+        default, published = (measured(cairosvg, gold, answer, flag, given=given) for flag in (False, True))
         assert [default[name] for name in NAMES[:2]] == [0.0] * 2
-        counted = 0.0 if answer is None else None  # no answer at all, or one that is left out
-        assert [published[name] for name in NAMES[:2]] == [counted] * 2
+        assert [published[name] for name in NAMES[:2]] == counted
         assert [published[name] for name in NAMES[2:]] == [white[name] for name in NAMES[2:]], "a white picture"
-        assert measured(cairosvg, "", answer, image=draws(cairosvg, gold, "svg"))["unisvg.ssim"] == counted
+
+
+def test_unisvg_compares_with_its_own_pictures(cairosvg):
+    own = Image.new("RGB", (pixels.UNISVG_SIDE,) * 2, "white")
+    values = measured(cairosvg, FIRST, FIRST, image=own)
+    drawn = cairosvg.render(FIRST, CAIROSVG, own.size).image
+    assert values["unisvg.ssim"] == pytest.approx(pixels.unisvg(own, drawn)["ssim"]) and values["unisvg.ssim"] < 0.9
+    assert values["starvector.ssim"] == 1, "SVG-Bench draws its references"
 
 
 def test_pictures_without_a_program_are_brought_to_the_canvas(cairosvg):
