@@ -20,6 +20,8 @@ import tyro
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import environment  # noqa: E402, F401
+
 from data import Sample  # noqa: E402
 from languages.browser import chromium_path  # noqa: E402
 from render import Rendering  # noqa: E402

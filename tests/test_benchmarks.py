@@ -196,7 +196,7 @@ def scored(published, renderer, tmp_path_factory):
         (folder / "answers" / name).write_text(targets[id].code)
     out = folder / "out"
     with pytest.MonkeyPatch.context() as patch, io.StringIO() as printed:
-        patch.setattr(evaluation, "Renderer", lambda *a, **k: nullcontext(renderer))
+        patch.setattr(evaluation, "Renderer", lambda *_, files, **__: Renderer(workers=2, timeout=30, files=files))
         patch.setattr("sys.stdout", printed)
         names = ["--bench", *benchmarks.BENCHMARKS, "--bench-root", str(published)]
         patch.setattr("sys.argv", ["eval.py", "run", "--answers", str(folder / "answers"), *names, "--out", str(out)])
