@@ -161,9 +161,8 @@ def test_chartmimic_falls_as_real_charts_are_perturbed(renderer, metric):
     facts = np.reshape(np.array(facts_of(renderer, edited, "figure facts"), dtype=object), (-1, 6))
     assert sum(row[0] is not None for row in facts) >= 12
     kind = {"text_f1": "texts", "layout_f1": "layout", "type_f1": "types", "colour_f1": "colours"}[metric]
-    facts = [
-        row for row in facts if all(row) and any(row[0][kind])
-    ]  # where there is nothing, one thing more is all wrong
+    # where there is nothing, one thing more is all wrong
+    facts = [row for row in facts if all(row) and any(row[0][kind])]
     rows = [[chartmimic.scores(row[0], one)[metric] for one in row] for row in facts]
     assert all(row[0] == 1 for row in rows), "the same program twice is perfect"
     measured = correlations(rows)
