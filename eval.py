@@ -94,14 +94,8 @@ def evaluate(
 
 
 # ------------------------------------------------------------------------------------------------------ command line
-MAY_CHANGE = (
-    "device",
-    "workers",
-    "concurrency",
-    "out",
-    "judge",
-    "skip_unmatched",
-)  # flags that records do not depend on
+# flags that records do not depend on
+MAY_CHANGE = ("device", "workers", "concurrency", "out", "judge", "skip_unmatched")
 DECODING = ("G", "temperature", "max_new_tokens", "seed", "refine", "chunk")
 
 

@@ -155,23 +155,18 @@ class Targets(Sequence):
 
 
 def load(names: Sequence[str], root: str | Path, limit: int | None = None) -> tuple[Iterator[Sample], list[Targets]]:
-    """(the samples of benchmarks, one benchmark after the other, `limit` of each; all targets of each). Raises
-    ValueError or FileNotFoundError, in one sentence, for a name or a place that holds nothing.
-
-    A name stands alone (the files are in ROOT/NAME), or is NAME=PATH; NAME/SUBSET is one of its subsets. Names may be
-    joined by commas."""
-    parts = [part for name in names for part in name.split(",") if part]
-    targets = [one(*part.partition("=")[::2], root) for part in parts]
+    """(the samples of benchmarks, one benchmark after the other, `limit` of each; all targets of each; names as in
+    `named`). Raises ValueError or FileNotFoundError, in one sentence, for a name or a place that holds nothing."""
+    targets = [one(*part) for part in named(names, root)]
     return (every[i] for every in targets for i in range(len(every))[: limit or None]), targets
 
 
 def pictures(names: Sequence[str], root: str | Path) -> list[Path]:
-    """The files that pages of these benchmarks show (names as in `load`), for the renderer; one that is not there is
+    """The files that pages of these benchmarks show (names as in `named`), for the renderer; one that is not there is
     named."""
     found = []
-    for name, _, path in (part.partition("=") for names_ in names for part in names_.split(",") if part):
-        benchmark, place = BENCHMARKS.get(name.partition("/")[0]), Path(path or Path(root) / name)
-        for wanted in benchmark.pictures if benchmark and place.is_dir() else ():
+    for name, _, place in named(names, root):
+        for wanted in BENCHMARKS[name].pictures if name in BENCHMARKS and place.is_dir() else ():
             here = sorted(place.rglob(wanted))[:1]
             found += here
             if not here:
@@ -179,14 +174,21 @@ def pictures(names: Sequence[str], root: str | Path) -> list[Path]:
     return found
 
 
-def one(name: str, path: str, root: str | Path) -> Targets:
-    if name == SYNTHETIC:
+def named(names: Sequence[str], root: str | Path) -> Iterator[tuple[str, str, Path]]:
+    """(benchmark, subset or "", where it is) of each name. A name stands alone (the files are in ROOT/NAME), or is
+    NAME=PATH; NAME/SUBSET is one of its subsets. Names may be joined by commas."""
+    for part in (part for name in names for part in name.split(",") if part):
+        name, _, path = part.partition("=")
+        name, _, subset = name.partition("/")
+        yield name, subset, Path(path or Path(root) / name)
+
+
+def one(name: str, subset: str, place: Path) -> Targets:
+    if name == SYNTHETIC and not subset:
         return synthetic()
-    name, _, subset = name.partition("/")
     if name not in BENCHMARKS:
         known = ", ".join([*BENCHMARKS, SYNTHETIC])
         raise ValueError(f"There is no benchmark {name!r}: choose among {known}.")
-    place = Path(path or Path(root) / name)
     if not place.exists():
         raise FileNotFoundError(
             f"{place} does not exist; put {name} there ({BENCHMARKS[name].layout}) or give {name}=PATH."

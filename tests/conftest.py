@@ -19,6 +19,7 @@ import native
 import releases
 from corpus.tiny import create_tiny
 from data import Sample
+from render import Renderer
 
 ROOT = Path(__file__).parent.parent
 needs_a_compiler = pytest.mark.skipif(not native.find_compiler(), reason="There is no C compiler here: install gcc")
@@ -27,6 +28,16 @@ TEXTS = ["Write SVG code that draws this picture. <svg viewBox='0 0 64 64'><circ
 
 def picture(seed: int, size=(64, 64)) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    """For tests whose limits are nothing special."""
+    try:
+        with Renderer(workers=2, timeout=20) as made:
+            yield made
+    except RuntimeError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session", params=releases.FAMILIES)

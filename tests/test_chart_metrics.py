@@ -11,7 +11,7 @@ from data import Sample
 from languages import chart_facts
 from metrics import chartmimic, text
 from metrics.scoring import Job, Scorer
-from render import Renderer, Rendering
+from render import Rendering
 
 CASES = Path(__file__).parents[2] / "shared/cases/metrics"
 NAMES = ("text_f1", "layout_f1", "type_f1", "colour_f1", "text_match")
@@ -115,15 +115,6 @@ def test_forged_counts_cost_neither_memory_nor_gain_anything():
 
 
 # ------------------------------------------------------------------------------------------------------------ programs
-@pytest.fixture(scope="module")
-def renderer():
-    try:
-        with Renderer(workers=2, timeout=20) as made:
-            yield made
-    except RuntimeError as error:
-        pytest.skip(str(error))
-
-
 HEAD = "from datetime import datetime\nimport matplotlib.pyplot as plt\n"
 
 

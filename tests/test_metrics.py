@@ -10,7 +10,6 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity as scikit_ssim
 
 from metrics import chartmimic, molecules, pixels, similarity, text
-from render import Renderer
 
 REAL = Path(__file__).parents[2] / "shared/data/real"
 
@@ -101,15 +100,6 @@ def test_tanimoto():
 
 
 # ------------------------------------------------------------------------------------------- real programs, perturbed
-@pytest.fixture(scope="module")
-def renderer():
-    try:
-        with Renderer(workers=2, timeout=20) as made:
-            yield made
-    except RuntimeError as error:
-        pytest.skip(str(error))
-
-
 def real(domain: str, count: int) -> list[str]:
     if not REAL.is_dir():
         pytest.skip("../shared/data/real is not here: the real programs are not part of this repository")
