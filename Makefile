@@ -80,7 +80,7 @@ tools:
 demo: setup
 	@rm -rf $(RUN)
 	@echo "== 1. a tiny Qwen3-VL with random weights, and picture-code pairs to learn from"
-	$(PY) model.py create $(RUN)/model
+	$(PY) tiny.py $(RUN)/model
 	$(PY) synth.py --out $(RUN)/train.parquet --count $(TRAIN) --seed 1 $(SYNTH)
 	$(PY) synth.py --out $(RUN)/pool.parquet --count $(POOL) --seed 2 $(SYNTH)
 	$(PY) synth.py --out $(RUN)/test.parquet --count $(TEST) --seed 3 $(SYNTH) \

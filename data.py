@@ -34,9 +34,9 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from corpus.files import Lines, Parquet, open_rows
-from corpus.flaws import mutate as mutate  # part of this file's interface
-from corpus.pictures import png_bytes, read_picture
+from files import Lines, Parquet, open_rows
+from flaws import mutate as mutate  # part of this file's interface
+from pictures import png_bytes, read_picture
 from prompts import (
     FENCED,
     LANGUAGES,

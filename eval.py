@@ -36,10 +36,10 @@ from data import Sample
 from metrics.judge import RUBRICS, Judge
 from metrics.scoring import Scorer
 from metrics.weights import Weights
+from records import Record, RecordWriter, named_folders, read_records
 from render import Renderer
 from report.answers import without_pictures, write_report
 from report.curves import plot_curves  # noqa: F401 (training asks for both pages here)
-from report.records import Record, RecordWriter, named_folders, read_records
 from report.statistics import compare_all, print_summary, summarize
 from reward import Reward
 

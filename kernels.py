@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
-    from model import Spans
+    from packing import Spans
 
 triton = None
 if torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
@@ -44,7 +44,7 @@ NOTHING = -1e30  # the score of a key that may not be seen: finite, so that no 0
 
 
 def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spans: Spans, scale: float) -> torch.Tensor:
-    """Attention inside a packed row (model.pack): every sequence sees its prefix and itself, nothing else.
+    """Attention inside a packed row (packing.pack): every sequence sees its prefix and itself, nothing else.
 
     q (T, H, D), k and v (T, C, D) -> (T, H, D). The gradient is exact: keys of a shared prompt collect from all its
     responses because they are gathered, not copied.

@@ -1,259 +1,42 @@
-"""A Qwen-VL policy: load or create it, place its tokens, pack its rows, ask it for log-probabilities, save it.
-
-    python model.py create runs/tiny                      # a tiny Qwen3-VL with random weights, as an ordinary folder
-    python model.py create runs/tiny25 --family qwen2_5_vl
-    python model.py --memory Qwen3-VL-8B --gpus 8         # what lives where in each phase, and what fits
+"""A Qwen-VL policy: load it, encode samples, ask it for log-probabilities, shard it, save it.
 
 Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is one again
-(releases.py). Two things are our own. M-RoPE positions are computed here and always passed explicitly: Hugging Face's
-defaults need an extra input that Qwen2.5-VL silently does without, and keep state between calls. And training rows are
-packed, `[prompt | response 1 | .. | response G]`: the prompt and its picture are paid for once per group, rows hold no
-padding and attention leaks nothing from one sequence to another (kernels.packed_attention).
+(releases.py). Positions and packed rows are packing.py's, a tiny model to try things with is tiny.py's.
 
-Axes: T tokens of a packed row, P prompt tokens, R response tokens, G responses of a prompt, V vocabulary.
+Axes: T tokens of a packed row, P prompt tokens, R response tokens, V vocabulary.
 """
 
 import environment  # noqa: F401
 
-import atexit
-import gc
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 import transformers
-import tyro
 from tokenizers import Tokenizer
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 from transformers import AttentionInterface, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil  # of both families
 
 import releases
 from kernels import packed_attention, token_logprobs
+from packing import PackedRow, Prompt, mrope_positions
+from processes import check_device, process_number, whole
 
 transformers.utils.logging.disable_progress_bar()
 # its table of missing and unexpected weights; releases.check_loaded says it in a sentence
 IS_REPORT = "VLForConditionalGeneration LOAD REPORT"
 logging.getLogger("transformers.modeling_utils").addFilter(lambda record: IS_REPORT not in record.getMessage())
-
-# ---------------------------------------------------------------------------------------------------------------------
-# prompts and positions
-
-
-@dataclass
-class Prompt:
-    """A prompt with its picture, ready for the model. Response token j stands at position `next_position + j`."""
-
-    sample_id: str
-    ids: torch.Tensor  # (P,) int64
-    positions: torch.Tensor  # (3, P) int64: time, height, width
-    next_position: int
-    patches: torch.Tensor  # (number of patches, channels * 2 * patch * patch)
-    grid: torch.Tensor  # (pictures, 3) int64: frames, rows and columns of patches
-
-
-def mrope_positions(ids: Sequence[int], grids: Sequence[tuple[int, int, int]], image_id: int, merge: int):
-    """Multimodal rotary positions (Qwen2-VL, arXiv 2409.12191) -> positions (3, P) int64, the next free position.
-
-    Text advances all three axes together; a picture spreads over rows and columns, and the text after it goes on from
-    its longer side. `grids` are in patches; `merge` patches a side make one token.
-    """
-    pieces, start, at = [], 0, 0
-    grids = iter(grids)
-    while at < len(ids):
-        if ids[at] == image_id:
-            frames, height, width = next(grids)
-            height, width = height // merge, width // merge
-            axes = torch.meshgrid(torch.arange(frames), torch.arange(height), torch.arange(width), indexing="ij")
-            pieces.append(torch.stack([axis.flatten() for axis in axes]) + start)
-            start += max(height, width)
-            at += frames * height * width
-        else:
-            end = at
-            while end < len(ids) and ids[end] != image_id:
-                end += 1
-            pieces.append((torch.arange(end - at) + start).expand(3, -1))
-            start += end - at
-            at = end
-    positions = torch.cat(pieces, 1)
-    if positions.shape[1] != len(ids):
-        raise ValueError(
-            f"{len(ids)} prompt tokens but {positions.shape[1]} positions: a picture's tokens were cut off."
-        )
-    return positions, start
-
-
-def rope_tables(positions: torch.Tensor, rotary: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin, each (T, D) float32, for positions (3, T). Frequencies and scaling are those of `rotary`, Hugging
-    Face's module, which knows YaRN and its like. Qwen3-VL interleaves the three axes over the frequencies, Qwen2.5-VL
-    gives each axis one section of them."""
-    angles = positions[..., None].float() * rotary.inv_freq.float()  # (3, T, D / 2)
-    section = rotary.mrope_section
-    if rotary.config.model_type.startswith("qwen3"):
-        mixed = angles[0].clone()
-        for axis in (1, 2):
-            mixed[:, axis : 3 * section[axis] : 3] = angles[axis, :, axis : 3 * section[axis] : 3]
-    else:
-        mixed = torch.cat([part[axis] for axis, part in enumerate(angles.split(section, -1))], -1)
-    both = torch.cat([mixed, mixed], -1)
-    return both.cos() * rotary.attention_scaling, both.sin() * rotary.attention_scaling
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# packed rows
-
-
-@dataclass
-class Spans:
-    """Which positions of a packed row see which. Every sequence is one (start, end, prefix start, prefix end): position
-    start + i sees the prefix, which may be empty, and start .. start + i. In row order, without gaps."""
-
-    spans: list[tuple[int, int, int, int]]
-    device: torch.device | str = "cpu"
-
-    @cached_property
-    def blocks(self) -> list["AttentionBlock"]:
-        """Sequences of similar length padded into one call: the longest at most twice as long as the shortest."""
-        kind_and_length = lambda span: (span[2] < span[3], span[1] - span[0])  # noqa: E731
-        parts, shortest = [], (None, 0)
-        for span in sorted(self.spans, key=kind_and_length):
-            kind, length = kind_and_length(span)
-            if kind != shortest[0] or length > 2 * shortest[1]:
-                parts.append([])
-                shortest = kind, length
-            parts[-1].append(span)
-        return [AttentionBlock.of(part).to(self.device) for part in parts]
-
-    @cached_property
-    def back(self) -> torch.Tensor:
-        """(T,) where each position of the row is among the blocks' real queries, one block after the other."""
-        return torch.cat([block.rows for block in self.blocks]).argsort()
-
-    @cached_property
-    def flash(self) -> tuple:
-        """What flash attention wants: where queries and keys of a sequence end (S + 1,) int32, the longest of each, and
-        which positions are keys, sequence after sequence; None where each sees only itself."""
-        queries = [end - start for start, end, _, _ in self.spans]
-        keys = [end - start + prefix_end - prefix for start, end, prefix, prefix_end in self.spans]
-        ends = [torch.tensor([0, *accumulate(n)], dtype=torch.int32, device=self.device) for n in (queries, keys)]
-        if queries == keys:
-            return *ends, max(queries), max(keys), None
-        parts = [torch.arange(*part) for start, end, *prefix in self.spans for part in (prefix, (start, end))]
-        return *ends, max(queries), max(keys), torch.cat(parts).to(self.device)
-
-
-@dataclass
-class AttentionBlock:
-    """S sequences of a packed row that are attended in one padded call. Padding repeats position 0 and is never read.
-
-    queries  (S, Lq) int64   positions of the row that ask
-    keys     (S, Lk) int64   positions of the row that may be looked at
-    mask     (S, 1, Lq, Lk) bool, or None when queries and keys are the same sequence and attention is causal
-    real     (n,) int64      which of the S * Lq queries are no padding
-    rows     (n,) int64      the positions of the row they stand for
-    """
-
-    queries: torch.Tensor
-    keys: torch.Tensor
-    mask: torch.Tensor | None
-    real: torch.Tensor
-    rows: torch.Tensor
-
-    @classmethod
-    def of(cls, spans: list[tuple[int, int, int, int]]) -> "AttentionBlock":
-        """All with a prefix, or all without."""
-        own = [torch.arange(start, end) for start, end, _, _ in spans]
-        lengths = torch.tensor([len(positions) for positions in own])
-        queries = nn.utils.rnn.pad_sequence(own, batch_first=True)  # (S, Lq)
-        places = torch.arange(queries.shape[1])
-        real = (places < lengths[:, None]).flatten().nonzero()[:, 0]
-        if all(prefix == end for _, _, prefix, end in spans):
-            return cls(queries, queries, None, real, torch.cat(own))
-        prefixes = [torch.arange(start, end) for _, _, start, end in spans]
-        both = [torch.cat(parts) for parts in zip(prefixes, own, strict=True)]
-        keys = nn.utils.rnn.pad_sequence(both, batch_first=True)  # (S, Lk)
-        # query j sees the prefix and j + 1 of its own; padding queries see keys too, so no row is empty
-        reach = torch.tensor([len(prefix) for prefix in prefixes])[:, None] + places + 1
-        mask = torch.arange(keys.shape[1]) < reach[..., None]
-        return cls(queries, keys, mask[:, None], real, torch.cat(own))
-
-    def to(self, device) -> "AttentionBlock":
-        return AttentionBlock(*(None if x is None else x.to(device) for x in vars(self).values()))
-
-
-@dataclass
-class PackedRow:
-    """Groups `[prompt | r1 | .. | rG]` one after the other, without padding.
-
-    source[i] is the position in the row whose hidden state predicts targets[i]: the prompt's last token for the first
-    token of every response, the token before otherwise. owner[i] numbers the responses in the order they were given.
-    """
-
-    ids: torch.Tensor  # (T,) int64
-    positions: torch.Tensor  # (3, T) int64
-    patches: torch.Tensor
-    grid: torch.Tensor
-    spans: Spans
-    source: torch.Tensor  # (sum of R,) int64
-    targets: torch.Tensor  # (sum of R,) int64
-    owner: torch.Tensor  # (sum of R,) int64
-
-    def to(self, device) -> "PackedRow":
-        tensors = {name: value.to(device) for name, value in vars(self).items() if torch.is_tensor(value)}
-        return PackedRow(spans=Spans(self.spans.spans, device), **tensors)
-
-
-def pack(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> PackedRow:
-    """Lay groups of one prompt and its responses (token ids, each at least one) into one row, on the CPU."""
-    ids, positions, source, targets, owner, spans = [], [], [], [], [], []
-    at = responses_seen = 0
-    for prompt, responses in groups:
-        P = len(prompt.ids)
-        prefix = torch.arange(at, at + P)
-        ids.append(prompt.ids)
-        positions.append(prompt.positions)
-        end = at + P
-        alone = len(responses) == 1  # then prompt and response are one sequence
-        if not alone:
-            spans.append((at, end, at, at))
-        for response in responses:
-            tokens = torch.as_tensor(np.asarray(response), dtype=torch.int64)
-            own = torch.arange(end, end + len(tokens))
-            ids.append(tokens)
-            positions.append((torch.arange(len(tokens)) + prompt.next_position).expand(3, -1))
-            source.append(torch.cat([prefix[-1:], own[:-1]]))
-            targets.append(tokens)
-            owner.append(torch.full((len(tokens),), responses_seen))
-            spans.append((at, end + len(tokens), at, at) if alone else (end, end + len(tokens), at, at + P))
-            responses_seen += 1
-            end += len(tokens)
-        at = end
-    empty = torch.empty(0, dtype=torch.int64)
-    return PackedRow(
-        ids=torch.cat(ids),
-        positions=torch.cat(positions, 1),
-        patches=torch.cat([prompt.patches for prompt, _ in groups]),
-        grid=torch.cat([prompt.grid for prompt, _ in groups]),
-        spans=Spans(spans),
-        source=torch.cat([empty, *source]),
-        targets=torch.cat([empty, *targets]),
-        owner=torch.cat([empty, *owner]),
-    )
 
 
 def _packed_rows_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, spans=None, **kwargs):
@@ -267,60 +50,6 @@ def _packed_rows_attention(module, query, key, value, attention_mask, scaling=No
 
 
 AttentionInterface.register("packed_rows", _packed_rows_attention)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# several processes, one per GPU, started by torchrun; alone, a process is number 0 of 1 and none of this does anything
-
-
-def check_device(device) -> None:
-    """Raise ValueError, in one sentence, for a device that is not here."""
-    try:
-        kind, index = torch.device(device).type, torch.device(device).index
-    except RuntimeError:
-        raise ValueError(f"--device {device} is none; use cpu or cuda.") from None
-    if kind == "cuda" and (index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here; use --device cpu.")
-
-
-def join_processes(device: str) -> None:
-    """Join the group that torchrun started, if it did; "cuda" then means this process's own GPU."""
-    check_device(device)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        patience = timedelta(hours=2)  # one process saves, or waits for slow programs, while the others wait for it
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=patience)
-        atexit.register(_leave_processes)
-        if device.startswith("cuda"):
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-
-
-def _leave_processes() -> None:
-    """gloo's threads abort a process that ends while anything holds their group: sharded weights in a cycle do."""
-    gc.collect()
-    dist.destroy_process_group()
-
-
-def process_number() -> tuple[int, int]:
-    """(number of this process, how many there are)."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def from_all(value) -> list:
-    """What every process gave, in their order."""
-    values = [None] * process_number()[1]
-    if len(values) == 1:
-        return [value]
-    dist.all_gather_object(values, value)
-    return values
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """All of a tensor that may be sharded; every process has to ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# the policy
 
 
 class Policy(nn.Module):
@@ -570,25 +299,8 @@ def _banned_ids(config, tokenizer) -> list[int]:
     return sorted(special | set(range(len(tokenizer), config.text_config.vocab_size)))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def main() -> None:
-    from corpus.tiny import Create, create_tiny  # which need a policy
-    from report.memory import Memory, table
-
-    config = tyro.extras.subcommand_cli_from_dict({"create": Create, "--memory": Memory}, description=__doc__)
-    try:
-        if isinstance(config, Memory):
-            print(table(config.model, config.gpus, config.row_tokens, config.cards))
-            return
-        create_tiny(config.path, config.family, None, config.vocab_size, config.width, config.layers, seed=config.seed)
-    except (OSError, ValueError) as error:
-        sys.exit(f"model.py: {error}")
-    policy = Policy.load(config.path)
-    total, vision = (sum(p.numel() for p in m.parameters()) / 1e6 for m in (policy.hf, policy.hf.model.visual))
-    print(f"{config.path}: {config.family}, {total:.2f} M parameters, {vision:.2f} M of them in the vision tower")
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(
+        "model.py makes nothing itself: `python tiny.py FOLDER` makes a tiny model, "
+        "`python -m report memory NAME` says what fits."
+    )

@@ -51,7 +51,7 @@ def find_folder(path: str | Path) -> Path:
         return Path(path)
     if path.startswith((".", "/", "runs/")) or path.count("/") != 1:
         raise FileNotFoundError(
-            f"{path}: no such folder. Make a tiny model with `python model.py create {path}`, or give a hub name."
+            f"{path}: no such folder. Make a tiny model with `python tiny.py {path}`, or give a hub name."
         )
     try:
         return Path(snapshot_download(path, allow_patterns=[*FILES, *WEIGHTS]))

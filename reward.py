@@ -48,10 +48,10 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
-from corpus.pictures import digest, open_picture, to_rgb
 from data import extract_code
 from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, vincicoder_grid
 from languages import SUFFIXES
+from pictures import digest, open_picture, to_rgb
 from render import Renderer, Rendering
 from report import audit
 from report.compare import write_comparison

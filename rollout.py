@@ -30,7 +30,8 @@ import torch.nn.functional as F
 import kernels
 import native
 from kernels import KeyTable, rms_norm
-from model import Policy, Prompt, pack, rope_tables
+from model import Policy
+from packing import Prompt, pack, rope_tables
 
 MOST_TOKENS = 16384  # of prompts, and of preempted answers, that are computed together; one may go over it
 
@@ -227,7 +228,7 @@ class Engine:
     def prefill(self, jobs: list[tuple["Group", list["Answer"]]]) -> torch.Tensor:
         """Write the keys and values of prompts, and of what preempted answers had said, to their pages.
 
-        All of it is one packed row (model.pack). Returns the logits after each prompt (n, V).
+        All of it is one packed row (packing.pack). Returns the logits after each prompt (n, V).
         """
         device = self.policy.device
         row = pack([(group.prompt, [answer.ids[: answer.length - 1] for answer in answers]) for group, answers in jobs])

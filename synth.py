@@ -24,8 +24,8 @@ import tyro
 from tqdm import tqdm
 
 import data
-from corpus.pictures import is_blank
-from corpus.programs import DOMAINS, LANGUAGES, MAKERS, Dice
+from pictures import is_blank
+from programs import DOMAINS, LANGUAGES, MAKERS, Dice
 from render import Renderer
 from report.inspection import contact_sheet
 

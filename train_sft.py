@@ -33,13 +33,15 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import data
-from corpus import loading
+import loading
+from checkpoint import latest_checkpoint, load_trainer_state, save_checkpoint
 from data import Sample, Samples
-from model import Policy, Prompt, from_all, join_processes, pack, process_number, whole
-from report.checkpoint import latest_checkpoint, load_trainer_state, save_checkpoint
-from report.run import Run, progress_bar, run_script
-from report.settings import parse_config
-from report.tally import Tally
+from model import Policy
+from packing import Prompt, pack
+from processes import from_all, join_processes, process_number, whole
+from run import Run, progress_bar, run_script
+from settings import parse_config
+from tally import Tally
 
 
 @dataclass

@@ -32,17 +32,19 @@ import numpy as np
 import torch
 
 import data
-from corpus import loading
+import loading
+from checkpoint import latest_checkpoint, save_checkpoint
 from data import Sample, Samples
-from model import Policy, Prompt, from_all, join_processes, lent, pack, process_number
+from model import Policy, lent
+from packing import Prompt, pack
+from processes import from_all, join_processes, process_number
 from render import Renderer, Rendering
-from report.checkpoint import latest_checkpoint, save_checkpoint
-from report.run import Run, half_the_threads, progress_bar, run_script, timer
-from report.settings import parse_config
-from report.step import rollout_metrics, status_line, training_metrics, write_samples
-from report.tally import Tally
 from reward import Reward, Score, alignment, flat
 from rollout import Completion, generate
+from run import Run, half_the_threads, progress_bar, run_script, timer
+from settings import parse_config
+from step import rollout_metrics, status_line, training_metrics, write_samples
+from tally import Tally
 from train_sft import Training, autocast, load_trainer, narrow, optimizer_step, split_rows
 
 

@@ -14,10 +14,10 @@ from answers.server import Answer as Answer
 from answers.server import Server
 from data import Sample
 from metrics.pixels import ssim
+from records import NO_CODE, Record
 from render import Rendering
-from report.records import NO_CODE, Record
-from report.run import half_the_threads
 from reward import alignment
+from run import half_the_threads
 
 
 def answers_of(source, samples: Sequence[Sample], G: int, **options) -> Iterator:

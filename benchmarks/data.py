@@ -34,8 +34,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import data  # noqa: E402
+import files  # noqa: E402
+import loading  # noqa: E402
 import synth  # noqa: E402
-from corpus import files, loading  # noqa: E402
 from corpus.build import Build as Corpus  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "data.json"

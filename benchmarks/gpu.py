@@ -30,7 +30,7 @@ from shapes import machine, make_policy, make_prompts, measured  # noqa: E402
 import kernels  # noqa: E402
 import rollout  # noqa: E402
 from kernels import KeyTable  # noqa: E402
-from model import pack  # noqa: E402
+from packing import pack  # noqa: E402
 
 ROLLOUT = "rollout.py --device cuda --repeats 1 --prompt 2048"
 PARTS = {  # name: (script and arguments, seconds it may take); the most telling first

@@ -24,9 +24,9 @@ import environment  # noqa: E402, F401
 
 from data import Sample  # noqa: E402
 from languages.browser import chromium_path  # noqa: E402
+from records import Record  # noqa: E402
 from render import Rendering  # noqa: E402
 from report.answers import write_report  # noqa: E402
-from report.records import Record  # noqa: E402
 from reward import Score  # noqa: E402
 
 CARDS = """async () => {

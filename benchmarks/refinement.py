@@ -27,11 +27,11 @@ import tyro
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 import data  # noqa: E402
+import loading  # noqa: E402
 import train_sft  # noqa: E402
-from corpus import loading  # noqa: E402
+from checkpoint import latest_checkpoint  # noqa: E402
 from model import Policy  # noqa: E402
-from report.checkpoint import latest_checkpoint  # noqa: E402
-from report.records import read_records  # noqa: E402
+from records import read_records  # noqa: E402
 from report.statistics import bootstrap, paired_bootstrap, per_target  # noqa: E402
 
 ARMS = ("with", "without", "longer")

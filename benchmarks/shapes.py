@@ -9,7 +9,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import model  # noqa: E402
-from corpus import tiny  # noqa: E402
+import packing  # noqa: E402
+import tiny  # noqa: E402
 
 SHAPES = {  # width, layers, query heads, key/value heads, head size, MLP width, vocabulary
     "tiny": (160, 4, 8, 2, 32, 480, 1024),
@@ -40,7 +41,7 @@ def make_policy(shape: str, device: str, dtype: torch.dtype) -> model.Policy:
     return policy
 
 
-def make_prompts(policy: model.Policy, count: int, length: int, picture_tokens: int) -> list[model.Prompt]:
+def make_prompts(policy: model.Policy, count: int, length: int, picture_tokens: int) -> list[packing.Prompt]:
     """Random prompts of `length` tokens of which about `picture_tokens` belong to a random picture."""
     side = max(1, int(picture_tokens**0.5))
     grid = (1, side * policy.merge, side * policy.merge)
@@ -50,9 +51,9 @@ def make_prompts(policy: model.Policy, count: int, length: int, picture_tokens: 
         text = torch.randint(10, 250, (length - side * side - 1,), generator=generator).tolist()
         picture = [policy.hf.config.vision_start_token_id] + [policy.image_id] * side * side  # `generate` counts starts
         ids = text[:4] + picture + text[4:]
-        positions, after = model.mrope_positions(ids, [grid], policy.image_id, policy.merge)
+        positions, after = packing.mrope_positions(ids, [grid], policy.image_id, policy.merge)
         patches = torch.randn(grid[1] * grid[2], 3 * 2 * 8 * 8, generator=generator)
-        prompts.append(model.Prompt(f"p{i}", torch.tensor(ids), positions, after, patches, torch.tensor([grid])))
+        prompts.append(packing.Prompt(f"p{i}", torch.tensor(ids), positions, after, patches, torch.tensor([grid])))
     return prompts
 
 

@@ -30,20 +30,20 @@ import shapes  # noqa: E402
 import torch  # noqa: E402
 
 import kernels  # noqa: E402
-import model  # noqa: E402
+import packing  # noqa: E402
 
 
 def packed(policy, groups) -> torch.Tensor:
     total = 0.0
     for prompt, responses in groups:
-        total = total + backward(policy(model.pack([(prompt, responses)]).to(policy.device)))
+        total = total + backward(policy(packing.pack([(prompt, responses)]).to(policy.device)))
     return total
 
 
 def per_sample(policy, groups) -> torch.Tensor:
     total = 0.0
     for prompt, responses in groups:
-        row = model.pack([(prompt, [response]) for response in responses]).to(policy.device)
+        row = packing.pack([(prompt, [response]) for response in responses]).to(policy.device)
         total = total + backward(policy(row))
     return total
 

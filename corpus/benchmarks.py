@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import synth
-from corpus.files import Parquet, split_of
-from corpus.pictures import read_picture
 from data import Sample, extract_code, fenced
+from files import Parquet, split_of
+from pictures import read_picture
 
 FENCE = "Answer with one fenced block: ```{language}."
 PROMPTS = {  # what the benchmarks ask; the fence is asked for where they do not

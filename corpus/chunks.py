@@ -23,9 +23,9 @@ from PIL import Image
 from corpus.checks import normalise, problems
 from corpus.drafts import Draft
 from corpus.duplicates import fingerprint
-from corpus.pictures import is_blank, png_bytes
 from corpus.readers import ANSWERS, Row, Source
 from data import Sample
+from pictures import is_blank, png_bytes
 from prompts import refine_prompt
 from render import Renderer, Rendering
 

@@ -1,6 +1,6 @@
 """Drafts for refinement: flawed programs that still draw something, and something visibly else than the target.
 
-A draft is made by seeded flaws (`corpus/flaws.py`, and the kinds below), one upon the other, and its picture is steered
+A draft is made by seeded flaws (`flaws.py`, and the kinds below), one upon the other, and its picture is steered
 into a band of scores: too much like the target, and it gets more flaws; too far off or broken, and it goes back half
 way to the last program that was too alike. What is drawn on the way is a proposal. A draft is what is kept: it
 rendered, and its score lies in the band. Of a long page or figure most flaws in some place are not seen, so beneath
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from corpus.flaws import COLOUR, COLOURS, FLAWS, _flaw, _well_formed, spans
+from flaws import COLOUR, COLOURS, FLAWS, _flaw, _well_formed, spans
 from prompts import LANGUAGES
 
 BAND = (0.3, 0.97)  # visual score of a draft's picture against the target

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 import data
-from corpus.files import Lines, Parquet, open_rows
-from corpus.pictures import read_picture
 from data import Sample
+from files import Lines, Parquet, open_rows
+from pictures import read_picture
 from prompts import ALIASES, LANGUAGES, blocks, direct_prompt, domain_of, fenced
 
 ANSWERS = "answers of eval.py"

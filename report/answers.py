@@ -9,9 +9,9 @@ import numpy as np
 
 from metrics.catalogue import METRICS
 from metrics.judge import judged_line
+from records import Record
 from report.effort import write_effort
 from report.page import data_uri, thumbnail, write_page
-from report.records import Record
 from report.statistics import best_of_lines, comparisons, references_line, refinement_lines, shown_domains, summarize
 
 

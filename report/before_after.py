@@ -11,8 +11,8 @@ from pathlib import Path
 import tyro
 from matplotlib.figure import Figure
 
+from records import Record, named_folders, read_records
 from report.answers import without_pictures
-from report.records import Record, named_folders, read_records
 
 
 @dataclass

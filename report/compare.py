@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from corpus.pictures import to_rgb
+from pictures import to_rgb
 
 if TYPE_CHECKING:
     from reward import Score

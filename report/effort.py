@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from records import Record
 from report.curves import COLOURS, GRID, INK, SOFT, save
-from report.records import Record
 from report.statistics import best_of, by_round
 
 BRIGHT = ("#7fc4bb", "#e0a070", "#9fb0ea", "#d98bb3", "#b9c774", "#c8a888", "#8ccbe2", "#b9b7b0")  # COLOURS on dark

@@ -12,7 +12,7 @@ import re
 
 import numpy as np
 
-from corpus.flaws import FLAWS, TEX_LABEL, WORD, spans
+from flaws import FLAWS, TEX_LABEL, WORD, spans
 
 LEVELS = 5
 SHARE = (0.1, 0.2, 0.4, 0.7, 1.0)  # of the words, or atoms, that are wrong
@@ -38,7 +38,7 @@ def _wrong(values):  # off by up to {size} of their range, each in a direction o
 COORDINATES = r"\(\s*-?\d+(?:\.\d+)?\s*[,:]\s*-?\d+(?:\.\d+)?\s*\)|\d+(?:\.\d+)?(?=\s*(?:cm|mm)\b)"
 LABELS = {language: kinds["label"] for language, kinds in FLAWS.items()}
 LABELS["latex"] = (rf"{TEX_LABEL}|\{{([^{{}}\\=]+)\}}\s*;", WORD)  # a node's text is the last thing of a path
-NUMBERS = {  # language -> (region, number), as in corpus.flaws.FLAWS
+NUMBERS = {  # language -> (region, number), as in flaws.FLAWS
     "svg": FLAWS["svg"]["number"],
     "html": FLAWS["html"]["number"],
     "latex": (rf"({COORDINATES})", r"\d+(?:\.\d+)?"),

@@ -116,7 +116,7 @@ class Memory:
 
 
 def table(name: str, gpus: int = 8, row_tokens: int = 32768, cards: tuple[int, ...] = (80, 141)) -> str:
-    """What `python model.py --memory` prints: GB per GPU in both phases, and what is left for keys and values."""
+    """What `python -m report memory` prints: GB per GPU in both phases, and what is left for keys and values."""
     config, GB = config_of(name), 1e9
     weights, parts = count_weights(config), lives(config, gpus, row_tokens)
     lines = [f"{name}: {weights.all / GB:.3f} B weights, {gpus} GPUs, rows of {row_tokens} tokens", ""]

@@ -11,7 +11,7 @@ from metrics.catalogue import METRICS as METRIC_LIST
 from metrics.catalogue import missing_of
 from metrics.judge import judged_line
 from metrics.scoring import family_of
-from report.records import Record
+from records import Record
 
 METRICS = ("execute", "visual", "ssim")  # those that every target has; the others are in metrics/catalogue.py
 

@@ -17,9 +17,9 @@ from PIL import Image
 import model
 import native
 import releases
-from corpus.tiny import create_tiny
 from data import Sample
 from render import Renderer
+from tiny import create_tiny
 
 ROOT = Path(__file__).parent.parent
 needs_a_compiler = pytest.mark.skipif(not native.find_compiler(), reason="There is no C compiler here: install gcc")

@@ -12,7 +12,7 @@ from conftest import make_samples, sharpened
 
 import train_sft
 import train_virl
-from model import from_all, join_processes, process_number, whole
+from processes import from_all, join_processes, process_number, whole
 from rollout import Completion, generate
 from train_virl import Group
 

@@ -22,9 +22,9 @@ from answers.server import Answers, Server
 from corpus import benchmarks
 from data import Sample
 from metrics import catalogue
+from records import find_failure, read_records
 from render import Renderer
 from report import statistics
-from report.records import find_failure, read_records
 from reward import Reward
 
 ROOT = Path(__file__).parent.parent

@@ -18,9 +18,9 @@ from corpus import benchmarks
 from data import Sample
 from metrics.catalogue import HERE, METRICS
 from metrics.scoring import Scorer, family_of
+from records import read_records
 from render import Renderer
 from report import statistics
-from report.records import read_records
 
 CIRCLE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 6"><circle cx="4" cy="3" r="2" fill="red"/></svg>'
 

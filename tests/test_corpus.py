@@ -25,13 +25,14 @@ from test_data import picture, png
 from test_render import MISSING
 
 import data
+import loading
 import synth
-from corpus import checks, drafts, duplicates, loading
+from corpus import checks, drafts, duplicates
 from corpus.build import Build
 from corpus.choose import Choose
-from corpus.flaws import _other_molecules
 from corpus.publish import quotas
 from corpus.readers import open_source
+from flaws import _other_molecules
 from render import Renderer, Rendering
 from reward import Reward
 
@@ -607,7 +608,7 @@ def test_killed_at_any_moment_the_corpus_is_the_same(tmp_path):
 @pytest.fixture
 def answers(tmp_path) -> Path:
     """A folder of eval.py: three targets with four answers each, of rewards that differ, that do not, that fail."""
-    from report.records import Record, RecordWriter
+    from records import Record, RecordWriter
     from reward import Score
 
     shown = drawing()

@@ -19,10 +19,10 @@ from answers import rounds
 from data import Sample
 from eval import Record
 from metrics.pixels import ssim
+from records import FAILURES, RecordWriter, read_records
 from render import Rendering
 from report import before_after, curves, effort, statistics
 from report import page as html_page
-from report.records import FAILURES, RecordWriter, read_records
 from reward import Reward, Score
 
 HOSTILE = [
@@ -407,8 +407,8 @@ def test_rewards_by_domain_and_failures_over_time(tmp_path, monkeypatch):
 
 
 def test_a_step_says_how_rewards_are_spread_and_what_failed(reward):
-    """report/step.py: quantiles of each domain's rewards, shares of the kinds of failure."""
-    from report.step import rollout_metrics
+    """step.py: quantiles of each domain's rewards, shares of the kinds of failure."""
+    from step import rollout_metrics
 
     answers = [
         record(sample(0), visual=1.0),
@@ -855,7 +855,7 @@ def test_report_command(tmp_path, monkeypatch, capsys):
 
 
 def test_run_with_a_real_tiny_policy(tmp_path, monkeypatch, capsys):
-    from corpus.tiny import create_tiny  # torch and transformers, for this test alone
+    from tiny import create_tiny  # torch and transformers, for this test alone
 
     programs = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><circle cx="30" cy="30" r="20"/></svg>',

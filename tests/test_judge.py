@@ -13,9 +13,9 @@ from test_eval import HOSTILE, record, sample, save_records
 
 from answers.server import Answers
 from metrics.judge import RUBRICS, Judge, Judgements, judged_line
+from records import read_records
 from report import statistics
 from report.answers import write_report
-from report.records import read_records
 
 MOST = {name: {c: high for c, _, high, _ in rubric.criteria} for name, rubric in RUBRICS.items()}
 

@@ -14,7 +14,7 @@ from made_tables import MEMBERS, keys_of, made_tables
 from torch.autograd import gradcheck
 
 import kernels
-from model import Spans
+from packing import Spans
 
 
 @pytest.mark.parametrize("heads", [(8, 2), (7, 1), (4, 4)])

@@ -6,8 +6,10 @@ import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 
 import model
-from corpus.tiny import tiny_config
+import packing
+from report import __main__ as command
 from report import memory
+from tiny import tiny_config
 
 
 @pytest.mark.parametrize(("layers", "vocabulary"), [(8, 320), (2, 20_000)])  # the layers decide the peak, or the head
@@ -20,7 +22,7 @@ def test_the_peak_of_training_is_the_tables(qwen3_folder, samples, monkeypatch, 
     policy.checkpoint_activations()
     optimizer = torch.optim.AdamW(policy.parameters())
     group = (policy.encode(samples[0]), [np.arange(20, 148)] * 8)
-    row = model.pack([group] * 3)
+    row = packing.pack([group] * 3)
     monkeypatch.setattr(memory, "P", len(group[0].ids))
     monkeypatch.setattr(memory, "R", 128)
 
@@ -51,9 +53,9 @@ def test_a_token_of_the_8b_model_has_144_kib_of_keys_and_values():
 
 
 def test_the_table_is_printed(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["model.py", "--memory", "Qwen3-VL-2B", "--gpus", "2"])
-    model.main()
+    monkeypatch.setattr("sys.argv", ["report", "memory", "Qwen3-VL-2B", "--gpus", "2"])
+    command.main()
     assert "80 GB: training fits" in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", ["model.py", "--memory", "Qwen9"])
+    monkeypatch.setattr("sys.argv", ["report", "memory", "Qwen9"])
     with pytest.raises(SystemExit, match="releases whose shape is known"):
-        model.main()
+        command.main()

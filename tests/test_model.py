@@ -12,9 +12,10 @@ import torch
 from conftest import assert_same_gradient, sharpened
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
+import checkpoint
 import kernels
 import model
-from report import checkpoint
+import packing
 
 RESPONSES = [[[10, 20, 30, 40], [50], [11, 12, 13]], [[7, 8, 9, 10, 11]], [[90, 91], [92, 93, 94]]]
 
@@ -55,7 +56,7 @@ def test_rope_tables_equal_hugging_face(policy, samples):
     positions = policy.encode(samples[1]).positions
     rotary = policy.hf.model.language_model.rotary_emb
     x = torch.zeros(1, positions.shape[1], 8)
-    for mine, theirs in zip(model.rope_tables(positions, rotary), rotary(x, positions[:, None]), strict=True):
+    for mine, theirs in zip(packing.rope_tables(positions, rotary), rotary(x, positions[:, None]), strict=True):
         if theirs.ndim == 4:  # Qwen2.5-VL hands out the three axes and mixes them in its attention
             section = policy.hf.config.text_config.rope_parameters["mrope_section"] * 2
             theirs = torch.cat([part[i % 3] for i, part in enumerate(theirs.split(section, -1))], -1)
@@ -66,7 +67,7 @@ def test_packed_logps_and_gradients_equal_one_forward_per_response(policy, sampl
     """A packed row with shared prompts is exact: no leak between sequences, no lost gradient of a shared prompt."""
     reference, policy = hugging_face(policy, tiny_folder).double(), policy.double()
     groups = list(zip([policy.encode(sample) for sample in samples], RESPONSES, strict=True))
-    ours = policy(model.pack(groups))
+    ours = policy(packing.pack(groups))
     theirs = torch.cat([reference_logps(reference, policy, prompt, r) for prompt, rs in groups for r in rs])
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
     weights = torch.linspace(-1, 1, len(ours))
@@ -77,7 +78,7 @@ def test_packed_logps_and_gradients_equal_one_forward_per_response(policy, sampl
 
 
 def test_pack_knows_which_response_a_token_belongs_to(policy, samples):
-    row = model.pack(list(zip([policy.encode(sample) for sample in samples], RESPONSES, strict=True)))
+    row = packing.pack(list(zip([policy.encode(sample) for sample in samples], RESPONSES, strict=True)))
     flat = [response for responses in RESPONSES for response in responses]
     assert row.targets.tolist() == [token for response in flat for token in response]
     assert row.owner.tolist() == [number for number, response in enumerate(flat) for _ in response]
@@ -200,7 +201,7 @@ def test_gradient_checkpointing_changes_no_gradient(policy, samples):
         if enabled:
             policy.checkpoint_activations()
         policy.zero_grad()
-        policy(model.pack(groups)).sum().backward()
+        policy(packing.pack(groups)).sum().backward()
         gradients.append([p.grad.clone() for p in policy.parameters()])
     assert any(getattr(module, "gradient_checkpointing", False) for module in policy.modules())
     for (name, _), before, after in zip(policy.named_parameters(), *gradients, strict=True):

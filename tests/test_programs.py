@@ -9,8 +9,8 @@ from PIL import Image
 import languages
 import render
 import sandbox
-from corpus.pictures import is_blank
 from languages import browser, fonts
+from pictures import is_blank
 
 pytestmark = pytest.mark.skipif(not sandbox.probe().safe, reason="no sandbox works on this machine")
 LACKING = render.packages_of(render.interpreter())[1]

@@ -20,8 +20,8 @@ from PIL import Image
 import languages
 import render
 import sandbox
-from corpus.pictures import is_blank
 from languages import browser, mermaid, protocol
+from pictures import is_blank
 
 TIMEOUT = 3.0
 LACKING = render.packages_of(render.interpreter())[1]

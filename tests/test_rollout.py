@@ -14,6 +14,7 @@ from test_model import hugging_face, reference_logps
 import kernels
 import model
 import native
+import packing
 import rollout
 from rollout import Engine, bucket, generate
 
@@ -46,7 +47,7 @@ def test_sampled_logps_equal_the_trainers(policy, samples):
     sampled = by_key(generate(policy, prompts, G=4, max_new_tokens=70, temperature=0.8, seed=5))
     groups = [(prompt, [sampled[prompt.sample_id, i].ids for i in range(4)]) for prompt in prompts]
     with torch.no_grad():
-        trainer = policy(model.pack(groups), temperature=0.8).numpy()
+        trainer = policy(packing.pack(groups), temperature=0.8).numpy()
     sampler = np.concatenate([sampled[prompt.sample_id, i].logps for prompt in prompts for i in range(4)])
     assert np.abs(trainer - sampler).max() < 1e-4
 

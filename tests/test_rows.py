@@ -21,16 +21,17 @@ from test_data import FakeRenderer
 from test_train import VIRL, assert_resumed_is_unbroken, metrics, run
 
 import data
+import files
+import loading
 import train_sft
 import train_virl
-from corpus import files, loading
-from corpus.files import split_of
-from corpus.pictures import open_picture, read_picture
 from corpus.readers import open_source
 from data import Sample
+from files import split_of
 from model import Policy
+from pictures import open_picture, read_picture
 from prompts import language_named, without_placeholder
-from report.tally import Tally
+from tally import Tally
 
 ROOT = Path(__file__).parents[1]
 CASES = ROOT.parent / "shared" / "cases" / "rows"
@@ -826,7 +827,7 @@ def test_mended_data_is_counted_anew(tmp_path):
 
 
 def test_rows_of_a_step_that_is_not_taken_are_not_used(monkeypatch):
-    monkeypatch.setattr("report.tally.from_all", lambda mine: [mine, (0, 0, [])])
+    monkeypatch.setattr("tally.from_all", lambda mine: [mine, (0, 0, [])])
     counted = tally()
     assert counted.add(5, 0, []) == [5, 0] and (counted.used, counted.idle) == (0, 5)
 

@@ -27,12 +27,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from test_train import metrics
 
+import checkpoint
 import data
+import settings
 import train_sft
 import train_virl
-from report import checkpoint, settings
-from report.run import Run
-from report.settings import parse_config
+from run import Run
+from settings import parse_config
 
 ROOT = Path(__file__).parent.parent
 STAGES = {"train_sft.py": train_sft, "train_virl.py": train_virl}

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import data
+import programs
 import synth
-from corpus import programs
 from render import Renderer
 
 ROOT = Path(__file__).parents[1]

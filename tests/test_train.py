@@ -19,12 +19,13 @@ from conftest import assert_same_gradient, sharpened
 from torch.utils._pytree import tree_leaves
 
 import data
+import loading
 import train_sft
 import train_virl
-from corpus import loading
-from model import Policy, pack
-from report.checkpoint import load_trainer_state, save_checkpoint
-from report.run import half_the_threads
+from checkpoint import load_trainer_state, save_checkpoint
+from model import Policy
+from packing import pack
+from run import half_the_threads
 from train_virl import group_advantages, kl_penalty, policy_loss
 
 ROOT = Path(__file__).parent.parent

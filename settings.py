@@ -15,7 +15,7 @@ from typing import Literal, get_args, get_origin
 
 import tyro
 
-from report.checkpoint import checkpoint_to_resume, latest_checkpoint, step_of
+from checkpoint import checkpoint_to_resume, latest_checkpoint, step_of
 
 COUNTS = (
     *("steps", "batch_size", "row_tokens", "max_tokens", "save_every", "prompts", "slots", "minibatches"),

@@ -1,5 +1,12 @@
-"""A tiny model: the real classes, small and with random weights, and a tokenizer trained on procedural programs."""
+"""A tiny model: the real classes, small and with random weights, and a tokenizer trained on procedural programs.
 
+python tiny.py runs/tiny                      # a tiny Qwen3-VL, as an ordinary Hugging Face folder
+python tiny.py runs/tiny25 --family qwen2_5_vl
+"""
+
+import environment  # noqa: F401
+
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,3 +112,18 @@ def create_tiny(
     image_processor = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, temporal_patch_size=2, size=size)
     Policy(hf, tokenizer, image_processor).save(path)
     return Path(path)
+
+
+def main() -> None:
+    config = tyro.cli(Create, description=__doc__)
+    try:
+        create_tiny(config.path, config.family, None, config.vocab_size, config.width, config.layers, seed=config.seed)
+    except (OSError, ValueError) as error:
+        sys.exit(f"tiny.py: {error}")
+    policy = Policy.load(config.path)
+    total, vision = (sum(p.numel() for p in m.parameters()) / 1e6 for m in (policy.hf, policy.hf.model.visual))
+    print(f"{config.path}: {config.family}, {total:.2f} M parameters, {vision:.2f} M of them in the vision tower")
+
+
+if __name__ == "__main__":
+    main()

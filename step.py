@@ -12,11 +12,11 @@ import numpy as np
 import data
 import eval as evaluation
 from metrics.pixels import ssim
-from model import from_all
+from processes import from_all
+from records import FAILURES, find_failure
 from report.curves import QUANTILES
-from report.records import FAILURES, find_failure
-from report.run import Run
 from reward import flat
+from run import Run
 
 
 def rollout_metrics(groups: list) -> dict:

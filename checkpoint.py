@@ -20,7 +20,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from model import Policy, process_number
+from model import Policy
+from processes import process_number
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 UNTIED = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)  # weights with two names have one here

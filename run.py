@@ -14,8 +14,8 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from model import process_number
-from report.checkpoint import latest_checkpoint
+from checkpoint import latest_checkpoint
+from processes import process_number
 from report.curves import plot_curves
 
 

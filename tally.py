@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 import data
-from model import from_all, process_number
+from processes import from_all, process_number
 
 NAMED = 20  # bad rows of each reason that are named on the console
 COUNTS = ("seen", "used", "too_long", "idle")

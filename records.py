@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from corpus.pictures import is_blank
 from data import Sample, blocks
 from metrics.judge import Judgement, Judgements
+from pictures import is_blank
 from render import Rendering
 from reward import Score
 

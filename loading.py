@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import data
-from corpus import files
-from corpus.files import Parquet
+import files
 from data import Sample, Samples
+from files import Parquet
 
 HAND = 8  # row groups that are read side by side
 MOST_ROWS = 65_536  # of a window
