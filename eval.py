@@ -33,13 +33,12 @@ from answers.folder import Folder
 from answers.server import Server
 from corpus import benchmarks
 from data import Sample
-from metrics.judge import RUBRICS, Judge
+from metrics.judge import RUBRICS, Judge, judged_records
 from metrics.scoring import Scorer
 from metrics.weights import Weights
 from records import Record, RecordWriter, named_folders, read_records
 from render import Renderer
 from report.answers import without_pictures, write_report
-from report.curves import plot_curves  # noqa: F401 (training asks for both pages here)
 from report.statistics import compare_all, print_summary, summarize
 from reward import Reward
 
@@ -215,12 +214,12 @@ class Run:
         if judge:
             judge.judge(read_records(self.out))
         name = Path(self.out).name
-        records = [without_pictures(record) for record in read_records(self.out)]
+        records = [without_pictures(record) for record in judged_records(self.out)]
         print_summary({name: records}, targets.left_out)
         lost = {"dropped": targets.dropped, "left_out": targets.left_out}
         result = {"config": vars(self)} | notes | lost | {"summary": summarize(records)}
         (Path(self.out) / "summary.json").write_text(json.dumps(result, indent=1) + "\n")
-        write_report(Path(self.out) / "report.html", {name: read_records(self.out)}, title=name)
+        write_report(Path(self.out) / "report.html", {name: judged_records(self.out)}, title=name)
 
     def targets(self, renderer: Renderer) -> Targets:
         return self._benchmarks() if self.bench else self._rows(renderer)
@@ -267,8 +266,8 @@ class Report:
 
     def __call__(self) -> None:
         folders = named_folders(self.runs)
-        print_summary({name: [without_pictures(r) for r in read_records(f)] for name, f in folders.items()})
-        write_report(self.out, {name: read_records(f) for name, f in folders.items()}, self.curves, self.title)
+        print_summary({name: [without_pictures(r) for r in judged_records(f)] for name, f in folders.items()})
+        write_report(self.out, {name: judged_records(f) for name, f in folders.items()}, self.curves, self.title)
         print(f"wrote {self.out}")
 
 
@@ -282,7 +281,7 @@ class Compare:
     """Folder of the run it is compared with."""
 
     def __call__(self) -> None:
-        a, b = ([without_pictures(record) for record in read_records(f)] for f in (self.run_a, self.run_b))
+        a, b = ([without_pictures(record) for record in judged_records(f)] for f in (self.run_a, self.run_b))
         print("\n".join(compare_all(Path(self.run_a).name, a, Path(self.run_b).name, b)))
 
 

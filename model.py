@@ -29,8 +29,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil  # of both families
 
 import releases
-from kernels import packed_attention, token_logprobs
-from packing import PackedRow, Prompt, mrope_positions
+from packing import PackedRow, Prompt, mrope_positions, packed_attention
 from processes import check_device, process_number, whole
 
 transformers.utils.logging.disable_progress_bar()
@@ -297,6 +296,62 @@ def _banned_ids(config, tokenizer) -> list[int]:
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     special = {getattr(config, name, None) for name in names} - {None}
     return sorted(special | set(range(len(tokenizer), config.text_config.vocab_size)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# log-probabilities
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """Recomputes the logits of one chunk at a time in the backward pass instead of keeping them."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, temperature, chunk):
+        logps, totals = [], []
+        for rows, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+            logits = _wide(rows @ weight.T).div_(temperature)
+            totals.append(logits.logsumexp(-1))
+            logps.append(logits.gather(-1, wanted[:, None])[:, 0] - totals[-1])
+        empty = hidden.new_empty(0, dtype=_wide(hidden[:0]).dtype)
+        ctx.save_for_backward(hidden, weight, targets, torch.cat([empty, *totals]))
+        ctx.temperature, ctx.chunk = temperature, chunk
+        return torch.cat([empty, *logps])
+
+    @staticmethod
+    def backward(ctx, grad):
+        hidden, weight, targets, totals = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=grad.dtype)  # bf16 sums over chunks would bias training
+        for start in range(0, len(hidden), ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            logits = _wide(hidden[part] @ weight.T).div_(ctx.temperature)
+            # d logp / d logits = onehot - softmax, in the place of the logits
+            grad_logits = logits.sub_(totals[part, None]).exp_().neg_()
+            grad_logits.scatter_add_(-1, targets[part, None], grad_logits.new_ones(len(logits), 1))
+            grad_logits *= grad[part, None] / ctx.temperature
+            narrow = grad_logits.to(weight.dtype)
+            grad_hidden[part] = narrow @ weight
+            if weight.is_cuda and weight.dtype == torch.bfloat16:  # bf16 factors, products summed and kept in fp32
+                grad_weight += torch.mm(narrow.T, hidden[part], out_dtype=torch.float32)
+            else:
+                grad_weight += grad_logits.T @ _wide(hidden[part])
+        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    """float32, or more where it is more already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def token_logprobs(hidden, weight, targets, temperature: float = 1.0, chunk: int = 1024) -> torch.Tensor:
+    """log softmax(hidden @ weight.T / temperature)[targets], in chunks of tokens: [T, V] never exists.
+
+    hidden (T, width), weight (V, width), targets (T,) int64 -> (T,) float32 (float64 of float64), differentiable in
+    hidden and weight. A chunk of 1,024 tokens and 152,000 words is 0.6 GB.
+    """
+    if torch.is_autocast_enabled(hidden.device.type):  # here, so that the backward pass computes the same logits
+        hidden, weight = (x.to(torch.get_autocast_dtype(hidden.device.type)) for x in (hidden, weight))
+    return _TokenLogprobs.apply(hidden, weight, targets, temperature, chunk)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Prompts and their places: M-RoPE positions, and training rows without padding.
 
 A row is packed, `[prompt | response 1 | .. | response G]`: the prompt and its picture are paid for once per group, rows
-hold no padding and attention leaks nothing from one sequence to another (kernels.packed_attention). Positions are
+hold no padding and attention leaks nothing from one sequence to another (`packed_attention`). Positions are
 computed here and always passed explicitly: Hugging Face's defaults need an extra input that Qwen2.5-VL silently does
 without, and keep state between calls.
 
-Axes: T tokens of a packed row, P prompt tokens, R response tokens, G responses of a prompt.
+Axes: T tokens of a packed row, P prompt tokens, R response tokens, G responses of a prompt; H query heads, C key/value
+heads, D head size.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,10 @@ from itertools import accumulate
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
+
+torch.backends.cuda.enable_cudnn_sdp(False)  # plans anew, for a second, for every new shape: rows have ever new ones
 
 # ---------------------------------------------------------------------------------------------------------------------
 # prompts and positions
@@ -220,3 +224,37 @@ def pack(groups: Sequence[tuple[Prompt, Sequence[Sequence[int]]]]) -> PackedRow:
         targets=torch.cat([empty, *targets]),
         owner=torch.cat([empty, *owner]),
     )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# attention inside a row
+
+
+def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spans: Spans, scale: float) -> torch.Tensor:
+    """Attention inside a packed row: every sequence sees its prefix and itself, nothing else.
+
+    q (T, H, D), k and v (T, C, D) -> (T, H, D). The gradient is exact: keys of a shared prompt collect from all its
+    responses because they are gathered, not copied.
+    """
+    if q.is_cuda and v.dtype in (torch.bfloat16, torch.float16):
+        return _flash_attention(q.to(v.dtype), k.to(v.dtype), v, spans, scale)
+
+    def take(x, positions):  # (T, heads, D) -> (S, heads, L, D); index_select has the faster backward pass
+        return x.index_select(0, positions.flatten()).unflatten(0, positions.shape).transpose(1, 2)
+
+    parts = []
+    for block in spans.blocks:
+        asking, keys, values = take(q, block.queries), take(k, block.keys), take(v, block.keys)
+        options = dict(attn_mask=block.mask, is_causal=block.mask is None, enable_gqa=q.shape[1] != k.shape[1])
+        out = F.scaled_dot_product_attention(asking, keys, values, scale=scale, **options)
+        parts.append(out.transpose(1, 2).flatten(0, 1).index_select(0, block.real))  # (n, H, D)
+    return torch.cat(parts).index_select(0, spans.back)
+
+
+def _flash_attention(q, k, v, spans: Spans, scale: float) -> torch.Tensor:
+    """torch's own build of FlashAttention-2 (arXiv 2307.08691) for sequences of any lengths. Where a sequence has more
+    keys than queries the last query sees all of them: what comes before is the prefix."""
+    *ends_and_longest, keys = spans.flash
+    if keys is not None:
+        k, v = k.index_select(0, keys), v.index_select(0, keys)
+    return torch.ops.aten._flash_attention_forward(q, k, v, *ends_and_longest, 0.0, True, False, scale=scale)[0]

@@ -11,7 +11,6 @@ from pathlib import Path
 from PIL import Image
 
 from data import Sample, blocks
-from metrics.judge import Judgement, Judgements
 from pictures import is_blank
 from render import Rendering
 from reward import Score
@@ -35,8 +34,8 @@ class Record:
     code: str | None
     rendering: Rendering
     score: Score
-    ssim: float
-    """In [-1, 1], against the rendering resized to the target's size; 0 where nothing was rendered."""
+    ssim: float | None = None
+    """In [-1, 1], against the rendering resized to the target's size; 0 where nothing was rendered; None: not asked."""
     attempts: list["Record"] = field(default_factory=list)
     """The earlier refinement rounds, oldest first; this record is the last round."""
     tokens: int = 0
@@ -49,8 +48,8 @@ class Record:
     """The benchmarks' metrics that apply (metrics/catalogue.py); None: not counted in the mean."""
     reference_problem: str = ""
     """Why the target's program cannot be inspected: no metric that needs it has this target in its mean."""
-    judgement: Judgement | None = None
-    """What a judge said, where one was asked (metrics/judge.py)."""
+    judgement: object | None = None
+    """What a judge said, where one was asked (metrics/judge.py adds it)."""
 
     def __post_init__(self):
         if self.failure == "unknown":
@@ -139,12 +138,11 @@ def named_folders(runs: Sequence[str]) -> dict[str, str]:
 
 
 def read_records(folder: str | Path) -> Iterator[Record]:
-    """The records of a folder one by one, with their pictures and what a judge said; consecutive answers share their
-    target's picture."""
+    """The records of a folder one by one, with their pictures; consecutive answers share their target's picture."""
     folder = Path(folder)
     if not (folder / "records.jsonl").is_file():
         raise FileNotFoundError(f"{folder} holds no records.jsonl; make it with: python eval.py run --out {folder}")
-    judgements, target, image = Judgements(folder), None, None
+    target = image = None
     lines = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(filter(None, lines), 1):
         try:
@@ -158,9 +156,7 @@ def read_records(folder: str | Path) -> Iterator[Record]:
             target = row["sample"]["image"]
             image = Image.open(folder / target).convert("RGB")
         sample = Sample(**row["sample"] | {"image": image})
-        record = _record(row, sample, folder, [_record(r, sample, folder, []) for r in row["attempts"]])
-        judgements.add_to(record)
-        yield record
+        yield _record(row, sample, folder, [_record(r, sample, folder, []) for r in row["attempts"]])
 
 
 def _record(row: dict, sample: Sample, folder: Path, attempts: list[Record]) -> Record:

@@ -30,8 +30,7 @@ import torch.nn.functional as F
 import kernels
 import native
 from kernels import KeyTable, rms_norm
-from model import Policy
-from packing import Prompt, pack, rope_tables
+from packing import Prompt, pack, packed_attention, rope_tables
 
 MOST_TOKENS = 16384  # of prompts, and of preempted answers, that are computed together; one may go over it
 
@@ -50,7 +49,7 @@ class Completion:
 
 
 def generate(
-    policy: Policy, prompts: Sequence[Prompt], G: int, max_new_tokens: int = 1024, temperature: float = 1.0,
+    policy, prompts: Sequence[Prompt], G: int, max_new_tokens: int = 1024, temperature: float = 1.0,
     seed: int = 0, slots: int = 256, numbers: Sequence[int] | None = None,
 ) -> Iterator[Completion]:  # fmt: skip
     """Sample G completions of every prompt; yield each as soon as it ends. temperature 0 is greedy.
@@ -65,6 +64,38 @@ def generate(
     return policy.engine.generate(prompts, G, max_new_tokens, temperature, seed, slots, numbers)
 
 
+@torch.no_grad()
+def reference_generate(policy, prompts, G: int, max_new_tokens: int = 1024, temperature: float = 1.0, seed: int = 0):
+    """The completions of `generate` in the plainest way: one after the other, each token by Hugging Face's forward pass
+    over all before it. The way into this file, and what the engine is tested against."""
+    banned = torch.zeros(policy.hf.config.text_config.vocab_size, dtype=torch.bool, device=policy.device)
+    banned[policy.banned_ids] = True
+    for number, prompt in enumerate(prompts):
+        picture = {"pixel_values": prompt.patches.to(policy.device), "image_grid_thw": prompt.grid.to(policy.device)}
+        for index in range(G):
+            noise = torch.tensor([sample_seed(seed, number * G + index)], device=policy.device)
+            ids, positions = prompt.ids.to(policy.device), prompt.positions.to(policy.device)  # (T,), (3, T)
+            drawn, logps = [], []
+            while len(drawn) < max_new_tokens and not set(drawn[-1:]) & set(policy.eos_ids):
+                seen = {"input_ids": ids[None], "position_ids": positions[:, None]}
+                hidden = policy.hf.model(**seen, **picture, use_cache=False).last_hidden_state[:, -1]
+                step = torch.full_like(noise, len(drawn))
+                logits = policy.hf.lm_head(hidden)  # (1, V)
+                token, logp = kernels.sample_tokens(logits, noise, step, temperature, banned)
+                next_position = torch.full_like(positions[:, :1], prompt.next_position + len(drawn))
+                ids, positions = torch.cat([ids, token]), torch.cat([positions, next_position], 1)
+                drawn.append(token.item())
+                logps.append(logp.item())
+            finish = "eos" if drawn[-1] in policy.eos_ids else "length"
+            arrays = np.array(drawn, np.int32), np.array(logps, np.float32)
+            yield Completion(prompt.sample_id, index, *arrays, policy.decode(drawn), finish, number)
+
+
+def sample_seed(seed: int, number: int) -> int:
+    """The seed of a batch's sample `number`: the low 32 bits, as a signed number."""
+    return (seed * 1_000_003 + number + 2**31) % 2**32 - 2**31
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # the model
 
@@ -76,7 +107,7 @@ class Weights:
     step is a step of the sampler. Others (fp32 masters on a GPU) are copied by `refill`, before each rollout.
     """
 
-    def __init__(self, policy: Policy, dtype: torch.dtype):
+    def __init__(self, policy, dtype: torch.dtype):
         self.layers = [SimpleNamespace(qkv_bias=None, gains=None) for _ in policy.hf.model.language_model.layers]
         fused = self._fused(policy)
         sizes = [-(-sum(p.numel() for p in parameters) // 64) * 64 for _, _, parameters in fused]  # aligned
@@ -93,7 +124,7 @@ class Weights:
             if isinstance(parameter, torch.nn.Parameter) and parameter.dtype == dtype:
                 parameter.data = view
 
-    def _fused(self, policy: Policy) -> list[tuple[object, str, list[torch.Tensor]]]:
+    def _fused(self, policy) -> list[tuple[object, str, list[torch.Tensor]]]:
         """(whose attribute, its name, the parameters stacked in it) of every weight."""
         text, config = policy.hf.model.language_model, policy.hf.config.text_config
         fused = [(self, "embed", [text.embed_tokens.weight]), (self, "norm", [text.norm.weight])]
@@ -133,7 +164,7 @@ class Engine:
     counters: what was done, for benchmarks and tests.
     """
 
-    def __init__(self, policy: Policy, page: int = 64, block=None, memory: float = 0.8, pages: int = 1 << 30):
+    def __init__(self, policy, page: int = 64, block=None, memory: float = 0.8, pages: int = 1 << 30):
         gpu = policy.device.type == "cuda"
         self.policy, self.config = policy, policy.hf.config.text_config
         self.page, self.block = page, block or (8 if gpu else 4)
@@ -252,7 +283,7 @@ class Engine:
             cos, sin = self.rope(row.positions)
 
             def attend(q, k, v, kv):
-                return kernels.packed_attention(q, k, v, row.spans, self.head_size**-0.5)
+                return packed_attention(q, k, v, row.spans, self.head_size**-0.5)
 
             for index, (w, kv) in enumerate(zip(self.weights.layers, self.pool.kv, strict=True)):
                 x = self.layer(w, x, cos, sin, kv, spots, attend)
@@ -492,8 +523,8 @@ class Batch:
 
     def first_tokens(self, groups: list[Group], logits: torch.Tensor, temperature: float) -> Iterator[Completion]:
         """Draw the first token of every sample of new groups, logits (n, V) being those after their prompts."""
-        seeds = [self.seed * 1_000_003 + group.number * self.G + i for group in groups for i in range(self.G)]
-        seeds = torch.tensor([(seed + 2**31) % 2**32 - 2**31 for seed in seeds], device=logits.device)
+        numbers = [group.number * self.G + i for group in groups for i in range(self.G)]
+        seeds = torch.tensor([sample_seed(self.seed, number) for number in numbers], device=logits.device)
         logits = logits.repeat_interleave(self.G, 0)
         tokens, logps = kernels.sample_tokens(logits, seeds, torch.zeros_like(seeds), temperature, self.engine.banned)
         drawn = zip(seeds.tolist(), tokens.cpu().numpy()[:, None], logps.cpu().numpy()[:, None], strict=True)

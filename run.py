@@ -1,76 +1,165 @@
-"""The folder of a training run: what it was told to do, what it measured, and where a person looks first."""
+"""A training run: what it is told (a preset and flags; on --resume what its folder says), its folder, and its end."""
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
+import math
 import os
+import re
 import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
-import torch
 import tyro
-from tqdm import tqdm
 
-from checkpoint import latest_checkpoint
+from checkpoint import checkpoint_to_resume, latest_checkpoint, step_of
 from processes import process_number
-from report.curves import plot_curves
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what it is told
+
+Rule = tuple[Sequence[str], Callable, str]  # names of settings, what their values may be, and that in words
+COMMON_RULES: list[Rule] = [
+    (("steps", "row_tokens", "save_every"), lambda x: x >= 1, "has to be at least 1"),
+    (("warmup", "keep"), lambda x: x >= 0, "must not be negative"),
+    (("weight_decay",), lambda x: 0 <= x < math.inf, "has to be 0 or more"),
+    (("seed",), lambda x: 0 <= x < 2**63, "has to lie between 0 and 2^63"),
+    (("lr",), lambda x: 0 < x < math.inf, "has to be above 0"),
+    (("grad_clip",), lambda x: x > 0, "has to be above 0; inf clips nothing"),
+    (("max_rejects",), lambda x: 0 <= x <= 1, "has to lie between 0 and 1"),
+    (("device",), lambda x: re.fullmatch(r"cpu|cuda(:\d+)?", x), "is neither cpu nor cuda"),
+    (("log_to",), lambda x: x == "files" or _installed(x), "is not installed here: pip install it, or use files"),
+]
+FIXED = {  # what a checkpoint decides
+    "model": "the weights are in the run's checkpoints. If the folder was moved, say so in config.json",
+    "optimizer": "the checkpoint holds the state of the other one",
+    "freeze": "the checkpoint holds the optimizer's state of other weights",
+}
+STAGES = {"batch_size": "train_sft.py", "prompts": "train_virl.py"}  # a setting that only this script has
 
 
-def progress_bar(name: str, start: int, steps: int) -> tqdm:
-    hidden = process_number()[0] > 0
-    return tqdm(range(start, steps), name, initial=start, total=steps, unit="step", smoothing=0.05, disable=hidden)
+def parse_config(presets: dict, argv: Sequence[str] | None = None):
+    """The configuration from a preset and the flags; with --resume, the one saved in the run's folder with the flags
+    over it. What changes is said on the console.
+
+    Raises FileNotFoundError where there is nothing to resume, OSError where the newest checkpoint is damaged, and
+    ValueError where a run would be overwritten, a flag cannot change a run in progress, or a setting cannot work. Ends
+    the script where all steps are done.
+    """
+    config = tyro.extras.overridable_config_cli(presets, args=argv)
+    newest = (checkpoint_to_resume if config.resume else latest_checkpoint)(Path(config.out))
+    if config.resume:
+        config = _resumed(presets, argv, config, newest)
+    elif newest:
+        raise ValueError(f"{config.out} already holds a run; use --resume to go on, or another --out.")
+    check_config(config)
+    if newest and config.steps == step_of(newest):
+        say(f"All {config.steps} steps are done: {newest}. A larger --steps goes on.")
+        sys.exit()
+    if config.warmup > config.steps:
+        say(f"--warmup {config.warmup} is longer than the run of {config.steps} steps: --lr is never reached.")
+    return config
 
 
-@contextlib.contextmanager
-def timer(times: dict, name: str):
-    """Adds the seconds of a block to times[name]."""
-    start = time.perf_counter()
-    yield
-    times[name] = times.get(name, 0.0) + time.perf_counter() - start
+def _resumed(presets: dict, argv: Sequence[str] | None, config, newest: Path | None):
+    """The saved configuration with the flags of now over it."""
+    path = Path(config.out) / "config.json"
+    if not path.exists() and newest is None:
+        raise FileNotFoundError(f"There is no run to resume in {config.out}; leave out --resume to start one.")
+    if not path.exists():
+        say(f"{path} is gone: the run goes on with this preset and these flags.")
+        return config
+    saved = dataclasses.replace(read_config(path, type(config)), out=config.out, resume=True)
+    now = tyro.extras.overridable_config_cli({name: (about, saved) for name, (about, _) in presets.items()}, args=argv)
+    names = [field.name for field in dataclasses.fields(saved)]
+    pairs = {name: (getattr(saved, name), getattr(now, name)) for name in names}
+    changed = {name: (before, wanted) for name, (before, wanted) in pairs.items() if _bare(before) != _bare(wanted)}
+    if newest:
+        for name in [name for name in FIXED if name in changed]:
+            before, wanted = changed[name]
+            raise ValueError(f"--{name} {wanted} cannot change this run ({before}): {FIXED[name]}.")
+        if now.steps < step_of(newest):
+            raise ValueError(f"--steps {now.steps}: {newest} has taken {step_of(newest)} already; give more.")
+    if changed:
+        flags = (f"{flag(name)} {wanted} (was {before})" for name, (before, wanted) in changed.items())
+        say(f"Resumed with {', '.join(flags)}.")
+    return now
 
 
-@contextlib.contextmanager
-def half_the_threads():
-    """torch on half of its CPU threads meanwhile: the renderer has the other cores. Threads that wait for one another
-    at every operation all stand still as soon as one of them waits for a core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))
+def read_config(path: Path, kind: type):
+    """A configuration of this kind from a config.json, fields that are not there at their defaults. Raises ValueError,
+    naming what is wrong: no JSON, the other stage's, an unknown setting, a value of the wrong type."""
     try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not whole ({error}). Mend it, or remove it: --resume then goes on with the preset "
+            "and the flags, so give all that the run was started with."
+        ) from None
+    known = {field.name: field.type for field in dataclasses.fields(kind)}
+    if not isinstance(saved, dict):
+        raise ValueError(f"{path} holds {saved!r:.50}, not a configuration.")
+    for name, script in STAGES.items():
+        if name in saved and name not in known:
+            raise ValueError(f"{path.parent} holds a run of {script}: resume it with that, or give another --out.")
+    for name, value in saved.items():
+        if name not in known:
+            raise ValueError(f"{path} has a setting {name!r} that is not known here; remove it, or correct its name.")
+        if not _fits(value, known[name]):
+            raise ValueError(f"{path}: {name!r} cannot be {value!r:.50}; correct it.")
+    return kind(**saved)
 
 
-def run_script(main: Callable[[], None], presets: dict) -> None:
-    """A stage's `main`, ended by what went wrong in one sentence; after Ctrl-C by the command that goes on, and with
-    exit status 130."""
-    name = Path(sys.argv[0]).name
-    try:
-        try:
-            return main()
-        except (OSError, ValueError, RuntimeError) as error:  # of several processes also: another has stopped
-            sys.exit(f"{name}: {error}")
-    except KeyboardInterrupt:
-        pass  # with it go the frames that hold the progress bar, which prints itself once more
+def _bare(value):
+    """A folder's name without the slash that a shell completes it with."""
+    return value.rstrip("/") if isinstance(value, str) else value
+
+
+def _fits(value, kind) -> bool:
+    """Whether a value of a JSON file is one of a field's type. Whole numbers are numbers, true and false are not."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    kinds = get_args(kind) or (kind,)
+    return type(value) in kinds or (float in kinds and type(value) is int)
+
+
+def check_config(config) -> None:
+    """Raises ValueError with every setting that cannot work, alone or with the others."""
+    texts = [name for name in ("model", "data", "out", "encoder") if getattr(config, name, None) == ""]
+    wrong = [f"--{name} is missing; `--help` says what it takes" for name in texts]
+    for names, works, words in [*COMMON_RULES, *config.rules]:
+        for name in names:
+            value = getattr(config, name)
+            if value is not None and not works(value):  # None: left open
+                wrong.append(f"{flag(name)} {value} {words}")
+    wrong += config.conflicts()
+    if wrong:
+        raise ValueError("; ".join(wrong) + ".")
+
+
+def _installed(package: str) -> bool:
+    """A folder of that name, as wandb leaves where it ran, is none."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
+def flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def say(text: str) -> None:
+    """To the console, once: of several processes the first one speaks."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"\n{name}: stopped by Ctrl-C; {how_to_go_on(presets)}", file=sys.stderr, flush=True)
-    sys.exit(130)
+        print(text, flush=True)
 
 
-def how_to_go_on(presets: dict) -> str:
-    """What is saved of the run that this process was told to do, and the command that takes it up again."""
-    out = tyro.extras.overridable_config_cli(presets).out
-    newest = latest_checkpoint(Path(out))
-    again = ["--resume"] if newest and "--resume" not in sys.argv else []  # flags that are saved already change nothing
-    saved = f"{newest} is saved. To go on" if newest else "nothing is saved yet. To start again"
-    launcher, machines = [sys.executable], int(os.environ.get("GROUP_WORLD_SIZE", 1))
-    if "LOCAL_WORLD_SIZE" in os.environ:
-        launcher += ["-m", "torch.distributed.run", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
-    there = f" on each of the {machines} machines, with torchrun's options" if machines > 1 else ""
-    return f"{saved}{there}: {shlex.join([*launcher, *sys.argv, *again])}"
+# ---------------------------------------------------------------------------------------------------------------------
+# its folder
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -81,13 +170,15 @@ def replace_file(path: Path, text: str) -> None:
 
 
 class Run:
-    """runs/NAME: config.json, metrics.jsonl (one JSON object per step), curves.png, samples.html, checkpoints/.
+    """runs/NAME: config.json, metrics.jsonl (one JSON object per step), checkpoints/, and the pages curves.png and
+    samples.html, which other processes draw.
     Of several processes the first one writes."""
 
     def __init__(self, config):
         self.config, self.folder, self.log_to, self.writer = config, Path(config.out), config.log_to, None
         self.metrics_path, self.writes = self.folder / "metrics.jsonl", process_number()[0] == 0
-        self.plotted = time.monotonic()
+        self.drawing: list[subprocess.Popen] = []
+        self.drawn = time.monotonic()  # when pages were last asked for
         if not self.writes:
             return
         try:
@@ -131,8 +222,61 @@ class Run:
         elif self.log_to == "wandb":
             self.writer.log(metrics, step=metrics["step"])
 
-    def plot(self, ended: bool) -> None:
-        """The curves, which take seconds to draw: at most once a minute, and in the end."""
-        if self.writes and (ended or time.monotonic() - self.plotted > 60):
-            plot_curves(self.metrics_path, self.folder / "curves.png")
-            self.plotted = time.monotonic()
+    def draw(self, *pages: str, ended: bool = False) -> None:
+        """Have the run's pages drawn from what lies in its folder, each by a process of its own (`python -m report PAGE
+        RUN`): while one is at work, and for a minute after it began, no other is started. Only a run that has ended
+        waits for them; one that fails has said why, and ends nothing."""
+        if not self.writes or (self.is_drawing() and not ended):
+            return
+        if not ended and time.monotonic() - self.drawn < 60:
+            return
+        self._wait_for_pages()
+        for page in pages:
+            command = [sys.executable, "-m", "report", page, str(self.folder.absolute())]
+            options = {"cwd": Path(__file__).parent, "stdout": subprocess.DEVNULL}
+            options["start_new_session"] = True  # Ctrl-C is for the training
+            self.drawing.append(subprocess.Popen(command, **options))
+        self.drawn = time.monotonic()
+        if ended:
+            self._wait_for_pages()
+
+    def is_drawing(self) -> bool:
+        return any(process.poll() is None for process in self.drawing)
+
+    def _wait_for_pages(self) -> None:
+        for process in self.drawing:
+            process.wait()
+        self.drawing.clear()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# its end
+
+
+def run_script(main: Callable[[], None], presets: dict) -> None:
+    """A stage's `main`, ended by what went wrong in one sentence; after Ctrl-C by the command that goes on, and with
+    exit status 130."""
+    name = Path(sys.argv[0]).name
+    try:
+        try:
+            return main()
+        except (OSError, ValueError, RuntimeError) as error:  # of several processes also: another has stopped
+            sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        pass  # with it go the frames that hold the progress bar, which prints itself once more
+    if os.environ.get("RANK", "0") == "0":
+        print(f"\n{name}: stopped by Ctrl-C; {how_to_go_on(presets)}", file=sys.stderr, flush=True)
+    sys.exit(130)
+
+
+def how_to_go_on(presets: dict) -> str:
+    """What is saved of the run that this process was told to do, and the command that takes it up again."""
+    out = tyro.extras.overridable_config_cli(presets).out
+    newest = latest_checkpoint(Path(out))
+    again = ["--resume"] if newest and "--resume" not in sys.argv else []  # flags that are saved already change nothing
+    saved = f"{newest} is saved. To go on" if newest else "nothing is saved yet. To start again"
+    launcher, machines = [sys.executable], int(os.environ.get("GROUP_WORLD_SIZE", 1))
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        launcher += ["-m", "torch.distributed.run", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
+    there = f" on each of the {machines} machines, with torchrun's options" if machines > 1 else ""
+    return f"{saved}{there}: {shlex.join([*launcher, *sys.argv, *again])}"

@@ -1,65 +1,86 @@
-"""What a ViRL step says about itself: numbers for metrics.jsonl, one line for the console, a page with its answers.
+"""What a ViRL step says about itself: numbers for metrics.jsonl and the console, and the newest answers for a page.
 
-`groups` are train_virl's: a sample, its completions, renderings and scores.
+A number over the answers of a step is one line of METRICS: with it, it is in metrics.jsonl, on the console if it has a
+format, and in curves.png (report/curves.py draws whatever metrics.jsonl holds).
 """
 
+import shutil
 from collections import Counter
-from dataclasses import replace
-from types import SimpleNamespace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-import data
-import eval as evaluation
-from metrics.pixels import ssim
 from processes import from_all
-from records import FAILURES, find_failure
-from report.curves import QUANTILES
-from reward import flat
+from records import FAILURES, RecordWriter
+from reward import Score, flat
 from run import Run
 
-
-def rollout_metrics(groups: list) -> dict:
-    """Reward, rendering and length over all answers of a step, in all processes, and each domain's reward."""
-    mine = []
-    for group in groups:
-        for score, c, rendering in zip(group.scores, group.completions, group.renderings, strict=True):
-            numbers = len(c.ids), c.finish == "length", float(c.logps.sum())
-            mine.append((group.sample.domain, score, failure(group.sample, c, rendering), *numbers))
-    domains, scores, failures, *numbers = zip(*(answer for share in from_all(mine) for answer in share), strict=True)
-    lengths, cut, logps = np.array(numbers)
-    rewards = np.reshape([score.total for score in scores], (-1, len(groups[0].scores)))  # (N, G)
-    mean = lambda values: float(np.mean(list(values)))  # noqa: E731
-    metrics = {
-        "reward/mean": mean(score.total for score in scores),
-        "reward/std_in_group": float(rewards.std(1).mean()),
-        "reward/visual": mean(score.visual for score in scores),
-        "reward/coarse": mean(score.coarse for score in scores),
-        "reward/alignment": mean(score.alignment for score in scores),
-        "render_ok": mean(score.executed for score in scores),
-        "zero_variance_groups": int(flat(rewards).sum()),
-        "length/mean": float(lengths.mean()),
-        "length/p95": float(np.percentile(lengths, 95)),
-        "length/cut": float(cut.mean()),
-        "entropy": -float(logps.sum() / lengths.sum()),
-        "tokens": int(lengths.sum()),
-    }
-    for domain in sorted(set(domains)):
-        its_scores = [score for its, score in zip(domains, scores, strict=True) if its == domain]
-        metrics[f"visual/{domain}"] = mean(score.visual for score in its_scores)
-        quantiles = np.percentile([score.total for score in its_scores], [int(name[1:]) for name in QUANTILES])
-        metrics |= {f"rewards/{domain}/{name}": float(x) for name, x in zip(QUANTILES, quantiles, strict=True)}
-    return metrics | {f"failure/{kind}": failures.count(kind) / len(failures) for kind in FAILURES}
+QUANTILES = ("p05", "p25", "p50", "p75", "p95")  # of each domain's rewards
 
 
-def failure(sample, completion, rendering) -> str | None:
-    """What went wrong with an answer, one of FAILURES; None if nothing did."""
-    code, text = data.extract_code(completion.text, sample.language), completion.text
-    about = {"code": code, "text": text, "sample": sample, "rendering": rendering, "finish": completion.finish}
-    return find_failure(SimpleNamespace(**about))[0]
+@dataclass
+class Rollout:
+    """The B = N G answers of a step, of all processes, those of a group one after the other."""
+
+    domains: list[str]  # (B,)
+    scores: list[Score]  # (B,)
+    failures: list[str | None]  # (B,) what went wrong, one of records.FAILURES
+    lengths: np.ndarray  # (B,) tokens
+    cut: np.ndarray  # (B,) whether they ended at max_new_tokens
+    logps: np.ndarray  # (B,) sums over their tokens
+    G: int
+
+    @classmethod
+    def of(cls, groups: list) -> "Rollout":
+        """groups: train_virl.Group, judged. Every process has to call it."""
+        mine = []
+        for group in groups:
+            for completion, record in zip(group.completions, group.records, strict=True):
+                numbers = len(completion.ids), completion.finish == "length", float(completion.logps.sum())
+                mine.append((group.sample.domain, record.score, record.failure, *numbers))
+        domains, scores, failures, *numbers = zip(*(row for share in from_all(mine) for row in share), strict=True)
+        return cls(domains, scores, failures, *np.array(numbers), len(groups[0].records))
+
+    def mean(self, value: Callable[[Score], float]) -> float:
+        return float(np.mean([value(score) for score in self.scores]))
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """(N, G)"""
+        return np.reshape([score.total for score in self.scores], (-1, self.G))
 
 
-def training_metrics(sums: dict) -> dict:
+# name -> what it is of a step's answers, and how the console says it
+METRICS: dict[str, tuple[Callable[[Rollout], float], str]] = {
+    "reward/mean": (lambda step: step.mean(lambda score: score.total), "reward={:.3f}"),
+    "reward/std_in_group": (lambda step: step.rewards.std(1).mean(), ""),
+    "reward/visual": (lambda step: step.mean(lambda score: score.visual), "visual={:.3f}"),
+    "reward/coarse": (lambda step: step.mean(lambda score: score.coarse), ""),
+    "reward/alignment": (lambda step: step.mean(lambda score: score.alignment), ""),
+    "render_ok": (lambda step: step.mean(lambda score: score.executed), "executes={:.0%}"),
+    "zero_variance_groups": (lambda step: int(flat(step.rewards).sum()), "flat={}"),
+    "length/mean": (lambda step: step.lengths.mean(), "length={:.0f}"),
+    "length/p95": (lambda step: np.percentile(step.lengths, 95), ""),
+    "length/cut": (lambda step: step.cut.mean(), ""),
+    "entropy": (lambda step: -step.logps.sum() / step.lengths.sum(), ""),
+    "tokens": (lambda step: int(step.lengths.sum()), ""),
+}
+
+
+def rollout_metrics(groups: list) -> dict[str, float]:
+    """METRICS over the answers of a step, of all processes; each domain's rewards; the share of each failure."""
+    step = Rollout.of(groups)
+    metrics = {name: value if isinstance(value := of(step), int) else float(value) for name, (of, _) in METRICS.items()}
+    for domain in sorted(set(step.domains)):
+        scores = [score for its, score in zip(step.domains, step.scores, strict=True) if its == domain]
+        metrics[f"visual/{domain}"] = float(np.mean([score.visual for score in scores]))
+        for name in QUANTILES:
+            metrics[f"rewards/{domain}/{name}"] = float(np.percentile([s.total for s in scores], int(name[1:])))
+    return metrics | {f"failure/{kind}": step.failures.count(kind) / len(step.failures) for kind in FAILURES}
+
+
+def training_metrics(sums: dict) -> dict[str, float]:
     """Means over the tokens that were trained on: the loss, its clipped share, the distance sampler - trainer."""
     shares = from_all(dict(sums))
     worst = max(share["mismatch_max"] for share in shares)
@@ -70,30 +91,26 @@ def training_metrics(sums: dict) -> dict:
     return metrics | ({"kl": sums["kl"] / tokens} if "kl" in sums else {})
 
 
-def status_line(metrics: dict, groups: int) -> str:
-    phases = " ".join(f"{phase}={metrics.get(f'time/{phase}', 0):.1f}" for phase in ("rollout", "held_up", "update"))
-    return (
-        f"reward={metrics['reward/mean']:.3f} visual={metrics['reward/visual']:.3f} "
-        f"executes={metrics['render_ok']:.0%} flat={metrics['zero_variance_groups']}/{groups} "
-        f"length={metrics['length/mean']:.0f} {phases} s"
-    )
-
-
-def _named(sample: data.Sample, number: int, times: Counter) -> data.Sample:
-    return sample if times[sample.id] == 1 else replace(sample, id=f"{sample.id} ({number})")
+def status_line(metrics: dict) -> str:
+    """What the console says of a step."""
+    said = [form.format(metrics[name]) for name, (_, form) in METRICS.items() if form]
+    phases = [f"{phase}={metrics.get(f'time/{phase}', 0):.1f}" for phase in ("rollout", "held_up", "update")]
+    return " ".join([*said, *phases, "s"])
 
 
 def write_samples(run: Run, groups: list) -> None:
-    """samples.html: the newest step's answers (the first process's), as eval.py's report shows them."""
+    """RUN/samples: the newest step's answers (the first process's), which `python -m report page RUN` shows."""
     if not run.writes:
         return
-    times = Counter(group.sample.id for group in groups)  # a page keeps targets apart by their ids
-    records = []
-    for group in groups:
-        for completion, rendering, score in zip(group.completions, group.renderings, group.scores, strict=True):
-            sample = _named(group.sample, completion.number, times)
-            code, likeness = data.extract_code(completion.text, sample.language), ssim(sample.image, rendering.image)
-            more = {"tokens": len(completion.ids), "finish": completion.finish, "decoding": "sampled"}
-            about = (completion.index, completion.text, code, rendering, score, likeness)
-            records.append(evaluation.Record(sample, *about, **more))
-    evaluation.write_report(run.folder / "samples.html", {"newest step": records}, title=f"{run.folder.name}: samples")
+    folder, unfinished = run.folder / "samples", run.folder / ".samples.tmp"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    times = Counter(group.sample.id for group in groups)  # a folder keeps targets apart by their ids
+    with RecordWriter(unfinished) as writer:
+        for group in groups:
+            sample = group.sample
+            if times[sample.id] > 1:
+                sample = replace(sample, id=f"{sample.id} ({group.completions[0].number})")
+            for record in group.records:
+                writer.append(replace(record, sample=sample))
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)

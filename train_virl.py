@@ -20,13 +20,15 @@ Departures from the paper's release (arXiv 2511.00391, EasyR1):
 
 import environment  # noqa: F401
 
+import math
 import os
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -38,14 +40,24 @@ from data import Sample, Samples
 from model import Policy, lent
 from packing import Prompt, pack
 from processes import from_all, join_processes, process_number
+from records import Record
 from render import Renderer, Rendering
-from reward import Reward, Score, alignment, flat
+from reward import Reward, alignment, flat
 from rollout import Completion, generate
-from run import Run, half_the_threads, progress_bar, run_script, timer
-from settings import parse_config
+from run import Rule, Run, parse_config, run_script
 from step import rollout_metrics, status_line, training_metrics, write_samples
 from tally import Tally
-from train_sft import Training, autocast, load_trainer, narrow, optimizer_step, split_rows
+from training import (
+    Training,
+    autocast,
+    half_the_threads,
+    load_trainer,
+    narrow,
+    optimizer_step,
+    progress_bar,
+    split_rows,
+    timer,
+)  # fmt: skip
 
 
 @dataclass
@@ -112,6 +124,37 @@ class Config(Training):
     """Run generated programs even where this machine cannot sandbox them."""
     save_every: int = 20
     """Steps between checkpoints and samples.html; both are always written at the end."""
+
+    rules: ClassVar[list[Rule]] = [
+        (
+            ("prompts", "slots", "minibatches", "max_new_tokens", "max_prompt_tokens", "render_workers", "svg_side"),
+            lambda x: x >= 1,
+            "has to be at least 1",
+        ),
+        (("group",), lambda x: x >= 2, "has to be at least 2: an answer is compared with the others of its group"),
+        (("clip_high",), lambda x: x >= 0, "must not be negative"),
+        (("kl",), lambda x: 0 <= x < math.inf, "has to be 0 or more"),
+        (("render_timeout",), lambda x: 0 < x < math.inf, "has to be above 0"),
+        (("temperature",), lambda x: 0 < x < math.inf, "has to be above 0: greedy answers to a picture are all alike"),
+        (("alignment_weight", "clip_low"), lambda x: 0 <= x <= 1, "has to lie between 0 and 1"),
+        (("dual_clip",), lambda x: x == 0 or x > 1, "has to be above 1, or 0 for no bound"),
+        (("importance_cap",), lambda x: x == 0 or x >= 1, "has to be at least 1, or 0 for no correction"),
+        (("render_python",), shutil.which, "is no program that runs"),
+    ]
+
+    def conflicts(self) -> list[str]:
+        if wrong := self._too_few("prompts"):
+            return wrong
+        share = self.prompts // int(os.environ.get("WORLD_SIZE", 1))  # pictures of a process
+        if self.minibatches > share:
+            wrong.append(f"--minibatches {self.minibatches} are more than the pictures of a process, {share}")
+        if self.minibatches == 1 and self.loss != "clipped":
+            why = "with one every ratio is 1, and it does nothing"
+            wrong.append(f"--loss {self.loss} wants several --minibatches: {why}")
+        if self.minibatches > 1 and self.importance_cap:
+            why = "the ratio corrects for the sampler already"
+            wrong.append(f"--importance-cap does nothing with several --minibatches: {why}")
+        return wrong
 
 
 WAVES = 4  # parts of an optimizer step that wait for their pictures one after the other
@@ -217,10 +260,21 @@ class Group:
     sample: Sample
     prompt: Prompt
     completions: list[Completion]
-    drawing: list[Future | None]  # None: no code block in the answer
-    renderings: Sequence[Rendering] = ()
-    scores: Sequence[Score] = ()
+    codes: list[str | None]  # None: no code block in the answer
+    drawing: list[Future | None]
+    records: Sequence[Record] = ()
     advantages: np.ndarray | None = None  # (G,)
+
+
+@dataclass
+class Answer:
+    """What a packed row takes from a group: an answer, and how much better it is than the others."""
+
+    completion: Completion
+    advantage: float
+
+    def __len__(self) -> int:
+        return len(self.completion.ids)
 
 
 def encode_prompts(policy: Policy, samples: Samples, indices: list[int], config: Config) -> tuple:
@@ -247,7 +301,7 @@ def rollout(
             (sample, prompt), members = batch[completion.number], answers[completion.number]
             code = data.extract_code(completion.text, sample.language)
             drawing = renderer.submit(code, sample.language, sample.image.size) if code else None
-            members[completion.index] = completion, drawing
+            members[completion.index] = completion, code, drawing
             if len(members) == config.group:
                 in_order = [members[i] for i in range(config.group)]
                 groups.append(Group(sample, prompt, *map(list, zip(*in_order, strict=True))))
@@ -264,18 +318,23 @@ def start_judging(device: torch.device) -> None:
 
 def judge(groups: list[Group], reward: Reward, config: Config, times: dict) -> None:
     """Wait for the renderings of `groups`, score them all in one call, and give each answer its advantage."""
+    renderings, texts = [], []
     with timer(times, "judge/render_wait"):
         for group in groups:
             no_code = Rendering(None, f"no ```{group.sample.language} block in the answer", 0.0)
-            group.renderings = [future.result() if future else no_code for future in group.drawing]
+            renderings += [future.result() if future else no_code for future in group.drawing]
+            texts += [completion.text for completion in group.completions]
     with timer(times, "judge/reward"):
-        targets = [group.sample.image for group in groups for _ in group.completions]
-        renderings = [rendering for group in groups for rendering in group.renderings]
-        aligned = [alignment(c.text, group.sample.language, reward.mode) for group in groups for c in group.completions]
-        scores = iter(reward.score(targets, renderings, aligned))
+        samples = [group.sample for group in groups for _ in group.completions]
+        targets = [sample.image for sample in samples]
+        aligned = [alignment(text, s.language, reward.mode) for text, s in zip(texts, samples, strict=True)]
+        measured = iter(zip(renderings, reward.score(targets, renderings, aligned), strict=True))
     for group in groups:
-        group.scores = [next(scores) for _ in group.completions]
-    rewards = np.array([[score.total for score in group.scores] for group in groups])
+        group.records = [
+            Record(group.sample, c.index, c.text, code, *next(measured), None, [], len(c.ids), c.finish, "sampled")
+            for c, code in zip(group.completions, group.codes, strict=True)
+        ]
+    rewards = np.array([[record.score.total for record in group.records] for group in groups])
     for group, advantages in zip(groups, group_advantages(rewards, config.normalize_std), strict=True):
         group.advantages = advantages
 
@@ -284,20 +343,18 @@ def update(policy: Policy, groups: list[Group], total: float, config: Config, re
     """Add the gradient of `groups` to the policy's, and what is logged to `sums`; `total` is the step's `loss_total`.
     Groups without advantage have no gradient: they are left out."""
     live = [group for group in groups if reference is not None or np.abs(group.advantages).max() > 0] or groups[:1]
-    answers = {
-        id(c.ids): (c, advantage) for g in live for c, advantage in zip(g.completions, g.advantages, strict=True)
-    }
-    packs = [(group.prompt, [completion.ids for completion in group.completions]) for group in live]
+    answers = [(group.prompt, list(map(Answer, group.completions, group.advantages))) for group in live]
     on_device = lambda values: torch.tensor(values, dtype=torch.float32, device=policy.device)  # noqa: E731
     with lent(reference, policy.device):
-        for part, factor in split_rows(packs, config.row_tokens):
-            row = pack(part).to(policy.device)
-            in_order, advantages = zip(*(answers[id(ids)] for _, responses in part for ids in responses), strict=True)
-            sampled = on_device(np.concatenate([completion.logps for completion in in_order]))
-            weights = on_device([loss_weight(completion, config)[0] for completion in in_order])[row.owner]
+        for part, factor in split_rows(answers, config.row_tokens):
+            row = pack([(prompt, [answer.completion.ids for answer in own]) for prompt, own in part]).to(policy.device)
+            in_order = [answer for _, own in part for answer in own]
+            sampled = on_device(np.concatenate([answer.completion.logps for answer in in_order]))
+            weights = on_device([loss_weight(answer.completion, config)[0] for answer in in_order])[row.owner]
+            advantages = on_device([answer.advantage for answer in in_order])[row.owner]
             with autocast(policy.device.type):
                 logps = policy(row, config.temperature)
-            loss, held = policy_loss(logps, sampled, on_device(advantages)[row.owner], row.owner, config)
+            loss, held = policy_loss(logps, sampled, advantages, row.owner, config)
             if reference is not None:
                 with torch.no_grad(), autocast(policy.device.type):
                     reference_logps = reference(row, config.temperature)
@@ -392,11 +449,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             metrics |= {"dropped_prompts": len(indices) - sum(from_all(len(groups))), "time/step": seconds, **times}
             metrics["held_up"] = times["time/held_up"] / times["time/rollout"]
             run.log(metrics | tally.metrics() | {"tokens_per_second": metrics["tokens"] / seconds})
-            bar.set_postfix_str(status_line(metrics, len(indices)))
+            bar.set_postfix_str(status_line(metrics))
             if save:
                 save_checkpoint(run.folder, step + 1, policy, optimizers, tally.state(), config.keep)
-                run.plot(step + 1 == config.steps)
-                write_samples(run, groups)
+                ended = step + 1 == config.steps
+                if ended or not run.is_drawing():
+                    write_samples(run, groups)
+                run.draw("curves", "page", ended=ended)
     said = tally.end()
     if run.writes:
         print(f"ViRL done: {latest_checkpoint(run.folder)}{said}")

@@ -29,7 +29,7 @@ import environment  # noqa: E402, F401
 import shapes  # noqa: E402
 import torch  # noqa: E402
 
-import kernels  # noqa: E402
+import model  # noqa: E402
 import packing  # noqa: E402
 
 
@@ -126,7 +126,7 @@ def log_probs(device, dtype, tokens: int, width: int, vocabulary: int, chunk: in
     weight = (torch.randn(vocabulary, width, device=device, dtype=dtype) * width**-0.5).requires_grad_()
     targets = torch.randint(vocabulary, (tokens,), device=device)
     ways = {
-        "chunked": lambda: kernels.token_logprobs(hidden, weight, targets, 1.0, chunk),
+        "chunked": lambda: model.token_logprobs(hidden, weight, targets, 1.0, chunk),
         "whole": lambda: (hidden @ weight.T).float().log_softmax(-1).gather(-1, targets[:, None]),
     }
     result = {"tokens": tokens, "width": width, "vocabulary": vocabulary, "chunk": chunk}

@@ -14,7 +14,7 @@ import json
 import re
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from answers.server import Answers, Server, picture_uri
 from metrics.catalogue import METRICS
 from metrics.scoring import family_of
+from records import Record, read_records
 
 FILE, TRIES, NO_REPLY = "judge.jsonl", 3, "no reply"
 
@@ -259,6 +260,14 @@ class Judgements:
         if "chartmimic" in asked and low is not None:
             record.metrics["chartmimic.overall"] = None if high is None else (low + high) / 2
         record.judgement = said
+
+
+def judged_records(folder: str | Path) -> Iterator[Record]:
+    """The records of a folder (records.read_records) with what a judge said."""
+    judgements = Judgements(folder)
+    for record in read_records(folder):
+        judgements.add_to(record)
+        yield record
 
 
 def judged_line(name: str, records: Iterable) -> str | None:

@@ -9,6 +9,7 @@ import torch
 from made_tables import made_tables
 
 import kernels
+from native import triton_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -78,15 +79,19 @@ def compare(of) -> None:
     """Every function of `of` with its twin, which runs on the CPU in plain torch."""
     for H, C in ((8, 2), (7, 1), (4, 4)):
         attention(of, H, C)
-    with mock.patch.object(kernels, "MOST_ROWS", 16):
+    with mock.patch.object(triton_kernels, "MOST_ROWS", 16):
         attention(of, 16, 1)  # three tiles
     norm_rope_append(of)
     norm_and_mlp(of)
     sampling(of)
 
 
-NAMES = "rms_norm", "silu_mul", "norm_rope_append", "decode_attention", "sample_tokens"
+def sample_tokens(logits, seeds, steps, temperature: float, banned):
+    return triton_kernels.sample_tokens(logits, kernels._keys(seeds, steps), temperature, banned)
+
+
+NAMES = "rms_norm", "silu_mul", "norm_rope_append", "decode_attention"
 
 if __name__ == "__main__":
     assert kernels.triton, "Triton cannot be imported"
-    compare(SimpleNamespace(**{name: getattr(kernels, f"_triton_{name}") for name in NAMES}))
+    compare(SimpleNamespace(sample_tokens=sample_tokens, **{name: getattr(triton_kernels, name) for name in NAMES}))

@@ -26,7 +26,7 @@ def made_groups(policy, samples, flat_last=False):
             Completion(sample.id, i, row, rng.normal(-5.8, 0.5, len(row)).astype(np.float32), "", "eos")
             for i, row in enumerate(ids)
         ]
-        groups.append(Group(sample, policy.encode(sample), completions, [], advantages=rng.normal(size=4)))
+        groups.append(Group(sample, policy.encode(sample), completions, [], [], advantages=rng.normal(size=4)))
     if flat_last:
         groups[-1].advantages[:] = 0
     return groups

@@ -419,8 +419,7 @@ def test_a_step_says_how_rewards_are_spread_and_what_failed(reward):
     groups = []
     for pair in (answers[:2], answers[2:]):
         completions = [SimpleNamespace(ids=[1, 2], finish="eos", logps=np.zeros(2), text=r.text) for r in pair]
-        parts = {"scores": [r.score for r in pair], "renderings": [r.rendering for r in pair]}
-        groups.append(SimpleNamespace(sample=pair[0].sample, completions=completions, **parts))
+        groups.append(SimpleNamespace(sample=pair[0].sample, completions=completions, records=pair))
     metrics = rollout_metrics(groups)
     assert {k: v for k, v in metrics.items() if k.startswith("failure/") and v} == {
         "failure/syntax error": 0.25,

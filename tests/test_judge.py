@@ -13,7 +13,7 @@ from test_eval import HOSTILE, record, sample, save_records
 
 from answers.server import Answers
 from metrics.judge import RUBRICS, Judge, Judgements, judged_line
-from records import read_records
+from metrics.judge import judged_records as read_records
 from report import statistics
 from report.answers import write_report
 

@@ -14,6 +14,8 @@ from made_tables import MEMBERS, keys_of, made_tables
 from torch.autograd import gradcheck
 
 import kernels
+import model
+import packing
 from packing import Spans
 
 
@@ -49,7 +51,7 @@ def test_packed_attention_gradcheck():
     torch.manual_seed(0)
     spans = Spans([(0, 4, 0, 0), (4, 7, 0, 4), (7, 9, 0, 4), (9, 12, 9, 9)])
     q, k, v = (torch.randn(12, heads, 4, dtype=torch.float64, requires_grad=True) for heads in (2, 1, 1))
-    assert gradcheck(lambda *qkv: kernels.packed_attention(*qkv, spans, 0.5), (q, k, v))
+    assert gradcheck(lambda *qkv: packing.packed_attention(*qkv, spans, 0.5), (q, k, v))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_what_flash_attention_is_told_means_the_same(rows):
         scores = torch.einsum("qhd,khd->hqk", q[a:b], k[keys[c:d]].expand(-1, 2, -1)) * 0.5
         weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
         parts.append(torch.einsum("hqk,khd->qhd", weights, v[keys[c:d]].expand(-1, 2, -1)))
-    assert torch.allclose(torch.cat(parts), kernels.packed_attention(q, k, v, spans, 0.5))
+    assert torch.allclose(torch.cat(parts), packing.packed_attention(q, k, v, spans, 0.5))
 
 
 @pytest.mark.parametrize("chunk", [3, 100])
@@ -77,7 +79,7 @@ def test_token_logprobs_gradcheck(chunk):
     hidden = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
     assert gradcheck(
-        lambda h, w: kernels.token_logprobs(
+        lambda h, w: model.token_logprobs(
             h, w, torch.randint(9, (7,), generator=torch.Generator().manual_seed(1)), 0.7, chunk
         ),
         (hidden, weight),
@@ -91,7 +93,7 @@ def test_token_logprobs_under_autocast_see_the_same_logits_forward_and_backward(
     for narrow in (False, True):
         h, w = ((x.bfloat16() if narrow else x).detach().clone().requires_grad_() for x in (hidden, weight))
         with torch.autocast("cpu", torch.bfloat16, enabled=not narrow):
-            logps = kernels.token_logprobs(h, w, targets)
+            logps = model.token_logprobs(h, w, targets)
         logps.sum().backward()
         gradients.append([logps, h.grad.float(), w.grad.float()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

@@ -16,7 +16,7 @@ import model
 import native
 import packing
 import rollout
-from rollout import Engine, bucket, generate
+from rollout import Engine, bucket, generate, reference_generate
 
 
 def by_key(completions):
@@ -40,6 +40,20 @@ def test_greedy_tokens_equal_hugging_face_generate(policy, samples, tiny_folder)
             suppress_tokens=policy.banned_ids,
         )[0, len(prompt.ids) :]
         assert ours[prompt.sample_id, 0].ids.tolist() == theirs.tolist()
+
+
+def test_the_engine_samples_what_the_plain_sampler_does(policy, samples):
+    policy.eos_ids = [2, *range(100, 140)]  # so that answers end at different times
+    prompts = [policy.encode(sample) for sample in samples]
+    options = {"G": 2, "max_new_tokens": 24, "seed": 7}
+    for temperature in (0.9, 0.0):
+        plain = by_key(reference_generate(policy, prompts, temperature=temperature, **options))
+        assert {(c.finish, len(c.ids) < 40) for c in plain.values()} <= {
+            ("eos", True),
+            ("eos", False),
+            ("length", False),
+        }
+        assert same(generate(policy, prompts, temperature=temperature, **options), plain)
 
 
 def test_sampled_logps_equal_the_trainers(policy, samples):

@@ -29,11 +29,10 @@ from test_train import metrics
 
 import checkpoint
 import data
-import settings
+import run
 import train_sft
 import train_virl
-from run import Run
-from settings import parse_config
+from run import Run, parse_config
 
 ROOT = Path(__file__).parent.parent
 STAGES = {"train_sft.py": train_sft, "train_virl.py": train_virl}
@@ -129,7 +128,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_loaded(name, f
 
 @pytest.mark.parametrize("name", STAGES)
 def test_every_number_among_the_settings_has_a_rule(name):
-    ruled = {field for names, _, _ in settings.RULES for field in names}
+    ruled = {field for names, _, _ in [*run.COMMON_RULES, *STAGES[name].Config.rules] for field in names}
     for field in dataclasses.fields(STAGES[name].Config):
         assert field.name in ruled or field.type not in (int, float, int | None), field.name
 
@@ -516,7 +515,9 @@ sys.argv = [sys.argv[1], "--help"]
 sys.path[0] = os.path.dirname(sys.argv[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-SCRIPTS = [path for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py")]) if "tyro" in path.read_text()]
+SCRIPTS = [
+    path for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py")]) if "__main__" in path.read_text()
+]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -25,8 +25,8 @@ import train_virl
 from checkpoint import load_trainer_state, save_checkpoint
 from model import Policy
 from packing import pack
-from run import half_the_threads
 from train_virl import group_advantages, kl_penalty, policy_loss
+from training import half_the_threads
 
 ROOT = Path(__file__).parent.parent
 

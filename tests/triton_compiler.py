@@ -2,13 +2,13 @@
 
 import torch
 
-torch.cuda.is_available = lambda: True  # otherwise kernels.py leaves Triton alone
+torch.cuda.is_available = lambda: True  # otherwise triton_kernels.py leaves Triton alone
 
 from triton import compile  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-import kernels  # noqa: E402
+from native import triton_kernels as kernels  # noqa: E402
 
 SHARED = 99 * 1024  # bytes of shared memory that a program may have on the smallest Ampere; Hopper has more
 HEADS = {"H": 32, "C": 8, "D": 128}
