@@ -22,6 +22,7 @@ import data
 import loading
 import train_sft
 import train_virl
+import training
 from checkpoint import load_trainer_state, save_checkpoint
 from model import Policy
 from packing import pack
@@ -257,7 +258,7 @@ def test_kl_keeps_groups_without_advantage(qwen3_folder, samples):
 def test_split_rows_keeps_every_group_and_the_budget(qwen3_folder, samples):
     policy = sharpened(qwen3_folder)
     pairs = [(policy.encode(sample), [[1] * (5 * i + 1)]) for i, sample in enumerate(samples * 4)]
-    rows = [row for row, factor in train_sft.split_rows(pairs, 120) if factor == 1]
+    rows = [row for row, factor in training.split_rows(pairs, 120) if factor == 1]
     assert sorted(len(r) for row in rows for _, [r] in row) == sorted(len(r) for _, [r] in pairs)
     tokens = [sum(len(prompt.ids) + len(r) for prompt, [r] in row) for row in rows]
     assert all(total <= 120 or len(row) == 1 for total, row in zip(tokens, rows, strict=True))
@@ -266,22 +267,22 @@ def test_split_rows_keeps_every_group_and_the_budget(qwen3_folder, samples):
 def test_a_frozen_vision_tower_is_left_alone(qwen3_folder, samples):
     policy = sharpened(qwen3_folder)
     before = [p.clone() for p in policy.hf.model.visual.parameters()]
-    optimizers = train_sft.make_optimizers(policy, train_sft.Config(freeze="vision", optimizer="muon"))
+    optimizers = training.make_optimizers(policy, train_sft.Config(freeze="vision", optimizer="muon"))
     policy(pack([(policy.encode(samples[0]), [[7, 8, 9]])])).sum().backward()
-    train_sft.optimizer_step(policy, optimizers, lr=0.1, grad_clip=1.0)
+    training.optimizer_step(policy, optimizers, lr=0.1, grad_clip=1.0)
     assert all(torch.equal(a, b) for a, b in zip(before, policy.hf.model.visual.parameters(), strict=True))
 
 
 def test_muon_iterates_in_float32_on_a_cpu(qwen3_folder):
     """Against Newton-Schulz in float64; bfloat16, which torch's own iterates in, is off by a hundredth."""
     policy = sharpened(qwen3_folder)
-    optimizers = train_sft.make_optimizers(policy, train_sft.Config(optimizer="muon", weight_decay=0.0))
+    optimizers = training.make_optimizers(policy, train_sft.Config(optimizer="muon", weight_decay=0.0))
     generator = torch.Generator().manual_seed(2)
     for p in policy.parameters():
         p.grad = torch.randn(p.shape, generator=generator)
     matrices = optimizers[1].param_groups[0]["params"]
     before = [(p.detach().double(), p.grad.double()) for p in matrices]
-    train_sft.optimizer_step(policy, optimizers, lr=1e-3, grad_clip=1e9)
+    training.optimizer_step(policy, optimizers, lr=1e-3, grad_clip=1e9)
     for p, (weights, gradient) in zip(matrices, before, strict=True):
         x = gradient / gradient.norm()
         for _ in range(5):
@@ -294,7 +295,7 @@ def test_muon_iterates_in_float32_on_a_cpu(qwen3_folder):
 def test_groups_longer_than_a_row_are_cut_between_answers(qwen3_folder, samples):
     prompt = sharpened(qwen3_folder).encode(samples[0])
     P = len(prompt.ids)
-    rows = train_sft.split_rows([(prompt, [[i] * 40 for i in range(5)]), (prompt, [[9] * 40])], P + 100)
+    rows = training.split_rows([(prompt, [[i] * 40 for i in range(5)]), (prompt, [[9] * 40])], P + 100)
     assert [len(row) for row, _ in rows] == [1, 1, 1, 1] and all(part[0] is prompt for row, _ in rows for part in row)
     answers = [answer[0] for row, _ in rows for _, part in row for answer in part]
     assert sorted(answers) == [0, 1, 2, 3, 4, 9]
@@ -302,9 +303,9 @@ def test_groups_longer_than_a_row_are_cut_between_answers(qwen3_folder, samples)
 
 def test_learning_rate():
     config = train_sft.Config(lr=1.0, warmup=10, steps=110)
-    assert train_sft.learning_rate(0, config) == pytest.approx(0.1)
-    assert train_sft.learning_rate(10, config) == pytest.approx(1.0)
-    assert train_sft.learning_rate(110, config) == pytest.approx(0.1)
+    assert training.learning_rate(0, config) == pytest.approx(0.1)
+    assert training.learning_rate(10, config) == pytest.approx(1.0)
+    assert training.learning_rate(110, config) == pytest.approx(0.1)
 
 
 def started(script, *arguments, machines=1, processes=1) -> list[subprocess.Popen]:
