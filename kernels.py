@@ -30,14 +30,14 @@ class KeyTable:
     """Which keys may be seen, and by whom. An item is a group (the keys of its prompt, asked by the rows of its
     samples) or a single sample (the keys of its response, asked by one row).
 
-    rows     (items, J) int32        rows of the batch that ask, -1 where an item has fewer than J
-    lengths  (items,) int32          how many keys an item has
-    pages    (items, columns) int32  the pages they fill, in order; further columns name a page that no item owns
+    rows        (items, J) int32        rows of the batch that ask, -1 where an item has fewer than J
+    lengths     (items,) int32          how many keys an item has
+    block_table (items, columns) int32  the pages they fill, in order; further columns name a page that no item owns
     """
 
     rows: torch.Tensor
     lengths: torch.Tensor
-    pages: torch.Tensor
+    block_table: torch.Tensor
     page_size: int
 
     @cached_property
@@ -47,13 +47,13 @@ class KeyTable:
     @cached_property
     def bias(self) -> torch.Tensor:
         """(items, 1, 1, longest) NOTHING for places without a key, otherwise 0."""
-        hidden = torch.arange(self.longest, device=self.pages.device) >= self.lengths[:, None]
+        hidden = torch.arange(self.longest, device=self.block_table.device) >= self.lengths[:, None]
         return (hidden * NOTHING)[:, None, None]
 
     def read(self, kv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of the keys and values, each (items, C, longest, D)."""
         columns = -(-self.longest // self.page_size)
-        pages = kv.index_select(0, self.pages[:, :columns].flatten()).unflatten(0, (-1, columns))
+        pages = kv.index_select(0, self.block_table[:, :columns].flatten()).unflatten(0, (-1, columns))
         return pages.permute(2, 0, 3, 1, 4, 5).flatten(3, 4)[:, :, :, : self.longest].unbind()
 
     @cached_property
@@ -135,27 +135,27 @@ def signed(sin: torch.Tensor) -> torch.Tensor:
     return torch.cat([-first, second], -1)
 
 
-def spots(kv: torch.Tensor, page: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+def slot_mapping(kv: torch.Tensor, page: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """Where tokens at (page, offset) (T,) have their keys and values among the vectors of kv -> (T, 2C) int64."""
     _, _, C, size, _ = kv.shape
     heads = torch.arange(2 * C, device=page.device)
     return (page[:, None].long() * (2 * C) + heads) * size + offset[:, None]
 
 
-def norm_rope_append(qkv, gains, cos, sin, kv, places, eps: float):
-    """Normalise (Qwen3 does, Qwen2.5 has no gains) and rotate q and k; write k and v to their `spots` in the pages.
+def norm_rope_append(qkv, gains, cos, sin, kv, slot_mapping, eps: float):
+    """Normalise (Qwen3 does, Qwen2.5 has no gains) and rotate q and k; write k and v into the pages.
 
     qkv (T, H + 2C, D), changed in place; gains (H + C, D) or None; cos, sin (T, D); kv (pages, 2, C, page size, D),
-    changed in place; places (T, 2C) int64 -> q (T, H, D), k and v (T, C, D).
+    changed in place; slot_mapping (T, 2C) int64 -> q (T, H, D), k and v (T, C, D).
     """
     if triton and qkv.is_cuda:
-        return triton_kernels.norm_rope_append(qkv, gains, cos, sin, kv, places, eps)
+        return triton_kernels.norm_rope_append(qkv, gains, cos, sin, kv, slot_mapping, eps)
     C, D = kv.shape[2], kv.shape[4]
     H = qkv.shape[1] - 2 * C
     qk = qkv[:, : H + C]
     normal = qk if gains is None else F.rms_norm(qk, (D,), eps=eps) * gains
     apply_rope(normal, cos, sin, out=qk)
-    kv.view(-1, D).index_copy_(0, places.flatten(), qkv[:, H:].flatten(0, 1))
+    kv.view(-1, D).index_copy_(0, slot_mapping.flatten(), qkv[:, H:].flatten(0, 1))
     return qkv.split([H, C, C], 1)
 
 

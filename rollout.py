@@ -5,13 +5,13 @@
 
 The vision tower and the prompt run once per group (`Engine.prefill`). Keys and values lie in pages of one pool: a
 prompt's pages belong to its group, a response's to its sample, and attention reads both where they lie.
-`Engine.decode_step` writes one token for every occupied slot; after a block of steps the host looks (`Batch`): samples
+`Engine.decode_step` writes one token for every occupied slot; after some steps the host looks (`Scheduler`): samples
 that ended are handed out, their slots and pages go to the next ones. Only tables of numbers move, never keys or values.
 Where the pool runs full the youngest sample gives its pages back and is computed again later.
 
 The decoder is Hugging Face's text model written as plain functions over its own weights, which share memory with one
-flat buffer (`Weights`): sampling never goes stale, addresses never change. On a GPU each step is one CUDA graph per
-batch size, on a CPU a block of steps is one call of C (`native`). Noise is a hash of (sample seed, step, token): a
+flat buffer (`FlatWeights`): sampling never goes stale, addresses never change. On a GPU each step is one CUDA graph per
+batch size, on a CPU several steps are one call of C (`native`). Noise is a hash of (sample seed, step, token): a
 completion depends on its prompt, number and seed alone.
 
 Axes: B slots, G samples per group, P prompt tokens, R response tokens, H query heads, C key/value heads, D head size.
@@ -100,7 +100,7 @@ def sample_seed(seed: int, number: int) -> int:
 # the model
 
 
-class Weights:
+class FlatWeights:
     """The text model's weights in one flat buffer, some of them fused: q, k, v are one matrix, gate and up another.
 
     A parameter that is whole and has the buffer's number format becomes a view of the buffer, so that an optimizer's
@@ -159,21 +159,21 @@ class Weights:
 class Engine:
     """A policy's decoder with its page pool, slots and CUDA graphs. One per policy, made by `generate`, kept for good.
 
-    page: tokens in a page. block: steps between two looks of the host; samples run on for up to block - 1 steps past
+    page: tokens in a page. steps: between two looks of the host; samples run on for up to steps - 1 of them past
     their end. memory: share of the free memory that the pool may take, pages: how many at most.
     counters: what was done, for benchmarks and tests.
     """
 
-    def __init__(self, policy, page: int = 64, block=None, memory: float = 0.8, pages: int = 1 << 30):
+    def __init__(self, policy, page: int = 64, steps=None, memory: float = 0.8, pages: int = 1 << 30):
         gpu = policy.device.type == "cuda"
         self.policy, self.config = policy, policy.hf.config.text_config
-        self.page, self.block = page, block or (8 if gpu else 4)
+        self.page, self.steps = page, steps or (8 if gpu else 4)
         self.memory, self.most_pages = memory, pages
         bf16 = gpu and torch.is_autocast_enabled("cuda")  # training on a GPU: fp32 weights, bf16 everything else
-        self.weights = Weights(policy, torch.bfloat16 if bf16 else policy.hf.lm_head.weight.dtype)
+        self.weights = FlatWeights(policy, torch.bfloat16 if bf16 else policy.hf.lm_head.weight.dtype)
         self.head_size = policy.hf.model.language_model.layers[0].self_attn.head_dim
         self.banned = torch.zeros(len(self.weights.lm_head), dtype=torch.bool, device=policy.device)
-        self.pool = self.slots = self.turns = None
+        self.pool = self.slots = self.cos_sin_cache = None
         self.graphs: dict[tuple, torch.cuda.CUDAGraph] = {}
         self.use_graphs = gpu and kernels.triton is not None
         self.counters, self.busy = Counter(), False
@@ -183,13 +183,13 @@ class Engine:
         cos, sin = rope_tables(positions, self.policy.hf.model.language_model.rotary_emb)
         return cos.to(self.weights.buffer.dtype), kernels.signed(sin).to(self.weights.buffer.dtype)
 
-    def layer(self, w, x, cos, sin, kv, spots, attend) -> torch.Tensor:
-        """One decoder layer, which changes x (T, width) in place. Keys and values go to `spots` (T, 2C) of kv;
+    def layer(self, w, x, cos, sin, kv, slot_mapping, attend) -> torch.Tensor:
+        """One decoder layer, which changes x (T, width) in place. Keys and values go to `slot_mapping` (T, 2C) of kv;
         attend(q, k, v, kv) -> (T, H, D)."""
         eps = self.config.rms_norm_eps
         normal = rms_norm(x, w.attention_norm, eps)
         qkv = F.linear(normal, w.qkv, w.qkv_bias).unflatten(-1, (-1, self.head_size))  # (T, H + 2C, D)
-        q, k, v = kernels.norm_rope_append(qkv, w.gains, cos, sin, kv, spots, eps)
+        q, k, v = kernels.norm_rope_append(qkv, w.gains, cos, sin, kv, slot_mapping, eps)
         x.addmm_(attend(q, k, v, kv).flatten(1), w.o.T)
         gate_up = F.linear(rms_norm(x, w.mlp_norm, eps), w.gate_up)
         return x.addmm_(kernels.silu_mul(gate_up), w.down.T)
@@ -201,19 +201,19 @@ class Engine:
         """Feed the newest token of the first `rows` slots, draw the next ones. Everything is read from and written to
         the slots on the device, without a look of the host: a CUDA graph can hold it."""
         s = self.slots.device
-        token, length, pages = s.token[:rows], s.length[:rows], s.pages[:rows]
+        token, length, pages = s.token[:rows], s.length[:rows], s.block_table[:rows]
         page = pages.gather(1, (length // self.page).long()[:, None])[:, 0]
-        spots = kernels.spots(self.pool.kv[0], page, length % self.page)  # where this token's keys and values go
-        prompts = KeyTable(s.members[:groups], s.prompt_length[:groups], s.prompt_pages[:groups], self.page)
+        slot_mapping = kernels.slot_mapping(self.pool.kv[0], page, length % self.page)  # of this token
+        prompts = KeyTable(s.members[:groups], s.prompt_length[:groups], s.prompt_block_table[:groups], self.page)
         own = KeyTable(s.row[:rows], length + 1, pages, self.page)
 
         def attend(q, k, v, kv):
             return kernels.decode_attention(q, kv, prompts, own, self.head_size**-0.5)
 
         x = F.embedding(token, self.weights.embed)  # (B, width)
-        cos, sin = self.turns.index_select(1, s.start[:rows] + length)
+        cos, sin = self.cos_sin_cache.index_select(1, s.start[:rows] + length)
         for w, kv in zip(self.weights.layers, self.pool.kv, strict=True):
-            x = self.layer(w, x, cos, sin, kv, spots, attend)
+            x = self.layer(w, x, cos, sin, kv, slot_mapping, attend)
         drawn, logps = kernels.sample_tokens(self.logits(x), s.seed[:rows], length + 1, temperature, self.banned)
         s.drawn[:rows].index_copy_(1, s.step.long(), drawn.int()[:, None])
         s.logps[:rows].index_copy_(1, s.step.long(), logps[:, None])
@@ -222,22 +222,22 @@ class Engine:
         s.step.add_(1)
 
     @torch.inference_mode()
-    def decode_block(self, rows: int, groups: int, temperature: float) -> None:
-        """`block` steps for the first `rows` slots. With graphs, for a few more (dead) slots and groups, so that there
+    def decode_steps(self, rows: int, groups: int, temperature: float) -> None:
+        """`steps` steps for the first `rows` slots. With graphs, for a few more (dead) slots and groups, so that there
         are few graphs; a dead slot writes to page 0, which belongs to nobody."""
         self.slots.push()
-        self.counters["steps"] += self.block
+        self.counters["steps"] += self.steps
         with torch.autocast(self.policy.device.type, enabled=False):
             if native.ready(self):
-                native.decode_block(self, rows, groups, temperature)
+                native.decode_steps(self, rows, groups, temperature)
             elif self.use_graphs:
                 key = (bucket(rows, self.slots.count), bucket(groups, self.slots.count), temperature)
                 if key not in self.graphs:
                     self.graphs[key] = self.capture(*key)
-                for _ in range(self.block):
+                for _ in range(self.steps):
                     self.graphs[key].replay()
             else:
-                for _ in range(self.block):
+                for _ in range(self.steps):
                     self.decode_step(rows, groups, temperature)
         self.slots.pull()
 
@@ -256,23 +256,25 @@ class Engine:
         return graph
 
     @torch.no_grad()
-    def prefill(self, jobs: list[tuple["Group", list["Answer"]]]) -> torch.Tensor:
+    def prefill(self, jobs: list[tuple["PromptGroup", list["Request"]]]) -> torch.Tensor:
         """Write the keys and values of prompts, and of what preempted answers had said, to their pages.
 
         All of it is one packed row (packing.pack). Returns the logits after each prompt (n, V).
         """
         device = self.policy.device
-        row = pack([(group.prompt, [answer.ids[: answer.length - 1] for answer in answers]) for group, answers in jobs])
-        spots, ends, at = [], [], 0
-        for group, answers in jobs:
-            segments = [(group.pages, len(group.prompt.ids))] + [(a.pages, a.length - 1) for a in answers]
+        row = pack(
+            [(group.prompt, [request.ids[: request.length - 1] for request in requests]) for group, requests in jobs]
+        )
+        slot_mapping, ends, at = [], [], 0
+        for group, requests in jobs:
+            segments = [(group.block_table, len(group.prompt.ids))] + [(r.block_table, r.length - 1) for r in requests]
             ends.append(at + len(group.prompt.ids) - 1)
             for pages, length in segments:
                 place = torch.arange(length)
                 page = torch.tensor(pages)[place // self.page]
-                spots.append(kernels.spots(self.pool.kv[0], page, place % self.page))
+                slot_mapping.append(kernels.slot_mapping(self.pool.kv[0], page, place % self.page))
                 at += length
-        row, spots = row.to(device), torch.cat(spots).to(device)
+        row, slot_mapping = row.to(device), torch.cat(slot_mapping).to(device)
         self.counters.update(prefill_tokens=len(row.ids), vision_calls=len(row.grid))
         vision = self.policy.hf.model.get_image_features(row.patches, row.grid, return_dict=True)
         with torch.autocast(device.type, enabled=False):
@@ -286,13 +288,13 @@ class Engine:
                 return packed_attention(q, k, v, row.spans, self.head_size**-0.5)
 
             for index, (w, kv) in enumerate(zip(self.weights.layers, self.pool.kv, strict=True)):
-                x = self.layer(w, x, cos, sin, kv, spots, attend)
+                x = self.layer(w, x, cos, sin, kv, slot_mapping, attend)
                 if index < len(deepstack):  # one tensor, or one per picture, depending on the release
                     feature = deepstack[index]
                     x[is_image] += (feature if torch.is_tensor(feature) else torch.cat(list(feature))).to(x.dtype)
             return self.logits(x[ends])
 
-    def rest(self) -> None:
+    def release_memory(self) -> None:
         """Leave a GPU's memory to training; the next rollout makes pool and graphs anew."""
         if self.policy.device.type == "cuda":
             self.pool, self.graphs = None, {}
@@ -302,16 +304,17 @@ class Engine:
     def reserve(self, prompts: Sequence[Prompt], G: int, max_new_tokens: int, slots: int) -> None:
         """Make slots and page pool at least as large as these prompts need; drop the graphs of smaller ones."""
         longest = max(len(prompt.ids) for prompt in prompts)
-        columns = -(-(max_new_tokens + self.block) // self.page)
+        columns = -(-(max_new_tokens + self.steps) // self.page)
         prompt_columns = bucket(-(-longest // self.page), 1 << 30)
         old = self.slots.shape if self.slots else (0, 0, 0, 0)
         shape = tuple(map(max, old, (slots, G, columns, prompt_columns)))
         if shape != old:
-            self.slots, self.graphs = Slots(*shape, self.block, self.policy.device), {}
-        furthest = max(prompt.next_position for prompt in prompts) + max_new_tokens + self.block
-        if self.turns is None or self.turns.shape[1] < furthest:  # (2, positions of text, D): cos and sin
+            self.slots, self.graphs = Slots(*shape, self.steps, self.policy.device), {}
+        furthest = max(prompt.next_position for prompt in prompts) + max_new_tokens + self.steps
+        if self.cos_sin_cache is None or self.cos_sin_cache.shape[1] < furthest:
+            # (2, positions of text, D)
             text = torch.arange(furthest, device=self.policy.device).expand(3, -1)
-            self.turns, self.graphs = torch.stack(self.rope(text)), {}
+            self.cos_sin_cache, self.graphs = torch.stack(self.rope(text)), {}
         live = min(slots, G * len(prompts))
         needed = live * -(-max_new_tokens // self.page) + min(live, live // G + 2) * prompt_columns + 1
         if self.pool is None or self.pool.count < needed and not self.pool.largest:
@@ -332,18 +335,18 @@ class Engine:
             self.weights.refill()
             self.reserve(prompts, G, max_new_tokens, slots)
             self.banned.zero_()[self.policy.banned_ids] = True
-            batch = Batch(self, prompts, G, max_new_tokens, seed, slots, numbers)
-            while batch.todo or batch.waiting or batch.live:
-                if groups := batch.begin():
+            scheduler = Scheduler(self, prompts, G, max_new_tokens, seed, slots, numbers)
+            while scheduler.waiting_prompts or scheduler.waiting or scheduler.running:
+                if groups := scheduler.admit_prompts():
                     logits = self.prefill([(group, []) for group in groups])
-                    yield from batch.first_tokens(groups, logits, temperature)
-                if again := batch.enter():
+                    yield from scheduler.first_tokens(groups, logits, temperature)
+                if again := scheduler.schedule():
                     self.prefill(again)
-                batch.assign_pages()
-                if batch.live:
-                    rows, groups = self.slots.arrange(batch.live)
-                    self.decode_block(rows, groups, temperature)
-                    yield from batch.harvest()
+                scheduler.assign_pages()
+                if scheduler.running:
+                    rows, groups = self.slots.arrange(scheduler.running)
+                    self.decode_steps(rows, groups, temperature)
+                    yield from scheduler.collect()
         finally:
             self.pool and self.pool.clear()
             self.busy = False
@@ -387,10 +390,10 @@ class PagePool:
     def clear(self) -> None:
         self.free = list(range(self.count - 1, 0, -1))  # the last one is taken next
 
-    def take(self, count: int) -> list[int]:
+    def allocate(self, count: int) -> list[int]:
         return [self.free.pop() for _ in range(count)]
 
-    def give(self, pages: list[int]) -> None:
+    def free_pages(self, pages: list[int]) -> None:
         self.free += reversed(pages)
 
 
@@ -400,16 +403,16 @@ class Slots:
 
     token     the newest token, drawn but not yet fed           length    tokens fed so far
     start     position of the first response token              seed      of the sample's noise
-    pages     (B, columns) of the response                      row       (B, 1) 0, 1, 2 ..
-    members   (groups, G) rows of each group, -1 for none       prompt_length, prompt_pages   of each group
-    drawn, logps   (B, block) what the steps of a block wrote   step      (1,) column of `drawn` that comes next
+    block_table  (B, columns) of the response                    row       (B, 1) 0, 1, 2 ..
+    members   (groups, G) rows of each group, -1 for none       prompt_length, prompt_block_table   of each group
+    drawn, logps   (B, steps) what each step wrote                step      (1,) column of `drawn` that comes next
     """
 
-    def __init__(self, count: int, G: int, columns: int, prompt_columns: int, block: int, device):
+    def __init__(self, count: int, G: int, columns: int, prompt_columns: int, steps: int, device):
         self.count, self.shape = count, (count, G, columns, prompt_columns)
         shapes = {name: (count,) for name in ("token", "length", "start", "seed", "prompt_length")}
-        shapes |= {"pages": (count, columns), "row": (count, 1), "members": (count, G), "step": (1,)}
-        shapes |= {"prompt_pages": (count, prompt_columns), "drawn": (count, block), "logps": (count, block)}
+        shapes |= {"block_table": (count, columns), "row": (count, 1), "members": (count, G), "step": (1,)}
+        shapes |= {"prompt_block_table": (count, prompt_columns), "drawn": (count, steps), "logps": (count, steps)}
         on_gpu = torch.device(device).type == "cuda"
         self._host = torch.zeros(sum(map(np.prod, shapes.values())), dtype=torch.int32, pin_memory=on_gpu)
         self._device = self._host.to(device)
@@ -433,31 +436,31 @@ class Slots:
         if self._device is not self._host:
             self._host.copy_(self._device)
 
-    def set(self, row: int, answer: "Answer") -> None:
+    def set(self, row: int, request: "Request") -> None:
         h = self.host
-        h.token[row], h.length[row] = answer.ids[answer.length - 1], answer.length - 1
-        h.start[row], h.seed[row] = answer.group.prompt.next_position, answer.seed
-        h.pages[row] = 0
-        h.pages[row, : len(answer.pages)] = answer.pages
+        h.token[row], h.length[row] = request.ids[request.length - 1], request.length - 1
+        h.start[row], h.seed[row] = request.group.prompt.next_position, request.seed
+        h.block_table[row] = 0
+        h.block_table[row, : len(request.block_table)] = request.block_table
 
     def keep(self, rows: np.ndarray) -> None:
         """Move these rows to the front: compaction, of numbers alone."""
-        for values in (self.host.token, self.host.length, self.host.start, self.host.seed, self.host.pages):
+        for values in (self.host.token, self.host.length, self.host.start, self.host.seed, self.host.block_table):
             values[: len(rows)] = values[rows]
             values[len(rows) :] = 0
 
-    def arrange(self, live: list["Answer"]) -> tuple[int, int]:
+    def arrange(self, running: list["Request"]) -> tuple[int, int]:
         """Write down which rows form a group, where that has changed -> (rows, groups) in use."""
-        if live != self.arranged[0]:
+        if running != self.arranged[0]:
             h, groups = self.host, {}
-            for row, answer in enumerate(live):
-                groups.setdefault(answer.group, []).append(row)
-            h.members[:], h.prompt_length[:], h.prompt_pages[:] = -1, 0, 0
+            for row, request in enumerate(running):
+                groups.setdefault(request.group, []).append(row)
+            h.members[:], h.prompt_length[:], h.prompt_block_table[:] = -1, 0, 0
             for item, (group, rows) in enumerate(groups.items()):
                 h.members[item, : len(rows)] = rows
                 h.prompt_length[item] = len(group.prompt.ids)
-                h.prompt_pages[item, : len(group.pages)] = group.pages
-            self.arranged = list(live), (len(live), len(groups))
+                h.prompt_block_table[item, : len(group.block_table)] = group.block_table
+            self.arranged = list(running), (len(running), len(groups))
         return self.arranged[1]
 
 
@@ -466,62 +469,62 @@ class Slots:
 
 
 @dataclass(eq=False)
-class Group:
+class PromptGroup:
     """A prompt whose samples are being written; its pages are taken while any of them may need them."""
 
     prompt: Prompt
     number: int  # place of the prompt in the batch
-    pages: list[int] = field(default_factory=list)
-    live: int = 0  # samples in slots
-    left: int = 0  # samples not ended
+    block_table: list[int] = field(default_factory=list)
+    running: int = 0  # samples in slots
+    unfinished: int = 0  # samples not ended
 
 
 @dataclass(eq=False)
-class Answer:
+class Request:
     """A sample being written: `length` tokens are drawn, of which all but the newest have keys and values in pages."""
 
-    group: Group
+    group: PromptGroup
     index: int
     seed: int  # the low 32 bits, as a signed number
     ids: np.ndarray  # (max_new_tokens,) int32
     logps: np.ndarray  # (max_new_tokens,) float32
     length: int = 0
-    pages: list[int] = field(default_factory=list)
+    block_table: list[int] = field(default_factory=list)
 
 
-class Batch:
-    """The host's side of a rollout: which samples hold which slots and pages. Rows 0 .. len(live) - 1 are occupied, in
-    the order in which their samples came."""
+class Scheduler:
+    """The host's side of a rollout: which samples hold which slots and pages. The rows 0 to
+    len(running) - 1 are occupied, in the order in which their samples came."""
 
     def __init__(self, engine: Engine, prompts, G: int, max_new_tokens: int, seed: int, slots: int, numbers):
         self.engine, self.policy, self.pool, self.slots = engine, engine.policy, engine.pool, engine.slots
         self.G, self.most, self.seed, self.size = G, max_new_tokens, seed, slots
-        self.todo = deque(map(Group, prompts, numbers or range(len(prompts))))
-        self.waiting: deque[Answer] = deque()  # begun, without a slot
-        self.live: list[Answer] = []
+        self.waiting_prompts = deque(map(PromptGroup, prompts, numbers or range(len(prompts))))
+        self.waiting: deque[Request] = deque()  # begun, without a slot
+        self.running: list[Request] = []
         self.slots.keep(np.arange(0))
 
     def page_count(self, tokens: int) -> int:
         return -(-tokens // self.engine.page)
 
-    def begin(self) -> list[Group]:
+    def admit_prompts(self) -> list[PromptGroup]:
         """The next groups, as many as slots and pages are free for, with pages for their prompts."""
         groups, tokens = [], 0
-        slots = self.size - len(self.live) - len(self.waiting)
-        while self.todo and slots > 0:
-            P = len(self.todo[0].prompt.ids)
-            samples = len(self.live) + len(self.waiting) + self.G * (len(groups) + 1)
+        slots = self.size - len(self.running) - len(self.waiting)
+        while self.waiting_prompts and slots > 0:
+            P = len(self.waiting_prompts[0].prompt.ids)
+            samples = len(self.running) + len(self.waiting) + self.G * (len(groups) + 1)
             pages = self.page_count(P) + samples  # every sample may soon want a page
-            alone = not (self.live or self.waiting or groups)
+            alone = not (self.running or self.waiting or groups)
             if not alone and (pages > len(self.pool.free) or tokens + P > MOST_TOKENS):
                 break
-            group = self.todo.popleft()
-            group.pages, group.left = self.pool.take(self.page_count(P)), self.G
+            group = self.waiting_prompts.popleft()
+            group.block_table, group.unfinished = self.pool.allocate(self.page_count(P)), self.G
             groups.append(group)
             slots, tokens = slots - self.G, tokens + P
         return groups
 
-    def first_tokens(self, groups: list[Group], logits: torch.Tensor, temperature: float) -> Iterator[Completion]:
+    def first_tokens(self, groups: list[PromptGroup], logits: torch.Tensor, temperature: float) -> Iterator[Completion]:
         """Draw the first token of every sample of new groups, logits (n, V) being those after their prompts."""
         numbers = [group.number * self.G + i for group in groups for i in range(self.G)]
         seeds = torch.tensor([sample_seed(self.seed, number) for number in numbers], device=logits.device)
@@ -531,99 +534,99 @@ class Batch:
         for number, (seed, token, logp) in enumerate(drawn):
             group = groups[number // self.G]
             room = np.zeros(self.most, np.int32), np.zeros(self.most, np.float32)
-            answer = Answer(group, number % self.G, seed, *room)
-            if self.say(answer, token, logp):
-                yield self.complete(answer)
+            request = Request(group, number % self.G, seed, *room)
+            if self.append_tokens(request, token, logp):
+                yield self.complete(request)
             else:
-                self.waiting.append(answer)
+                self.waiting.append(request)
 
-    def enter(self) -> list[tuple[Group, list[Answer]]]:
+    def schedule(self) -> list[tuple[PromptGroup, list[Request]]]:
         """Give free slots to waiting samples -> what has to be computed for them: nothing for new ones; for preempted
         ones their tokens, and their prompt where its pages were given back, too."""
         again, tokens = {}, 0
-        while self.waiting and len(self.live) < self.size and tokens < MOST_TOKENS:
-            answer = self.waiting[0]
-            group, own = answer.group, self.page_count(answer.length)
-            prompt = 0 if group.pages else self.page_count(len(group.prompt.ids))
-            if len(self.pool.free) < own + prompt + len(self.live) * (self.page_count(self.most) > 1):
-                if self.live:
+        while self.waiting and len(self.running) < self.size and tokens < MOST_TOKENS:
+            request = self.waiting[0]
+            group, own = request.group, self.page_count(request.length)
+            prompt = 0 if group.block_table else self.page_count(len(group.prompt.ids))
+            if len(self.pool.free) < own + prompt + len(self.running) * (self.page_count(self.most) > 1):
+                if self.running:
                     break
-                for other in {id(a.group): a.group for a in self.waiting if a.group is not group}.values():
+                for other in dict.fromkeys(waiting.group for waiting in self.waiting if waiting.group is not group):
                     self.release(other)  # nothing else runs: prompts that only wait make room
             self.waiting.popleft()
-            if prompt or answer.length > 1:
-                tokens += answer.length - 1 + (id(group) not in again) * len(group.prompt.ids)
-                again.setdefault(id(group), (group, []))
+            if prompt or request.length > 1:
+                tokens += request.length - 1 + (group not in again) * len(group.prompt.ids)
+                again.setdefault(group, [])
             if prompt:
-                group.pages = self.pool.take(prompt)
-            answer.pages = self.pool.take(own)
-            if answer.length > 1:
-                again[id(group)][1].append(answer)
-            group.live += 1
-            self.slots.set(len(self.live), answer)
-            self.live.append(answer)
-        return list(again.values())
+                group.block_table = self.pool.allocate(prompt)
+            request.block_table = self.pool.allocate(own)
+            if request.length > 1:
+                again[group].append(request)
+            group.running += 1
+            self.slots.set(len(self.running), request)
+            self.running.append(request)
+        return list(again.items())
 
     def assign_pages(self) -> None:
-        """Pages for the tokens of the next block. Where there are none left the youngest sample makes room."""
+        """Pages for the tokens of the next steps. Where there are none left the youngest sample makes room."""
         host, size = self.slots.host, self.engine.page
-        ahead = np.minimum(host.length[: len(self.live)] + self.engine.block, self.most)
-        for row in np.flatnonzero(-(-ahead // size) > [len(answer.pages) for answer in self.live]):
-            if row >= len(self.live):  # preempted meanwhile
+        ahead = np.minimum(host.length[: len(self.running)] + self.engine.steps, self.most)
+        for row in np.flatnonzero(-(-ahead // size) > [len(request.block_table) for request in self.running]):
+            if row >= len(self.running):  # preempted meanwhile
                 break
-            answer, needed = self.live[row], -(-int(ahead[row]) // size)
-            while needed - len(answer.pages) > len(self.pool.free) and self.live[-1] is not answer:
+            request, needed = self.running[row], -(-int(ahead[row]) // size)
+            while needed - len(request.block_table) > len(self.pool.free) and self.running[-1] is not request:
                 self.preempt()
-            if needed - len(answer.pages) > len(self.pool.free):
+            if needed - len(request.block_table) > len(self.pool.free):
                 self.preempt()  # itself
                 break
-            answer.pages += self.pool.take(needed - len(answer.pages))
-            host.pages[row, : len(answer.pages)] = answer.pages
+            request.block_table += self.pool.allocate(needed - len(request.block_table))
+            host.block_table[row, : len(request.block_table)] = request.block_table
 
     def preempt(self) -> None:
-        answer = self.live.pop()
-        self.slots.keep(np.arange(len(self.live)))
-        self.pool.give(answer.pages)
-        answer.pages = []
-        answer.group.live -= 1
-        if not answer.group.live:
-            self.release(answer.group)
-        self.waiting.appendleft(answer)
+        request = self.running.pop()
+        self.slots.keep(np.arange(len(self.running)))
+        self.pool.free_pages(request.block_table)
+        request.block_table = []
+        request.group.running -= 1
+        if not request.group.running:
+            self.release(request.group)
+        self.waiting.appendleft(request)
         self.engine.counters["preempted"] += 1
 
-    def release(self, group: Group) -> None:
-        self.pool.give(group.pages)
-        group.pages, self.slots.arranged = [], ([], (0, 0))  # the tables name pages that others may get
+    def release(self, group: PromptGroup) -> None:
+        self.pool.free_pages(group.block_table)
+        group.block_table, self.slots.arranged = [], ([], (0, 0))  # the tables name pages that others may get
 
-    def harvest(self) -> Iterator[Completion]:
-        """Take over what the block drew, hand out the samples that ended, move the others together."""
+    def collect(self) -> Iterator[Completion]:
+        """Take over what the steps drew, hand out the samples that ended, move the others together."""
         host, ended = self.slots.host, []
-        for row, answer in enumerate(self.live):
-            if self.say(answer, host.drawn[row], host.logps[row]):
+        for row, request in enumerate(self.running):
+            if self.append_tokens(request, host.drawn[row], host.logps[row]):
                 ended.append(row)
-        finished = [self.live[row] for row in ended]
-        keep = np.delete(np.arange(len(self.live)), ended)
-        self.live = [self.live[row] for row in keep]
+        finished = [self.running[row] for row in ended]
+        keep = np.delete(np.arange(len(self.running)), ended)
+        self.running = [self.running[row] for row in keep]
         self.slots.keep(keep)
-        for answer in finished:
-            self.pool.give(answer.pages)
-            answer.group.live -= 1
-            yield self.complete(answer)
+        for request in finished:
+            self.pool.free_pages(request.block_table)
+            request.group.running -= 1
+            yield self.complete(request)
 
-    def say(self, answer: Answer, ids: np.ndarray, logps: np.ndarray) -> bool:
+    def append_tokens(self, request: Request, ids: np.ndarray, logps: np.ndarray) -> bool:
         """Append drawn tokens up to the first that ends the answer -> whether it has ended."""
-        for token, logp in zip(ids[: self.most - answer.length].tolist(), logps.tolist(), strict=False):
-            answer.ids[answer.length], answer.logps[answer.length] = token, logp
-            answer.length += 1
+        for token, logp in zip(ids[: self.most - request.length].tolist(), logps.tolist(), strict=False):
+            request.ids[request.length], request.logps[request.length] = token, logp
+            request.length += 1
             if token in self.policy.eos_ids:
                 return True
-        return answer.length == self.most
+        return request.length == self.most
 
-    def complete(self, answer: Answer) -> Completion:
-        group, ids, logps = answer.group, answer.ids[: answer.length], answer.logps[: answer.length]
-        group.left -= 1
-        if not group.left:
+    def complete(self, request: Request) -> Completion:
+        group, ids, logps = request.group, request.ids[: request.length], request.logps[: request.length]
+        group.unfinished -= 1
+        if not group.unfinished:
             self.release(group)
         finish = "eos" if ids[-1] in self.policy.eos_ids else "length"
         text = self.policy.decode(ids.tolist())
-        return Completion(group.prompt.sample_id, answer.index, ids, logps, text, finish, group.number)
+        return Completion(group.prompt.sample_id, request.index, ids, logps, text, finish, group.number)

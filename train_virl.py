@@ -429,7 +429,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 sampler.copy_weights(policy)
             with timer(times, "time/rollout"), half_the_threads():
                 groups = rollout(sampler, batch, renderer, config, step)
-                sampler.engine.rest()
+                sampler.engine.release_memory()
             # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
             lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
             parts = waves(groups, config, step)

@@ -113,11 +113,11 @@ def other_kernels(device: str, dtype, H: int, C: int, D: int, B: int, V: int, pa
     random = lambda *shape: torch.randn(*shape, device=device, dtype=dtype)  # noqa: E731
     kv, qkv, gains, angles = random(B + 1, 2, C, page, D), random(B, H + 2 * C, D), random(H + C, D), random(B, D)
     row = torch.arange(B, device=device)
-    places = kernels.spots(kv, row + 1, row % page)
+    slot_mapping = kernels.slot_mapping(kv, row + 1, row % page)
 
     def append():  # q, k and v, and the pages that they went to
         pages = torch.zeros_like(kv)
-        arguments = gains, angles.cos(), kernels.signed(angles.sin()), pages, places, 1e-6
+        arguments = gains, angles.cos(), kernels.signed(angles.sin()), pages, slot_mapping, 1e-6
         return *kernels.norm_rope_append(qkv.clone(), *arguments), pages
 
     logits, banned = random(B, V) * 3, torch.arange(V, device=device) % 7 == 0
@@ -125,7 +125,7 @@ def other_kernels(device: str, dtype, H: int, C: int, D: int, B: int, V: int, pa
     (tokens, logps), (twins, twin_logps) = sample(), by_twin(sample)
     same = tokens == twins  # in a near tie the two may differ: their logarithms do in the last place
     changed = qkv.clone()
-    timed = lambda: kernels.norm_rope_append(changed, gains, angles, angles, kv, places, 1e-6)  # noqa: E731
+    timed = lambda: kernels.norm_rope_append(changed, gains, angles, angles, kv, slot_mapping, 1e-6)  # noqa: E731
     x, gain, gate_up = random(B, H * D), random(H * D), random(B, 6 * H * D)
     norm, mlp = lambda: kernels.rms_norm(x, gain, 1e-6), lambda: kernels.silu_mul(gate_up)
     return {

@@ -73,13 +73,13 @@ def by_engine(policy, prompts, G, lengths, most: int | None = None) -> Run:
     engine, seconds = policy.engine, Counter()
     engine.counters.clear()
     wanted = dict(zip(((p.sample_id, g) for p in prompts for g in range(G)), lengths.tolist(), strict=True))
-    say = rollout.Batch.say
+    say = rollout.Scheduler.append_tokens
 
     def say_until_length(batch, answer, ids, logps):
         room = wanted[answer.group.prompt.sample_id, answer.index] - answer.length
         return say(batch, answer, ids[:room], logps[:room]) or len(ids) >= room
 
-    rollout.Batch.say = say_until_length
+    rollout.Scheduler.append_tokens = say_until_length
     for name in ("prefill", "capture"):
         timed(engine, name, seconds)
     try:
@@ -87,7 +87,7 @@ def by_engine(policy, prompts, G, lengths, most: int | None = None) -> Run:
         completions = list(rollout.generate(policy, prompts, G, most or int(lengths.max()), slots=G * len(prompts)))
         took = time.perf_counter() - start
     finally:
-        rollout.Batch.say = say
+        rollout.Scheduler.append_tokens = say
         del engine.prefill, engine.capture
     tokens, counters = sum(len(completion.ids) for completion in completions), engine.counters
     assert tokens == lengths.sum(), (tokens, lengths.sum())
@@ -201,7 +201,7 @@ def measure(policy, config: Config, N: int, P: int, R: int, kind: str, bandwidth
         ways["returned"] = lambda *job: by_hugging_face(*job, duplicated=False)
     if not hasattr(policy, "engine"):
         policy.engine = rollout.Engine(policy)
-    policy.engine.rest()
+    policy.engine.release_memory()
     weights_GB = torch.cuda.memory_allocated() / 1e9 if gpu else 0.0
     best, peaks = {}, {}
     # kernels are compiled and graphs recorded, once
@@ -215,7 +215,7 @@ def measure(policy, config: Config, N: int, P: int, R: int, kind: str, bandwidth
             if gpu:
                 peaks[name] = torch.cuda.max_memory_allocated() / 1e9 - weights_GB
                 if name == "engine" and config.baselines:
-                    policy.engine.rest()  # its keys and values would count as theirs
+                    policy.engine.release_memory()  # its keys and values would count as theirs
     result = {"prompt": P, "new": R, "lengths": kind, "N": N, "G": config.G}
     for name, run in best.items():
         result[name] = {"tokens_per_second": round(run.tokens / run.seconds, 1), "seconds": round(run.seconds, 3)}

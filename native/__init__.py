@@ -21,7 +21,18 @@ import torch
 SOURCE = Path(__file__).with_name("kernels.c")
 ADDRESS = ctypes.c_void_p
 LAYER = ("attention_norm", "qkv", "qkv_bias", "gains", "o", "mlp_norm", "gate_up", "down")
-SLOTS = ("token", "length", "start", "seed", "pages", "members", "prompt_length", "prompt_pages", "drawn", "logps")
+SLOTS = (
+    "token",
+    "length",
+    "start",
+    "seed",
+    "block_table",
+    "members",
+    "prompt_length",
+    "prompt_block_table",
+    "drawn",
+    "logps",
+)
 
 
 def fields(kind, *names: str) -> list:
@@ -32,14 +43,14 @@ class Layer(ctypes.Structure):
     _fields_ = fields(ADDRESS, *LAYER, "kv")
 
 
-class Block(ctypes.Structure):
+class Steps(ctypes.Structure):
     _fields_ = (
         fields(ctypes.c_int64, "B", "prompts", "steps", "layers", "width", "inner", "H", "C", "D", "V", "page_size")
         + fields(ctypes.c_int64, "G", "columns", "prompt_columns")
         + fields(ctypes.c_float, "eps", "temperature")
         + fields(ctypes.POINTER(Layer), "layer")
         + fields(ADDRESS, "embed", "norm", "lm_head", "cosines", "sines", "banned", *SLOTS)
-        + fields(ADDRESS, "x", "narrow", "wide", "cosine", "sine", "chance", "places")
+        + fields(ADDRESS, "x", "narrow", "wide", "cosine", "sine", "logp", "slot_mapping")
     )
 
 
@@ -50,8 +61,8 @@ def ready(engine) -> bool:
     return buffer.is_cpu and buffer.dtype == torch.float32 and not any(n % 8 for n in sizes) and library() is not None
 
 
-def decode_block(engine, rows: int, groups: int, temperature: float) -> None:
-    """engine.block times engine.decode_step(rows, groups, temperature)."""
+def decode_steps(engine, rows: int, groups: int, temperature: float) -> None:
+    """engine.steps times engine.decode_step(rows, groups, temperature)."""
     weights, config, slots = engine.weights, engine.config, engine.slots
     (V, width), inner, D = weights.lm_head.shape, config.intermediate_size, engine.head_size
     H, C = config.num_attention_heads, config.num_key_value_heads
@@ -60,15 +71,15 @@ def decode_block(engine, rows: int, groups: int, temperature: float) -> None:
         for w, kv in zip(weights.layers, engine.pool.kv, strict=True)
     ]
     columns = width, max(width, H * D, inner), max((H + 2 * C) * D, 2 * inner, V), D, D, 1
-    tensors = [weights.embed, weights.norm, weights.lm_head, *engine.turns, engine.banned]
+    tensors = [weights.embed, weights.norm, weights.lm_head, *engine.cos_sin_cache, engine.banned]
     tensors += [getattr(slots.device, name) for name in SLOTS]
     tensors += [*(torch.empty(rows, n) for n in columns), torch.empty(rows, 2 * C, dtype=torch.int64)]
     values = (
-        rows, groups, engine.block, len(layers), width, inner, H, C, D, V, engine.page, *slots.shape[1:],
+        rows, groups, engine.steps, len(layers), width, inner, H, C, D, V, engine.page, *slots.shape[1:],
         config.rms_norm_eps, temperature, (Layer * len(layers))(*layers), *map(pointer, tensors),
     )  # fmt: skip
-    assert len(values) == len(Block._fields_)
-    library().decode_block(ctypes.byref(Block(*values)))
+    assert len(values) == len(Steps._fields_)
+    library().decode_steps(ctypes.byref(Steps(*values)))
 
 
 def pointer(x: torch.Tensor | None) -> int | None:
@@ -82,13 +93,13 @@ def pointer(x: torch.Tensor | None) -> int | None:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """`decode_block`, or None, with a line that says why, where it cannot be compiled."""
+    """`decode_steps`, or None, with a line that says why, where it cannot be compiled."""
     try:
         loaded = ctypes.CDLL(str(compiled()))
     except OSError as error:
         print(f"Sampling on this CPU will take two to five times as long as it could: {error}.", file=sys.stderr)
         return None
-    loaded.decode_block.argtypes, loaded.decode_block.restype = [ctypes.POINTER(Block)], None
+    loaded.decode_steps.argtypes, loaded.decode_steps.restype = [ctypes.POINTER(Steps)], None
     return loaded
 
 

@@ -89,9 +89,9 @@ void silu_mul(const float *gate_up, float *out, int64_t T, int64_t width) {
     }
 }
 
-/* qkv (T, H + 2C, D) and kv change in place; gains (H + C, D) or null, cosines, sines (T, D), places (T, 2C) in kv */
+/* qkv (T, H + 2C, D) and kv change in place; gains (H + C, D) or null, cosines, sines (T, D), slot_mapping (T, 2C) in kv */
 void norm_rope_append(float *qkv, const float *gains, const float *cosines, const float *sines, float *kv,
-                      const int64_t *places, float eps, int64_t T, int64_t H, int64_t C, int64_t D) {
+                      const int64_t *slot_mapping, float eps, int64_t T, int64_t H, int64_t C, int64_t D) {
     const int64_t heads = H + 2 * C, half = D / 2;
     #pragma omp parallel for if (T * heads * D > WORTHWHILE)
     for (int64_t item = 0; item < T * heads; item++) {
@@ -109,7 +109,7 @@ void norm_rope_append(float *qkv, const float *gains, const float *cosines, cons
             }
         }
         if (head >= H) { /* a key or a value */
-            float *place = kv + places[t * 2 * C + head - H] * D;
+            float *place = kv + slot_mapping[t * 2 * C + head - H] * D;
             for (int64_t d = 0; d < D; d++) place[d] = x[d];
         }
     }
@@ -161,9 +161,9 @@ static inline __attribute__((always_inline)) void look(Seen *seen, const float *
     seen->highest = highest;
 }
 
-/* A kernels.KeyTable: pages (items, columns), lengths (items) */
+/* A kernels.KeyTable: block_table (items, columns), lengths (items) */
 typedef struct {
-    const int32_t *lengths, *pages;
+    const int32_t *lengths, *block_table;
     int64_t columns;
 } Table;
 
@@ -178,7 +178,7 @@ static inline __attribute__((always_inline)) void attend(const float *q, const f
     for (int64_t h = 0; h < n; h++) seen[h] = (Seen){-1e30f, 0, values + h * D};
     for (int part = 0; part < 2; part++) {
         const int64_t length = tables[part].lengths[items[part]];
-        const int32_t *pages = tables[part].pages + items[part] * tables[part].columns;
+        const int32_t *pages = tables[part].block_table + items[part] * tables[part].columns;
         for (int64_t start = 0, count; start < length; start += count) {
             const int64_t offset = start % page_size, page = pages[start / page_size];
             const float *keys = kv + ((page * 2 * C + c) * page_size + offset) * D;
@@ -193,9 +193,9 @@ static inline __attribute__((always_inline)) void attend(const float *q, const f
    row b asks response b too. */
 void decode_attention(const float *q, int64_t q_stride, const float *kv, float *out, int64_t page_size, int64_t H,
                       int64_t C, int64_t D, float scale, const int32_t *rows, int64_t prompts, int64_t J,
-                      const int32_t *prompt_lengths, const int32_t *prompt_pages, int64_t prompt_columns,
-                      const int32_t *own_lengths, const int32_t *own_pages, int64_t own_columns) {
-    const Table tables[] = {{prompt_lengths, prompt_pages, prompt_columns}, {own_lengths, own_pages, own_columns}};
+                      const int32_t *prompt_lengths, const int32_t *prompt_block_table, int64_t prompt_columns,
+                      const int32_t *own_lengths, const int32_t *own_block_table, int64_t own_columns) {
+    const Table tables[] = {{prompt_lengths, prompt_block_table, prompt_columns}, {own_lengths, own_block_table, own_columns}};
     const int64_t n = H / C;
     #pragma omp parallel for schedule(dynamic)
     for (int64_t job = 0; job < prompts * J * C; job++) {
@@ -252,43 +252,43 @@ void sample_tokens(const float *logits, const int32_t *seeds, const int32_t *ste
     }
 }
 
-/* The weights of a layer (rollout.Weights) and its pages; qkv_bias and gains may be null. */
+/* The weights of a layer (rollout.FlatWeights) and its pages; qkv_bias and gains may be null. */
 typedef struct {
     const float *attention_norm, *qkv, *qkv_bias, *gains, *o, *mlp_norm, *gate_up, *down;
     float *kv;
 } Layer;
 
-/* What a block of steps knows: the model, rollout.Slots, room for what is on its way. */
+/* What some steps know: the model, rollout.Slots, room for what is on its way. */
 typedef struct {
     int64_t B, prompts, steps, layers, width, inner, H, C, D, V, page_size, G, columns, prompt_columns;
     float eps, temperature;
     const Layer *layer;
     const float *embed, *norm, *lm_head, *cosines, *sines; /* the last two (positions, D), half of sines negated */
     const uint8_t *banned;
-    int32_t *token, *length, *start, *seed, *pages, *members, *prompt_length, *prompt_pages, *drawn;
+    int32_t *token, *length, *start, *seed, *block_table, *members, *prompt_length, *prompt_block_table, *drawn;
     float *logps;
     float *x, *narrow, *wide;       /* (B, width), (B, width, H D or inner), (B, (H + 2C) D, 2 inner or V) */
-    float *cosine, *sine, *chance;  /* of this step: (B, D), (B, D), (B) */
-    int64_t *places;                /* (B, 2C) */
-} Block;
+    float *cosine, *sine, *logp;  /* of this step: (B, D), (B, D), (B) */
+    int64_t *slot_mapping;                /* (B, 2C) */
+} Steps;
 
 /* Feed the newest token of the first B slots, draw the next ones. */
-static void decode_step(const Block *s, int64_t step) {
+static void decode_step(const Steps *s, int64_t step) {
     const int64_t B = s->B, H = s->H, C = s->C, D = s->D, heads = H + 2 * C, width = s->width, inner = s->inner;
     for (int64_t b = 0; b < B; b++) {
         const int64_t length = s->length[b]++, position = s->start[b] + length;
-        const int64_t page = s->pages[b * s->columns + length / s->page_size], offset = length % s->page_size;
+        const int64_t page = s->block_table[b * s->columns + length / s->page_size], offset = length % s->page_size;
         memcpy(s->x + b * width, s->embed + s->token[b] * width, width * sizeof(float));
         memcpy(s->cosine + b * D, s->cosines + position * D, D * sizeof(float));
         memcpy(s->sine + b * D, s->sines + position * D, D * sizeof(float));
-        for (int64_t c = 0; c < 2 * C; c++) s->places[b * 2 * C + c] = (page * 2 * C + c) * s->page_size + offset;
+        for (int64_t c = 0; c < 2 * C; c++) s->slot_mapping[b * 2 * C + c] = (page * 2 * C + c) * s->page_size + offset;
     }
     for (const Layer *w = s->layer; w < s->layer + s->layers; w++) {
         rms_norm(s->x, w->attention_norm, s->narrow, s->eps, B, width);
         linear(s->narrow, w->qkv, w->qkv_bias, 0, s->wide, B, heads * D, width);
-        norm_rope_append(s->wide, w->gains, s->cosine, s->sine, w->kv, s->places, s->eps, B, H, C, D);
+        norm_rope_append(s->wide, w->gains, s->cosine, s->sine, w->kv, s->slot_mapping, s->eps, B, H, C, D);
         decode_attention(s->wide, heads * D, w->kv, s->narrow, s->page_size, H, C, D, 1 / sqrtf(D), s->members,
-                         s->prompts, s->G, s->prompt_length, s->prompt_pages, s->prompt_columns, s->length, s->pages,
+                         s->prompts, s->G, s->prompt_length, s->prompt_block_table, s->prompt_columns, s->length, s->block_table,
                          s->columns);
         linear(s->narrow, w->o, s->x, width, s->x, B, width, H * D);
         rms_norm(s->x, w->mlp_norm, s->narrow, s->eps, B, width);
@@ -298,13 +298,13 @@ static void decode_step(const Block *s, int64_t step) {
     }
     rms_norm(s->x, s->norm, s->narrow, s->eps, B, width);
     linear(s->narrow, s->lm_head, 0, 0, s->wide, B, s->V, width);
-    sample_tokens(s->wide, s->seed, s->length, s->banned, s->token, s->chance, s->temperature, B, s->V);
+    sample_tokens(s->wide, s->seed, s->length, s->banned, s->token, s->logp, s->temperature, B, s->V);
     for (int64_t b = 0; b < B; b++) {
         s->drawn[b * s->steps + step] = s->token[b];
-        s->logps[b * s->steps + step] = s->chance[b];
+        s->logps[b * s->steps + step] = s->logp[b];
     }
 }
 
-void decode_block(const Block *block) {
-    for (int64_t step = 0; step < block->steps; step++) decode_step(block, step);
+void decode_steps(const Steps *s) {
+    for (int64_t step = 0; step < s->steps; step++) decode_step(s, step);
 }

@@ -25,8 +25,8 @@ NOTHING = -1e30  # the score of a key that may not be seen: finite, so that no 0
 
 @jit
 def _paged_attention_kernel(
-    q, stride, kv, out, lse, scale, shared, prompt_rows, prompt_lengths, prompt_pages, prompt_columns,
-    own_rows, own_lengths, own_pages, own_columns,
+    q, stride, kv, out, lse, scale, shared, prompt_rows, prompt_lengths, prompt_block_table, prompt_columns,
+    own_rows, own_lengths, own_block_table, own_columns,
     H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, J: tl.constexpr, M: tl.constexpr,
     TILES: tl.constexpr, SPLITS: tl.constexpr, OWN_SPLITS: tl.constexpr, NOTHING: tl.constexpr,
 ):  # fmt: skip
@@ -36,19 +36,19 @@ def _paged_attention_kernel(
     program = tl.program_id(0)
     if program < shared:
         _attend_pages(
-            q, stride, kv, out, lse, scale, prompt_rows, prompt_lengths, prompt_pages, prompt_columns,
+            q, stride, kv, out, lse, scale, prompt_rows, prompt_lengths, prompt_block_table, prompt_columns,
             program // TILES, program % TILES, H, C, D, PAGE, J, M, SPLITS, 0, PARTS, NOTHING,
         )  # fmt: skip
     else:
         _attend_pages(
-            q, stride, kv, out, lse, scale, own_rows, own_lengths, own_pages, own_columns,
+            q, stride, kv, out, lse, scale, own_rows, own_lengths, own_block_table, own_columns,
             program - shared, 0, H, C, D, PAGE, 1, 16, OWN_SPLITS, SPLITS, PARTS, NOTHING,
         )  # fmt: skip
 
 
 @jit
 def _attend_pages(
-    q, stride, kv, out, lse, scale, rows, lengths, pages, columns, number, tile,
+    q, stride, kv, out, lse, scale, rows, lengths, block_table, columns, number, tile,
     H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, PAGE: tl.constexpr, J: tl.constexpr, M: tl.constexpr,
     SPLITS: tl.constexpr, FIRST: tl.constexpr, PARTS: tl.constexpr, NOTHING: tl.constexpr,
 ):  # fmt: skip
@@ -68,7 +68,7 @@ def _attend_pages(
     total = tl.zeros((M,), tl.float32)
     sums = tl.zeros((M, D), tl.float32)
     for column in range(split * share, tl.minimum((split + 1) * share, used)):
-        page = tl.load(pages + item * columns + column).to(tl.int64)  # a pool may have more than 2^31 numbers
+        page = tl.load(block_table + item * columns + column).to(tl.int64)  # a pool may have more than 2^31 numbers
         at = kv + ((page * 2 * C + head) * PAGE + t[:, None]) * D + d[None]
         scores = tl.dot(asking, tl.trans(tl.load(at)), input_precision="ieee") * scale  # (M, PAGE)
         scores = tl.where((column * PAGE + t < length)[None], scores, NOTHING)
@@ -106,7 +106,7 @@ def decode_attention(q, kv, prompts, own, scale: float) -> torch.Tensor:
     M = min(MOST_ROWS, max(16, triton.next_power_of_2(J * (H // C))))
     tiles = triton.cdiv(J * (H // C), M)
     shared = len(prompts.lengths) * tiles * splits[0]
-    tables = [x for t in (prompts, own) for x in (t.rows, t.lengths, t.pages, t.pages.stride(0))]
+    tables = [x for t in (prompts, own) for x in (t.rows, t.lengths, t.block_table, t.block_table.stride(0))]
     _paged_attention_kernel[shared + B * splits[1], C](
         q, q.stride(0), kv, out, lse, scale, shared, *tables, H, C, D, PAGE, J, M, tiles, *splits, NOTHING,
         num_warps=8 if M > 64 else 4, num_stages=2,
@@ -152,7 +152,8 @@ def silu_mul(gate_up) -> torch.Tensor:
 
 @jit
 def _norm_rope_append_kernel(
-    qkv, gains, cos, sin, kv, places, eps, H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, NORMALISE: tl.constexpr,
+    qkv, gains, cos, sin, kv, slot_mapping, eps,
+    H: tl.constexpr, C: tl.constexpr, D: tl.constexpr, NORMALISE: tl.constexpr,
 ):  # fmt: skip
     """One program: one head of one token, rounded where the torch twin rounds. q and k change in place."""
     token, head, d = tl.program_id(0), tl.program_id(1), tl.arange(0, D)
@@ -170,13 +171,15 @@ def _norm_rope_append_kernel(
         tl.debug_barrier()  # both halves are read before either is overwritten
         tl.store(at + d, x)
     if head >= H:  # key heads, then value heads
-        tl.store(kv + tl.load(places + token * 2 * C + head - H) * D + d, x)
+        tl.store(kv + tl.load(slot_mapping + token * 2 * C + head - H) * D + d, x)
 
 
-def norm_rope_append(qkv, gains, cos, sin, kv, places, eps: float):
+def norm_rope_append(qkv, gains, cos, sin, kv, slot_mapping, eps: float):
     (T, heads, D), C = qkv.shape, kv.shape[2]
     H, some = heads - 2 * C, qkv if gains is None else gains
-    _norm_rope_append_kernel[T, heads](qkv, some, cos, sin, kv, places, eps, H, C, D, gains is not None, num_warps=1)
+    _norm_rope_append_kernel[T, heads](
+        qkv, some, cos, sin, kv, slot_mapping, eps, H, C, D, gains is not None, num_warps=1
+    )
     return qkv.split([H, C, C], 1)
 
 

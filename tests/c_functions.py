@@ -51,17 +51,17 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def norm_rope_append(qkv, gains, cos, sin, kv, places, eps: float):
+def norm_rope_append(qkv, gains, cos, sin, kv, slot_mapping, eps: float):
     (T, heads, D), C = qkv.shape, kv.shape[2]
     H = heads - 2 * C
-    function("norm_rope_append")(*map(pointer, (qkv, gains, cos, sin, kv, places)), eps, T, H, C, D)
+    function("norm_rope_append")(*map(pointer, (qkv, gains, cos, sin, kv, slot_mapping)), eps, T, H, C, D)
     return qkv.split([H, C, C], 1)
 
 
 def decode_attention(q, kv, prompts, own, scale: float) -> torch.Tensor:
     (B, H, D), (_, _, C, page_size, _), rows = q.shape, kv.shape, prompts.rows
     out = q.new_empty(B, H, D)
-    tables = [x for t in (prompts, own) for x in (pointer(t.lengths), pointer(t.pages), t.pages.shape[1])]
+    tables = [x for t in (prompts, own) for x in (pointer(t.lengths), pointer(t.block_table), t.block_table.shape[1])]
     function("decode_attention")(
         q.data_ptr(), q.stride(0), pointer(kv), pointer(out), page_size, H, C, D, scale,
         pointer(rows), *rows.shape, *tables,

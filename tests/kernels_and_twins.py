@@ -20,7 +20,7 @@ def there(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
 
 
 def table_there(table: kernels.KeyTable) -> kernels.KeyTable:
-    return kernels.KeyTable(*there(table.rows, table.lengths, table.pages), table.page_size)
+    return kernels.KeyTable(*there(table.rows, table.lengths, table.block_table), table.page_size)
 
 
 def check(what: str, ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 2e-6) -> None:
@@ -46,9 +46,9 @@ def norm_rope_append(of, T: int = 5) -> None:
     page, offset = torch.randperm(T), torch.arange(T) % size
     for gains in (torch.rand(H + C, D), None):
         qkv, kv = torch.randn(T, H + 2 * C, D), torch.zeros(T, 2, C, size, D)
-        places = kernels.spots(kv, page, offset)
-        moved = there(qkv, gains, cos, sin, kv, places)
-        theirs = kernels.norm_rope_append(qkv, gains, cos, sin, kv, places, 1e-6)
+        slot_mapping = kernels.slot_mapping(kv, page, offset)
+        moved = there(qkv, gains, cos, sin, kv, slot_mapping)
+        theirs = kernels.norm_rope_append(qkv, gains, cos, sin, kv, slot_mapping, 1e-6)
         ours = of.norm_rope_append(*moved, 1e-6)
         for name, mine, twin in zip(("q", "k", "v", "pages"), (*ours, moved[4]), (*theirs, kv), strict=True):
             check(f"norm, rope, append: {name}", mine, twin)

@@ -27,4 +27,4 @@ def made_tables(H: int, C: int, D: int = 16, size: int = 16, count: int = 20, dt
 
 def keys_of(kv, table: KeyTable, item: int) -> torch.Tensor:
     """(2, C, length, D) the keys and values of an item, gathered."""
-    return kv[table.pages[item].long()].permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, : table.lengths[item]]
+    return kv[table.block_table[item].long()].permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, : table.lengths[item]]

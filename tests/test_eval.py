@@ -478,7 +478,7 @@ def test_a_single_step_and_a_repeated_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.0, "time/data": 1}\n{"step": 1, "loss": 1.5, "time/data": 2}\n')
     assert curves._read_metrics(path)["loss"][1].tolist() == [1.5]
-    evaluation.plot_curves(path, tmp_path / "curves.png")
+    curves.plot_curves(path, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 

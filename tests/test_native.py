@@ -59,7 +59,7 @@ def made_engine(family: str, H: int, C: int, D: int, width: int, inner: int, V: 
         return torch.randn(*shape, generator=generator) * (scale or 0.5 / shape[-1] ** 0.5)
 
     engine = Engine.__new__(Engine)
-    engine.page, engine.block, engine.head_size = page, 3, D
+    engine.page, engine.steps, engine.head_size = page, 3, D
     engine.policy = SimpleNamespace(device=torch.device("cpu"))
     engine.config = SimpleNamespace(
         rms_norm_eps=1e-6, intermediate_size=inner, num_attention_heads=H, num_key_value_heads=C
@@ -77,23 +77,23 @@ def made_engine(family: str, H: int, C: int, D: int, width: int, inner: int, V: 
         layers=layers, embed=embed, norm=random(width, scale=1), lm_head=lm_head, buffer=embed
     )
     angles = random(200, D, scale=3)
-    engine.turns = torch.stack([angles.cos(), kernels.signed(angles.sin())])
+    engine.cos_sin_cache = torch.stack([angles.cos(), kernels.signed(angles.sin())])
     engine.banned = torch.arange(V) % 3 == 1
 
     prompts, said = [1, page, 70], [0, page - 1, 5, page, 40, 1]
-    columns, prompt_columns = (-(-n // page) + 1 for n in (40 + engine.block, 70))
-    engine.slots = slots = Slots(8, 5, columns, prompt_columns, engine.block, "cpu")
+    columns, prompt_columns = (-(-n // page) + 1 for n in (40 + engine.steps, 70))
+    engine.slots = slots = Slots(8, 5, columns, prompt_columns, engine.steps, "cpu")
     free, host = iter(range(1, 1000)), slots.host
     host.members[:] = -1
     for item, (members, length) in enumerate(zip(([4, 0], [3], [1, 5, 2]), prompts, strict=True)):
         host.members[item, : len(members)], host.prompt_length[item] = members, length
         used = -(-length // page)
-        host.prompt_pages[item, :used] = [next(free) for _ in range(used)]
+        host.prompt_block_table[item, :used] = [next(free) for _ in range(used)]
     for row, length in enumerate(said):
         host.token[row], host.seed[row] = row * 7 % V, row * 99_991 - 7
         host.length[row], host.start[row] = length, 90 + row
-        used = -(-(length + engine.block) // page)
-        host.pages[row, :used] = [next(free) for _ in range(used)]
+        used = -(-(length + engine.steps) // page)
+        host.block_table[row, :used] = [next(free) for _ in range(used)]
     engine.pool = SimpleNamespace(kv=[random(next(free), 2, C, page, D, scale=1) for _ in layers])
     return engine
 
@@ -113,10 +113,20 @@ def test_a_block_of_steps_in_c_equals_torchs(three_threads, family, sizes, tempe
     """Tokens, log-probs, keys and values, and that other slots are left alone; nothing fits by chance."""
     ours, theirs = made_engine(family, **sizes), made_engine(family, **sizes)
     assert native.ready(ours)
-    native.decode_block(ours, 6, 3, temperature)
-    for _ in range(theirs.block):
+    native.decode_steps(ours, 6, 3, temperature)
+    for _ in range(theirs.steps):
         theirs.decode_step(6, 3, temperature)
-    for name in ("token", "length", "drawn", "pages", "members", "start", "seed", "prompt_length", "prompt_pages"):
+    for name in (
+        "token",
+        "length",
+        "drawn",
+        "block_table",
+        "members",
+        "start",
+        "seed",
+        "prompt_length",
+        "prompt_block_table",
+    ):
         assert torch.equal(getattr(ours.slots.device, name), getattr(theirs.slots.device, name)), name
     kernels_and_twins.check("log-probs", ours.slots.device.logps, theirs.slots.device.logps, 1e-4)
     for mine, kv in zip(ours.pool.kv, theirs.pool.kv, strict=True):

@@ -36,7 +36,7 @@ if __name__ == "__main__":
             warps,
             **dict.fromkeys(("q", "kv"), bf16) | dict.fromkeys(("out", "lse"), fp32) | {"scale": "fp32"},
             **dict.fromkeys(("stride", "shared", "prompt_columns", "own_columns"), "i32"),
-            **{f"{kind}_{name}": ints for kind in ("prompt", "own") for name in ("rows", "lengths", "pages")},
+            **{f"{kind}_{name}": ints for kind in ("prompt", "own") for name in ("rows", "lengths", "block_table")},
         )
     merge = {"D": 128, "PARTS": 5, "PARTS2": 8, "NOTHING": kernels.NOTHING}
     build(kernels._merge_kernel, merge, 1, out=fp32, lse=fp32, merged=bf16)
