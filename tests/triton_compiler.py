@@ -42,7 +42,7 @@ if __name__ == "__main__":
     build(kernels._merge_kernel, merge, 1, out=fp32, lse=fp32, merged=bf16)
     build(kernels._rms_norm_kernel, {"WIDTH": 4096, "BLOCK": 4096}, 8, x=bf16, weight=bf16, out=bf16, eps="fp32")
     build(kernels._silu_mul_kernel, {"WIDTH": 12288, "BLOCK": 1024}, 4, gate_up=bf16, out=bf16)
-    rope = dict.fromkeys(("qkv", "gains", "cos", "sin", "kv"), bf16) | {"places": "*i64", "eps": "fp32"}
+    rope = dict.fromkeys(("qkv", "gains", "cos", "sin", "kv"), bf16) | {"slot_mapping": "*i64", "eps": "fp32"}
     build(kernels._norm_rope_append_kernel, HEADS | {"NORMALISE": True}, 1, **rope)
     sizes = {"V": "i32", "temperature": "fp32"} | dict.fromkeys(("top", "total", "best"), fp32)
     for greedy in (False, True):
