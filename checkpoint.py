@@ -13,18 +13,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 
 from model import Policy
 from processes import process_number
 
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-UNTIED = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)  # weights with two names have one here
+WHOLE = {"full_state_dict": True, "cpu_offload": True}  # StateDictOptions
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ZIP_WRITER = ("PytorchStreamWriter failed writing", "unexpected pos")  # torch.save does not say why
 
@@ -37,6 +30,9 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
     Raises OSError with one sentence where it cannot be written; earlier checkpoints stay whole. Every process has
     to call it, the first one writes.
     """
+    # a second to import, which `--help` does without
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
     folder = run / "checkpoints" / f"step-{step:06d}"
     unfinished = folder.with_name(f".{folder.name}.tmp")
     writes = process_number()[0] == 0
@@ -46,7 +42,9 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
             unfinished.mkdir(parents=True)
         weights = policy.whole_weights()
         policy.save(unfinished, weights)
-        states = [get_optimizer_state_dict(policy, optimizer, options=WHOLE) for optimizer in optimizers]
+        states = [
+            get_optimizer_state_dict(policy, optimizer, options=StateDictOptions(**WHOLE)) for optimizer in optimizers
+        ]
         if not writes:
             return folder
         rng = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
@@ -133,12 +131,15 @@ def damage(checkpoint: Path) -> str | None:
 def load_trainer_state(checkpoint: Path, policy: Policy, optimizers: list) -> dict:
     """Restore optimizers, random state and the bits that the folder's weights lack; returns what `save_checkpoint` was
     given as `state`, with the step."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
+
     state = torch.load(checkpoint / "trainer.pt", map_location="cpu", weights_only=True, mmap=True)
     if weights := state.pop("weights", None):
-        set_model_state_dict(policy.hf, weights, options=UNTIED)
+        # not strict: weights with two names have one here
+        set_model_state_dict(policy.hf, weights, options=StateDictOptions(**WHOLE, strict=False))
     for optimizer, saved in zip(optimizers, state.pop("optimizers"), strict=True):
         decays = [group["weight_decay"] for group in optimizer.param_groups]  # as told now; the learning rate is anyway
-        set_optimizer_state_dict(policy, optimizer, saved, options=WHOLE)
+        set_optimizer_state_dict(policy, optimizer, saved, options=StateDictOptions(**WHOLE))
         for group, decay in zip(optimizer.param_groups, decays, strict=True):
             group["weight_decay"] = decay
     rng = state.pop("rng")

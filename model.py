@@ -13,42 +13,44 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-import transformers
 from tokenizers import Tokenizer
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
-from transformers import AttentionInterface, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil  # of both families
 
 import releases
 from packing import PackedRow, Prompt, mrope_positions, packed_attention
 from processes import check_device, process_number, whole
-
-transformers.utils.logging.disable_progress_bar()
-# its table of missing and unexpected weights; releases.check_loaded says it in a sentence
-IS_REPORT = "VLForConditionalGeneration LOAD REPORT"
-logging.getLogger("transformers.modeling_utils").addFilter(lambda record: IS_REPORT not in record.getMessage())
 
 
 def _packed_rows_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, spans=None, **kwargs):
     """The attention function that Hugging Face's layers call. Extra arguments of the forward call also reach the vision
     tower, whose attention is not causal and stays theirs."""
     if spans is None or not module.is_causal:
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return sdpa(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (1, heads, T, D) -> (T, heads, D)
     return packed_attention(q, k, v, spans, scaling)[None], None
 
 
-AttentionInterface.register("packed_rows", _packed_rows_attention)
+@cache
+def hugging_face():
+    """What loading a model takes of transformers, which needs three seconds to import: `--help` does without."""
+    import transformers
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil  # of both families
+
+    transformers.AttentionInterface.register("packed_rows", _packed_rows_attention)
+    transformers.utils.logging.disable_progress_bar()
+    # its table of missing and unexpected weights; releases.check_loaded says it in a sentence
+    report = "VLForConditionalGeneration LOAD REPORT"
+    logging.getLogger("transformers.modeling_utils").addFilter(lambda record: report not in record.getMessage())
+    return transformers, Qwen2VLImageProcessorPil
 
 
 class Policy(nn.Module):
@@ -76,11 +78,12 @@ class Policy(nn.Module):
         """Open a Hugging Face folder or hub name (which downloads it). Raises FileNotFoundError or ValueError, in one
         sentence, for what cannot be read, or cannot be trained as it is meant."""
         check_device(device)
+        transformers, Qwen2VLImageProcessorPil = hugging_face()
         folder = releases.find_folder(path)
         files, read = releases.read_files(folder), releases.readable
         config = releases.read_config(folder, files)
         what, its_files = f"The tokenizer in {folder}", " and ".join(releases.TOKENIZER)
-        tokenizer = read(what, its_files, AutoTokenizer.from_pretrained, folder)
+        tokenizer = read(what, its_files, transformers.AutoTokenizer.from_pretrained, folder)
         releases.take_template(tokenizer, files)
         try:
             releases.check_tokenizer(tokenizer, config)
@@ -96,7 +99,7 @@ class Policy(nn.Module):
         options = dict(dtype=dtype, attn_implementation="packed_rows", output_loading_info=True)
         options |= dict(ignore_mismatched_sizes=True)  # `check_loaded` does not
         what = f"The weights in {folder}"
-        hf, info = read(what, "them", AutoModelForImageTextToText.from_pretrained, folder, **options)
+        hf, info = read(what, "them", transformers.AutoModelForImageTextToText.from_pretrained, folder, **options)
         left_out = releases.check_loaded(folder, info)
         if left_out and process_number()[0] == 0:
             print(left_out, file=sys.stderr)
@@ -106,7 +109,7 @@ class Policy(nn.Module):
             raise ValueError(f"{folder}: {error}") from error
         policy.files, policy.save_dtype = files, read(what, "them", releases.weights_dtype, folder)
         # the folder's own is saved again as it is; transformers would refuse to write some that it has read
-        policy.hf.generation_config = GenerationConfig(eos_token_id=policy.eos_ids)
+        policy.hf.generation_config = transformers.GenerationConfig(eos_token_id=policy.eos_ids)
         policy.hf.to(device)
         return policy
 
@@ -184,6 +187,9 @@ class Policy(nn.Module):
 
         offload: weights wait in host memory until they are needed (`lent`).
         """
+        from torch.distributed.device_mesh import init_device_mesh  # a second, for several processes alone
+        from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+
         processes, machines = process_number()[1], int(os.environ.get("GROUP_WORLD_SIZE", 1))
         if processes == 1:
             return self.cpu() if offload else self

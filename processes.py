@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor
 
 
 def check_device(device) -> None:
@@ -53,4 +52,4 @@ def from_all(value) -> list:
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """All of a tensor that may be sharded; every process has to ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # a DTensor

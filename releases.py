@@ -10,11 +10,14 @@ import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
-from transformers import AutoConfig, PretrainedConfig
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
 FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
@@ -76,7 +79,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def read_config(folder: Path, files: dict[str, bytes]) -> PretrainedConfig:
+def read_config(folder: Path, files: dict[str, bytes]) -> "PretrainedConfig":
     """Raises FileNotFoundError or ValueError where `folder` holds no model that can be trained here as it is meant."""
     if "config.json" not in files:
         adapter = (folder / "adapter_config.json").exists()
@@ -97,6 +100,8 @@ def read_config(folder: Path, files: dict[str, bytes]) -> PretrainedConfig:
     for name, part in (("text_config", text), ("vision_config", said.get("vision_config"))):
         if not isinstance(part, dict):
             raise ValueError(f"{folder}/config.json has no {name}; copy it from the model's release again.")
+    from transformers import AutoConfig
+
     config = readable(f"{folder}/config.json", "it", AutoConfig.from_pretrained, folder)
     if not any("rope_theta" in (part or {}) for part in (text, text.get("rope_parameters"), text.get("rope_scaling"))):
         raise ValueError(
@@ -111,7 +116,7 @@ def read_config(folder: Path, files: dict[str, bytes]) -> PretrainedConfig:
     return config
 
 
-def unread_options(config: PretrainedConfig) -> list[str]:
+def unread_options(config: "PretrainedConfig") -> list[str]:
     """Options of the text model, as "name value", that would change its numbers and that the sampler would ignore."""
     text, rope = config.text_config, config.text_config.rope_parameters
     said = {name: rope.get(name, getattr(text, name, None)) for name in WITHOUT_EFFECT}
@@ -202,7 +207,7 @@ SYSTEM = "\ue000system\ue000"
 ANSWER = "\ue000answer\ue000"
 
 
-def check_tokenizer(tokenizer, config: PretrainedConfig) -> None:
+def check_tokenizer(tokenizer, config: "PretrainedConfig") -> None:
     """Raise ValueError where a tokenizer is not the one that `config` was made with: transformers makes an empty one
     where there are no files."""
     words, picture, vocabulary = tokenizer.get_vocab(), config.image_token_id, config.text_config.vocab_size
@@ -227,7 +232,7 @@ def take_template(tokenizer, files: dict[str, bytes]) -> None:
         tokenizer.chat_template = said.get("chat_template") or tokenizer.chat_template
 
 
-def check_image_processor(folder: Path, image_processor, config: PretrainedConfig) -> None:
+def check_image_processor(folder: Path, image_processor, config: "PretrainedConfig") -> None:
     """Raise ValueError where an image processor cuts other patches than the vision tower takes."""
     vision = config.vision_config
     takes = (vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size)

@@ -8,7 +8,12 @@
 One step: N pictures; the policy writes G programs for each; every program is executed and rendered in the sandbox while
 others are still being written; a rendering's reward is its coarse-to-fine similarity with the picture; a program's
 advantage is how much better it is than its group; all tokens of a program are made more (or less) likely accordingly.
-The targets need no code: any folder of pictures with prompts will do.
+The targets need no code: any folder of pictures with prompts will do. For a picture with answers i = 1 .. G:
+
+    r_i   = 0.9 * visual(rendering of i, picture) + 0.1 * (i has a code block in the language asked for)     `judge`
+    A_i   = (r_i - mean(r)) / (std(r) + 1e-6)                                                    `group_advantages`
+    rho_t = exp(logp(token t) - logp of it when it was sampled, or now, with one optimizer step)      `policy_loss`
+    loss  = - sum_t min(rho_t * A_i, clip(rho_t, 1 - clip_low, 1 + clip_high) * A_i) / T       T: tokens of a batch
 
 Departures from the paper's release (arXiv 2511.00391, EasyR1):
  1. No pass for old log-probs: with one optimizer step per rollout the ratio is 1, and with more the sampler's own
@@ -90,9 +95,9 @@ class Config(Training):
     """The loss is the mean over tokens (the paper, DAPO), or over answers of their mean (GRPO, GSPO), or over answers
     of their sum divided by max_new_tokens (Dr.GRPO)."""
     clip_low: float = 0.2
-    """The ratio is clipped below at 1 - clip_low .."""
+    """The ratio is clipped below at 1 - clip_low."""
     clip_high: float = 0.3
-    """.. and above at 1 + clip_high."""
+    """The ratio is clipped above at 1 + clip_high."""
     dual_clip: float = 3.0
     """Bound on the loss of a program that was bad and became likelier; 0 for none."""
     importance_cap: float = 0.0

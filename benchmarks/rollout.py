@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import environment  # noqa: E402, F401
 
 import torch  # noqa: E402
+import transformers  # noqa: E402
 from shapes import SHAPES, machine, make_policy, make_prompts, sample_lengths, synchronize  # noqa: E402
 
 import kernels  # noqa: E402
-import model  # noqa: E402
 import rollout  # noqa: E402
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def main(config: Config) -> list[dict]:
     bandwidth, flops = machine(config.device, dtype)
     policy = make_policy(config.shape, config.device, dtype)
     kind = f"{config.shape}, {config.device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    print(f"{kind}, transformers {model.transformers.__version__}, Triton {bool(kernels.triton)}")
+    print(f"{kind}, transformers {transformers.__version__}, Triton {bool(kernels.triton)}")
     print(f"{bandwidth / 1e9:.1f} GB/s, {flops / 1e12:.3f} TFLOP/s measured")
     cases = [(config.prompt or 384, config.new or 96), (config.prompt or 48, config.new or 192)]
     results = []
@@ -257,7 +257,7 @@ def main(config: Config) -> list[dict]:
 
 def write(config: Config, bandwidth: float, flops: float, results: list[dict]) -> None:
     if config.out:
-        versions = {"torch": torch.__version__, "transformers": model.transformers.__version__}
+        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
         machine_is = {"GB/s": round(bandwidth / 1e9, 1), "TFLOP/s": round(flops / 1e12, 3), "device": config.device}
         page = {"date": time.strftime("%Y-%m-%d"), "shape": config.shape} | versions | machine_is | {"runs": results}
         config.out.parent.mkdir(parents=True, exist_ok=True)
