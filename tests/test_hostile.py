@@ -22,10 +22,9 @@ import pytest
 from PIL import Image
 from test_render import HANG, SVG, need, png_bomb, processes_of_ours, wait_until
 
-import languages
 import render
 import sandbox
-from languages import protocol
+from languages import LANGUAGES, protocol
 
 TIMEOUT = 1.5
 pytestmark = pytest.mark.skipif(not sandbox.probe().safe, reason="no sandbox works on this machine")
@@ -304,7 +303,7 @@ def attack(
     # Seconds; a good one has a third at most, as a core that others share is slower even while one has it.
     limit = TIMEOUT if language != "python" else 2.0 if state else TIMEOUT / 2
     with render.Renderer(workers=1, timeout=limit, memory_mb=768, cache_mb=0) as renderer:
-        good = state or languages.SAMPLES[language]
+        good = state or LANGUAGES[language].sample
         picture = renderer.submit(good, language).result(HANG).image.tobytes()
         for name, code in programs.items():
             with subtests.test(language=language, program=name):
@@ -408,7 +407,7 @@ def test_a_page_that_holds_up_its_end_costs_the_next_one_nothing():
     with render.Renderer(workers=1, timeout=1, cache_mb=0) as renderer:
         for _ in range(3):
             assert renderer.render(slow + "</script>", "html").image is not None
-            after = renderer.render(languages.SAMPLES["html"], "html")
+            after = renderer.render(LANGUAGES["html"].sample, "html")
             assert after.image is not None, after.error
 
 
@@ -429,7 +428,7 @@ def test_folders_that_resist_removal_hold_up_nobody(whole, monkeypatch, scratch)
 CALLER = r"""
 import os, sys, tempfile, time
 import render, sandbox
-import languages
+from languages import LANGUAGES
 if sys.argv[1] == "without":
     layers = sandbox.Layers(False, sandbox.probe().landlock, True)
     sandbox.probe = lambda: layers
@@ -437,7 +436,7 @@ loops = {"python": "import ctypes\nctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\nwhile
          "html": "<script>for (;;);</script>", "latex": r"\\loop\\iftrue\repeat"}
 renderer = render.Renderer(workers=3, timeout=60, cache_mb=0)
 for language in loops:
-    renderer.render(languages.SAMPLES[language], language)
+    renderer.render(LANGUAGES[language].sample, language)
 for language, code in loops.items():
     renderer.submit(code, language)
 time.sleep(1)
@@ -476,7 +475,7 @@ def test_killing_at_random_loses_no_job():
         def submit():
             for _ in range(10):
                 for language in ("python", "svg"):
-                    answers.append(renderer.submit(languages.SAMPLES[language], language).result(HANG))
+                    answers.append(renderer.submit(LANGUAGES[language].sample, language).result(HANG))
 
         threads = [threading.Thread(target=submit) for _ in range(4)]
         for thread in threads:
@@ -491,7 +490,7 @@ def test_killing_at_random_loses_no_job():
         assert len(answers) == 80 and all((a.image is None) != (a.error is None) for a in answers)
         assert sum(a.image is not None for a in answers) >= 60
         for language in ("python", "svg"):
-            assert renderer.render(languages.SAMPLES[language], language).error is None
+            assert renderer.render(LANGUAGES[language].sample, language).error is None
 
 
 def test_closing_while_others_submit_leaves_no_future_open():
@@ -501,7 +500,7 @@ def test_closing_while_others_submit_leaves_no_future_open():
     def submit():
         with pytest.raises(RuntimeError, match="closed"):
             while True:
-                futures.append(renderer.submit(languages.SAMPLES["svg"], "svg"))
+                futures.append(renderer.submit(LANGUAGES["svg"].sample, "svg"))
                 time.sleep(0.0005)
 
     threads = [threading.Thread(target=submit) for _ in range(4)]
@@ -519,8 +518,8 @@ def test_an_unforeseen_failure_loses_neither_the_job_nor_the_slot(monkeypatch):
     with render.Renderer(workers=1, cache_mb=0) as renderer:
         with monkeypatch.context() as patch:
             patch.setattr(render.Worker, "render", lambda *_: {}["unforeseen"])
-            assert "unforeseen" in renderer.submit(languages.SAMPLES["svg"], "svg").result(HANG).error
-        assert renderer.submit(languages.SAMPLES["svg"], "svg").result(HANG).error is None
+            assert "unforeseen" in renderer.submit(LANGUAGES["svg"].sample, "svg").result(HANG).error
+        assert renderer.submit(LANGUAGES["svg"].sample, "svg").result(HANG).error is None
 
 
 def test_no_room_for_scratch_is_an_error_and_passes(monkeypatch):
@@ -529,22 +528,22 @@ def test_no_room_for_scratch_is_an_error_and_passes(monkeypatch):
     with render.Renderer(workers=1, cache_mb=0) as renderer:
         with monkeypatch.context() as patch:
             patch.setattr(tempfile, "tempdir", "/proc/no/such/folder")
-            assert renderer.render(languages.SAMPLES["svg"], "svg").error
-        assert renderer.render(languages.SAMPLES["svg"], "svg").error is None
+            assert renderer.render(LANGUAGES["svg"].sample, "svg").error
+        assert renderer.render(LANGUAGES["svg"].sample, "svg").error is None
 
 
 def test_a_forked_trainer_and_two_renderers_live_side_by_side():
     need("svg")
     with render.Renderer(workers=1, cache_mb=0) as one, render.Renderer(workers=1, cache_mb=0) as two:
-        pictures = {renderer.render(languages.SAMPLES["svg"], "svg").image.tobytes() for renderer in (one, two)}
+        pictures = {renderer.render(LANGUAGES["svg"].sample, "svg").image.tobytes() for renderer in (one, two)}
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0.1,))
         child.start()
         child.join(HANG)
         assert child.exitcode == 0
-        pictures |= {renderer.render(languages.SAMPLES["svg"], "svg").image.tobytes() for renderer in (one, two)}
+        pictures |= {renderer.render(LANGUAGES["svg"].sample, "svg").image.tobytes() for renderer in (one, two)}
         assert len(pictures) == 1
         one.close()
-        assert two.render(languages.SAMPLES["svg"], "svg").image.tobytes() in pictures
+        assert two.render(LANGUAGES["svg"].sample, "svg").image.tobytes() in pictures
 
 
 def test_fonts_are_not_made_from_a_documents_own_files():
