@@ -16,9 +16,8 @@ from test_metrics import correlations, facts_of, real
 import native
 from corpus import benchmarks
 from data import Sample
-from metrics import design2code, page_preprocessing, webcode2m
+from metrics import design2code, matching, page_preprocessing, webcode2m
 from metrics.scoring import Scorer
-from native import matching
 from render import Renderer, pictures_beside
 
 DESIGN2CODE = [f"design2code.{name}" for name in design2code.NAMES]
