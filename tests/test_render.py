@@ -40,7 +40,7 @@ every_language = pytest.mark.parametrize("language", LANGUAGES)
 
 
 def need(language):
-    if MISSING[language]:
+    if MISSING.get(language):
         pytest.skip(MISSING[language])
 
 
@@ -456,7 +456,7 @@ def test_children_of_an_endless_job_are_gone():
 
 def test_workers_die_with_their_caller():
     need("svg")
-    code = "import render, os, sandbox\nimport languages\n"
+    code = "import render, os, sandbox\nfrom languages import LANGUAGES\n"
     code += "r = render.Renderer(workers=1)\nr.render(LANGUAGES['svg'].sample, 'svg')\n"
     code += "print(*sandbox.descendants(os.getpid()), flush=True)\nos.kill(os.getpid(), 9)"
     ended = subprocess.run(
