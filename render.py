@@ -47,7 +47,6 @@ from languages.protocol import HEADER, REQUEST, BrowserPage, Options
 
 WORKER = Path(languages.__file__).parent / "worker.py"
 MAX_CODE = 4 << 20  # characters of a program
-MAX_FILES, MAX_FILE = 64, 8 << 20  # pictures that pages are given, and bytes of each
 TOO_LONG = "timeout: the program ran longer than {:g} s"
 
 
@@ -84,24 +83,6 @@ def folders_of(python: str) -> tuple[str, ...]:
         install = f"{python} -m pip install -r {REQUIREMENTS}"
         raise RuntimeError(f"Generated programs cannot be drawn by {python}, which lacks Pillow: {install}")
     return tuple(answer.stdout.split("\n"))
-
-
-def pictures_beside(files: Sequence[Path]) -> dict[str, str]:
-    """{name: where it is} of pictures for web pages. Raises ValueError for what cannot be served."""
-    found: dict[str, str] = {}
-    for path in map(Path, files):
-        kind, place = path.suffix.lower(), path.resolve()
-        if kind not in protocol.PICTURES or not re.fullmatch(r"[\w.-]+", path.name, re.ASCII) or not place.is_file():
-            kinds = " ".join(protocol.PICTURES)
-            raise ValueError(f"{path} is no picture that pages could show; plain names that end in {kinds} are.")
-        if place.stat().st_size > MAX_FILE:
-            raise ValueError(f"{path} has more than {MAX_FILE >> 20} MiB; give pages a smaller picture.")
-        other = found.setdefault(path.name, str(place))
-        if Path(other).read_bytes() != place.read_bytes():
-            raise ValueError(f"{path} and {other} are different pictures of one name; evaluate them in two runs.")
-    if len(found) > MAX_FILES:
-        raise ValueError(f"Pages may be given {MAX_FILES} pictures at most, not {len(found)}.")
-    return found
 
 
 class Worker:
@@ -260,7 +241,7 @@ class Renderer:
             print("render.py: NO SANDBOX: generated programs run with all your rights.", file=sys.stderr)
         elif not layers.bwrap:
             print("render.py: bubblewrap does not work here; Landlock and seccomp alone confine.", file=sys.stderr)
-        self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers, pictures_beside(files))
+        self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers, protocol.pictures_beside(files))
         self.missing: dict[str, str] = {}  # language -> what to install
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
         self.known: OrderedDict[tuple, Future] = OrderedDict()  # by language, code, canvas; least recently used first
@@ -407,10 +388,9 @@ def doctor(renderer: Renderer) -> bool:
         every &= result.error is None
         size = result.image and f"{result.image.width} x {result.image.height} px in {1000 * result.seconds:.0f} ms"
         print(f"{language.name:9} {f'works, {size}' if size else result.error}")
-    for language in LANGUAGES.values():
         for name in language.for_metrics:
             error = renderer.render(language.sample, name, (8, 6)).error
-            print(f"metrics   {name}: {error or 'works'}")
+            print(f"          {name}, for metrics: {error or 'works'}")
     return every
 
 
