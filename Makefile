@@ -1,6 +1,7 @@
 # One virtual environment (.venv) and Debian packages where there is root; every target installs what it misses.
 #   make demo     the whole method on a CPU: data -> SFT -> ViRL -> eval -> runs/demo/report.html
-#   make test     all tests            make smoke    the demo's path in a few steps
+#   make test     all tests, but of the hostile programs one of each kind (some 100 of 500)
+#   make test-hostile   every hostile program        make smoke    the demo's path in a few steps
 #   make lint     ruff                 make doctor   what works on this machine
 #   make test-oldest   engine and model under the oldest transformers supported
 #   make test-others   transformers 4.57 opens what is saved
@@ -29,7 +30,7 @@ NEW_TOKENS := 160
 GROUP := 16
 SYNTH := --domains svg chart --difficulty 0.15 --svg-side 64
 
-.PHONY: setup demo smoke test test-oldest test-others benchmark-tools lint doctor clean
+.PHONY: setup demo smoke test test-hostile test-oldest test-others benchmark-tools lint doctor clean
 setup: .venv/ready .venv/render/ready
 
 .venv/ready: requirements.txt
@@ -119,6 +120,11 @@ test: setup
 	    then several="-n $(TESTERS) --dist worksteal"; \
 	    else echo "pytest-xdist could not be fetched: the tests run one by one."; fi; \
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q $$several
+
+# a quarter of an hour; .ci/run has it, as nobody should change the sandbox or a language without
+test-hostile: setup
+	@several=$$($(PY) -c "import xdist" 2>/dev/null && echo "-n $(TESTERS) --dist worksteal"); \
+	NANOVINCI_HOSTILE=all OMP_NUM_THREADS=1 $(PY) -m pytest -q $$several tests/test_hostile.py
 
 # the engine and the model under the oldest transformers that is supported, in an environment of its own
 OLDEST := 5.17.0

@@ -36,10 +36,10 @@ from tqdm import tqdm
 
 from files import Lines, Parquet, open_rows
 from flaws import mutate as mutate  # part of this file's interface
+from languages import LANGUAGES
 from pictures import png_bytes, read_picture
 from prompts import (
     FENCED,
-    LANGUAGES,
     blocks,
     direct_prompt,
     domain_of,

@@ -1,68 +1,26 @@
 """Seeded flaws in a program, such as a model could have made: drafts to refine, errors to audit the reward with.
 
-`mutate` puts one to three of them into a program, which still parses; `spans` finds where they can go.
+`mutate` puts one to three of them into a program, which still parses; `spans` finds where they can go. Where flaws of
+a kind can be is said by each language (`languages.Language.flaws`).
 """
 
-import ast
 import re
-import xml.etree.ElementTree as ElementTree
 
 import numpy as np
+
+from languages import LANGUAGES
 
 COLOURS = ("red", "blue", "green", "orange", "purple", "black", "gray", "teal", "brown", "pink", "yellow", "cyan")
 COLOUR = (
     rf"(?<!url\()(?<!href=[\"'])(?<![\w)\]])#(?:[\da-fA-F]{{6}}|[\da-fA-F]{{3}})\b"  # C#CCC is a molecule
     rf"|(?<![\w#.\\/-])(?:{'|'.join(COLOURS)})(?![\w-])"
 )
-WORD = r"(?<![\\&%\w{])[A-Za-z]{3,}"
-SVG_GEOMETRY = r"\b(?:c?[xy][12]?|r[xy]?|width|height|d|points|transform|font-size)\s*=\s*[\"']([^\"']*)"
-TEX_BODY = r"(?s)\\begin\{document\}(.*)|(\A(?!.*\\begin\{document\}).*)"
-TEX_LABEL = (
-    r"(?:node\s*(?:\[[^\]]*\]\s*)?(?:\([^)]*\)\s*)?(?:at\s*\([^)]*\)\s*)?|label\s*=\s*|title\s*=\s*)\{([^{}]+)\}"
-)
-# language -> what is left alone, then kind of flaw -> (where to look: group of a match, or anywhere; what to change)
-UNSEEN = {
-    "python": r"(?m)\A(?:#.*\n|\s)*(?s:(\"\"\"|''').*?\1)|#(?![\da-fA-F]{3,6}\b).*$"
-    r"|(?:subplots?|reshape|range|GridSpec|seed|default_rng)\([^)]*\)",
-    "svg": r"(?s)<!--.*?-->|<(?:defs|title|metadata)\b.*?</(?:defs|title|metadata)>",
-    "html": r"(?s)<!--.*?-->|<(?:title|script)\b.*?</(?:title|script)>",
-    "latex": r"(?m)(?<!\\)%.*$",
-    "mermaid": r"(?m)%%.*$",
-}
-FLAWS = {
-    "python": {
-        "number": ("", r"(?<=[\s(,=\[*/+-])\d+(?:\.\d+)?(?=[\s),\]*/+-])"),
-        "drop": ("", r"(?m)^[ \t]*\w+\.(?!show|save|close|use|add_|Write|Finish|Draw)\w+\(.*\)[ \t]*\n"),
-        "label": (r"(?:title|label|text|annotate|legend)\w*\s*[(=][^)\n]*?[\"']([^\"'\n]+)", WORD),
-        "smiles": (r"(?i)(?:FromSmiles\(|loadMolecule\(|smi\w*\s*=)\s*r?[\"']([^\"'\n]+)", r".+"),
-    },
-    "svg": {
-        "number": (SVG_GEOMETRY, r"(?<![\d.#])(?:\d+\.\d+|[2-9]|\d{2,})(?![\d.])"),  # 0 and 1 may be flags of an arc
-        "drop": ("", r"<(?:rect|circle|ellipse|line|poly\w+|path)\b[^<>]*/>|<text\b[^<>]*>[^<>]*</text>"),
-        "label": (r"<(?:text|tspan)\b[^<>]*>([^<>]+)<", WORD),
-    },
-    "html": {
-        "number": ("", r"(?<![\w#.])\d+(?:\.\d+)?(?=px|em|rem|%|vh|vw|pt)"),
-        "drop": ("", r"<(p|h\d|li|button|a|span|td|div|label)\b[^<>]*>[^<>]*\w[^<>]*</\1>|<img\b[^<>]*>"),
-        "label": (r"<(?!style)\w+[^<>]*>([^<>{}]+)<", WORD),
-    },
-    "latex": {
-        "number": (TEX_BODY, r"(?<=[(,=\s{-])\d+(?:\.\d+)?(?=[),;\spcme\]}])"),
-        "drop": (TEX_BODY, r"(?m)^[ \t]*\\(?:draw|node|fill|filldraw|addplot|path|shade)\b.*;[ \t]*\n"),
-        "label": (TEX_LABEL, WORD),
-    },
-    "mermaid": {
-        "number": ("", r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])"),
-        "drop": ("", r"(?m)^.*(?:--|==|->>|-\.).*\n"),
-        "label": (r"[\[({|\"]([^\[\](){}|\"<>]+)[\])}|\"]|:([^\n]+)", WORD),
-    },
-}
 
 
 def spans(code: str, language: str, region: str, pattern: str, unseen: str | None = None) -> list[tuple[int, int]]:
     """Where `pattern` is found inside the last group of `region` ("": anywhere), as character spans, region by region.
     What nobody sees in that language is left out, and what `unseen` matches."""
-    hidden = f"{UNSEEN[language]}|{unseen}" if unseen else UNSEEN[language]
+    hidden = "|".join(filter(None, (LANGUAGES[language].unseen, unseen)))
     hidden = [hit.span() for hit in re.finditer(hidden, code)]
     places = [hit.span(hit.lastindex) for hit in re.finditer(region, code)] if region else [(0, len(code))]
     hits = (hit for start, end in places for hit in re.compile(pattern).finditer(code, start, end))
@@ -80,7 +38,7 @@ def _other_molecules(smiles: str) -> list[str]:
     return [smiles[:start] + new + smiles[end:] for start, end, new in swaps + longer + first + last]
 
 
-def _flaw(old: str, kind: str, rng: np.random.Generator) -> str:
+def replacement(old: str, kind: str, rng: np.random.Generator) -> str:
     """What stands in the place of `old` in the flawed program."""
     if kind == "number":
         decimals, value = len(old.partition(".")[2]), float(old) * rng.choice([0.4, 0.6, 1.5, 2.0])
@@ -96,12 +54,12 @@ def _flaw(old: str, kind: str, rng: np.random.Generator) -> str:
     return ""  # drop
 
 
-def _well_formed(code: str, language: str) -> bool:
+def well_formed(code: str, language: str) -> bool:
+    """Whether a program parses, as far as its language can tell without running it."""
+    parse = LANGUAGES[language].parse
     try:
-        if language == "python":
-            ast.parse(code)
-        elif language == "svg":
-            ElementTree.fromstring(code.encode())
+        if parse:
+            parse(code)
     except (SyntaxError, ValueError, RecursionError):  # ElementTree.ParseError is a SyntaxError
         return False
     return True
@@ -110,18 +68,18 @@ def _well_formed(code: str, language: str) -> bool:
 def mutate(code: str, language: str, rng: np.random.Generator) -> str:
     """`code` with one to three seeded flaws a model could have made: a number, a colour, a label, something left out.
 
-    Python still parses and svg stays well-formed. Raises ValueError where nothing can be changed.
+    It still parses, if its language can tell. Raises ValueError where nothing can be changed.
     """
-    if not _well_formed(code, language):
+    if not well_formed(code, language):
         raise ValueError(f"cannot mutate this {language} program: it does not parse")
     flawed = code
     for _ in range(rng.integers(1, 4)):
-        kinds = FLAWS[language] | {"colour": ("", COLOUR)}
+        kinds = LANGUAGES[language].flaws | {"colour": ("", COLOUR)}
         places = {kind: found for kind, where in kinds.items() if (found := spans(flawed, language, *where))}
         for kind in rng.permutation(sorted(places) * 4):  # some changes break the syntax: try others
             start, end = places[kind][rng.integers(len(places[kind]))]
-            edited = flawed[:start] + _flaw(flawed[start:end], kind, rng) + flawed[end:]
-            if edited not in (code, flawed) and _well_formed(edited, language):
+            edited = flawed[:start] + replacement(flawed[start:end], kind, rng) + flawed[end:]
+            if edited not in (code, flawed) and well_formed(edited, language):
                 flawed = edited
                 break
     if flawed == code:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LANGUAGES = {"svg": "svg", "chart": "python", "html": "html", "latex": "latex", "molecule": "python"}
-DOMAINS = tuple(LANGUAGES)
+# domain -> language
+LANGUAGE_OF = {"svg": "svg", "chart": "python", "html": "html", "latex": "latex", "molecule": "python"}
+DOMAINS = tuple(LANGUAGE_OF)
 # Names known to CSS, matplotlib and TeX; the first are those most easily told apart in a small picture.
 NAMES = ("red", "blue", "green", "orange", "purple", "black", "cyan", "teal", "brown", "magenta", "gray", "olive")
 PALETTES = (

@@ -1,20 +1,16 @@
-"""The words around a picture: languages, fences, and prompts. Text in, text out."""
+"""The words around a picture: how prompts name a language, fences, prompts. Text in, text out."""
 
 import re
 
 import numpy as np
 
+from languages import LANGUAGES
+
 # ----------------------------------------------------------------------------------------------------------- languages
 
-LANGUAGES = {  # and the words that name them in a prompt
-    "python": r"python3?|py|matplotlib|seaborn|plotly|pyplot|rdkit",
-    "svg": r"svg|scalable vector graphics?",
-    "html": r"html5?|htm|css",
-    "latex": r"latex|tex|tikz|tikzpicture|pgfplots",
-    "mermaid": r"mermaid|mmd",
-}
-ALIASES = {"py": "python", "python3": "python", "tikz": "latex", "tex": "latex", "htm": "html", "mmd": "mermaid"}
-NAMED = "|".join(f"(?P<{language}>{words})" for language, words in LANGUAGES.items())
+ALIASES = {tag: one.name for one in LANGUAGES.values() for tag in one.tags}
+WORDS = "|".join(one.words for one in LANGUAGES.values())
+NAMED = "|".join(f"(?P<{one.name}>{one.words})" for one in LANGUAGES.values())
 ASKED = re.compile(
     r"(?P<verb>\b(?:write|create|generate|produce|give|output|return|answer|into)\s+(?:\w+\s+){0,3}?)?"
     rf"(?P<in>\b(?:in|to|as|using|with)\s+(?:an?\s+|the\s+)?)?(?P<fence>`{{3,}})?(?<![\w.])(?:{NAMED})\b"
@@ -22,7 +18,7 @@ ASKED = re.compile(
 )
 REFUSED = re.compile(
     r"\b(?:not|no|never|without|avoid|instead of|rather than|don't|other than)\s+(?:\w+\s+){0,3}?"
-    rf"(?:{'|'.join(LANGUAGES.values())})\b"
+    rf"(?:{WORDS})\b"
 )
 FENCED = re.compile(r"(?ms)^ {0,3}(`{3,})[^`\n]*\n.*?^ {0,3}\1\s*$")
 
@@ -49,16 +45,16 @@ def language_of(prompt: str) -> str:
 
 def language_named(word) -> str:
     """The language that a column names. Raises ValueError for one that is none of ours."""
-    for language, words in LANGUAGES.items():
-        if isinstance(word, str) and re.fullmatch(words, word.strip().lower()):
-            return language
+    for one in LANGUAGES.values():
+        if isinstance(word, str) and re.fullmatch(one.words, word.strip().lower()):
+            return one.name
     raise ValueError(f"language is {str(word)[:40]}; use one of {', '.join(LANGUAGES)}")
 
 
 def domain_of(language: str, code: str | None) -> str:
-    """The domain of a program; python is a chart unless it imports a chemistry toolkit."""
-    chemistry = language == "python" and re.search(r"(?m)^\s*(?:from|import)\s+(?:rdkit|indigo)", code or "")
-    return "molecule" if chemistry else {"python": "chart"}.get(language, language)
+    """The domain of a program: what kind of picture it draws."""
+    one = LANGUAGES[language]
+    return one.domain_of(code or "") if one.domain_of else language
 
 
 # --------------------------------------------------------------------------------------------------- fences and prompts
@@ -119,9 +115,7 @@ def without_placeholder(text: str) -> str:
     return re.sub(PLACEHOLDER, lambda mark: mark[0] if in_code(mark) else "", text).strip()
 
 
-CODE = {"molecule": "Python code", "svg": "SVG code", "html": "HTML code", "latex": "LaTeX TikZ code"}
-CODE |= {"chart": "Python matplotlib code", "python": "Python code", "mermaid": "Mermaid code"}
-THING = {"chart": "chart", "molecule": "molecule drawing", "html": "web page", "latex": "figure", "mermaid": "diagram"}
+THING = {domain: thing for one in LANGUAGES.values() for domain, thing in one.domains.items()}
 DIRECT = (
     "Write {code} that reproduces this {thing}.",
     "Look at this {thing} and write the {code} that draws it.",
@@ -140,11 +134,11 @@ REFINE = (
 
 def direct_prompt(language: str, domain: str, rng: np.random.Generator) -> str:
     """One of several natural phrasings that ask for `language` and name it."""
-    code = CODE[domain if language == "python" and domain in ("chart", "molecule") else language]
+    code = LANGUAGES[language].codes.get(domain, LANGUAGES[language].code)
     return DIRECT[rng.integers(len(DIRECT))].format(code=code, thing=THING.get(domain, "picture"))
 
 
 def refine_prompt(language: str, draft: str, rng: np.random.Generator | None = None) -> str:
     """One of several phrasings that ask to correct `draft`, which follows in a fence; the first one without `rng`."""
     phrasing = REFINE[rng.integers(len(REFINE)) if rng is not None else 0]
-    return phrasing.format(code=CODE[language]) + "\n\n" + fenced(draft, language)
+    return phrasing.format(code=LANGUAGES[language].code) + "\n\n" + fenced(draft, language)

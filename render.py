@@ -13,7 +13,7 @@ One supervisor thread per slot takes jobs from one queue. It owns one warm worke
 started when first needed. A job's limit is on the time that it has had, not on what it waited for a core that others
 had (`sandbox.Clock`); a job that goes beyond is killed, and so is the worker's whole process tree when it breaks.
 Nothing that comes from a program is parsed, decoded or run in this process: workers answer with raw pixels, or where
-not a language but one of INSPECTIONS is asked for, with facts about what a program draws.
+not a language but a kind with `facts` is asked for (`languages.Kind`), with what is in a picture.
 """
 
 from __future__ import annotations
@@ -42,34 +42,11 @@ from PIL import Image
 
 import languages
 import sandbox
-from languages import (
-    CAIROSVG,
-    INSPECTIONS,
-    LANGUAGES,
-    SAMPLES,
-    SUFFIXES,
-    ToolMissing,
-    browser,
-    fonts,
-    mermaid,
-    protocol,
-)
-from languages.protocol import HEADER, REQUEST, Options
+from languages import KINDS, LANGUAGES, REQUIREMENTS, SUFFIXES, ToolMissing, protocol
+from languages.protocol import HEADER, REQUEST, BrowserPage, Options
 
 WORKER = Path(languages.__file__).parent / "worker.py"
-VERSIONS = """
-import importlib.metadata, sys
-for name in sys.argv[1:]:
-    try:
-        print(importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        print("-")
-"""  # run by the programs' interpreter
-REQUIREMENTS = Path(__file__).with_name("requirements-render.txt")
-# of workers with a browser: none of them may ask for one
-BROWSER_KINDS = ("html", "mermaid", "page facts", "published page facts")
 MAX_CODE = 4 << 20  # characters of a program
-MAX_FILES, MAX_FILE = 64, 8 << 20  # pictures that pages are given, and bytes of each
 TOO_LONG = "timeout: the program ran longer than {:g} s"
 
 
@@ -81,7 +58,7 @@ class Rendering:
     image: Image.Image | None
     error: str | None
     seconds: float
-    facts: bytes | None = None  # JSON, of an inspection
+    facts: bytes | None = None  # JSON, from a kind of worker with `facts`
 
 
 def interpreter() -> str:
@@ -108,52 +85,31 @@ def folders_of(python: str) -> tuple[str, ...]:
     return tuple(answer.stdout.split("\n"))
 
 
-def pictures_beside(files: Sequence[Path]) -> dict[str, str]:
-    """{name: where it is} of pictures for web pages. Raises ValueError for what cannot be served."""
-    found: dict[str, str] = {}
-    for path in map(Path, files):
-        kind, place = path.suffix.lower(), path.resolve()
-        if kind not in browser.PICTURES or not re.fullmatch(r"[\w.-]+", path.name, re.ASCII) or not place.is_file():
-            kinds = " ".join(browser.PICTURES)
-            raise ValueError(f"{path} is no picture that pages could show; plain names that end in {kinds} are.")
-        if place.stat().st_size > MAX_FILE:
-            raise ValueError(f"{path} has more than {MAX_FILE >> 20} MiB; give pages a smaller picture.")
-        other = found.setdefault(path.name, str(place))
-        if Path(other).read_bytes() != place.read_bytes():
-            raise ValueError(f"{path} and {other} are different pictures of one name; evaluate them in two runs.")
-    if len(found) > MAX_FILES:
-        raise ValueError(f"Pages may be given {MAX_FILES} pictures at most, not {len(found)}.")
-    return found
-
-
 class Worker:
     """One sandboxed worker process, as its supervisor sees it."""
 
     START_SECONDS, TIDY_SECONDS, DYING_SECONDS = 60.0, 5.0, 1.0  # that it may have had (sandbox.Clock)
     ENDED = "the renderer's process ended (out of memory, or a crash in a drawing library)"
 
-    def __init__(self, kind: str, options: Options, python: str):
-        """Start it and wait until it is ready. Raises ToolMissing where that is hopeless, OSError where it is not."""
-        self.options, self.kind, self.jobs = options, kind, 0
+    def __init__(self, name: str, options: Options, python: str):
+        """Start one of the kind of this name and wait until it is ready. Raises ToolMissing where that is hopeless,
+        OSError where it is not."""
+        self.options, self.kind, self.jobs = options, KINDS[name], 0
         self.scratch = None
         if not options.layers.bwrap:
             self.scratch = tempfile.TemporaryDirectory(prefix="nanovinci-", ignore_cleanup_errors=True)
         inside = self.scratch.name if self.scratch else "/tmp"
-        environment = sandbox.clean_environment(inside) | {"PLAYWRIGHT_BROWSERS_PATH": browser.browsers_folder()}
-        prefix = []
-        if script := mermaid.mermaid_script():
-            environment["NANOVINCI_MERMAID"] = str(script)
+        files, prefix = self.kind.files(), []
         if options.layers.bwrap:
-            ours = [*map(str, WORKER.parent.glob("*.py")), sandbox.__file__, browser.browsers_folder()]
-            ours += options.files.values() if kind in BROWSER_KINDS else ()
-            readable = sandbox.system_paths(folders_of(python))
-            prefix = sandbox.bwrap_command([*readable, *ours, *([str(script)] if script else [])])
+            ours = [str(WORKER.parent), sandbox.__file__, *files.values()]
+            ours += options.files.values() if self.kind.browser else ()
+            prefix = sandbox.bwrap_command([*sandbox.system_paths(folders_of(python)), *ours])
         self.process = subprocess.Popen(
-            [*prefix, python, str(WORKER), "--worker", kind, json.dumps(asdict(options))],
+            [*prefix, python, str(WORKER), "--worker", name, json.dumps(asdict(options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env=sandbox.clean_environment(inside) | files,
             start_new_session=True,
         )
         sandbox.widen_pipe(self.process.stdout.fileno())
@@ -161,14 +117,14 @@ class Worker:
             _, final, payload = self.receive(self.clock(self.START_SECONDS))
         except (OSError, TimeoutError) as error:
             self.kill()
-            raise OSError(f"the {kind} worker does not start: {error or 'it takes too long'}") from None
+            raise OSError(f"the {name} worker does not start: {error or 'it takes too long'}") from None
         if payload:
             self.kill()
             raise (ToolMissing if final else OSError)(payload.decode(errors="replace"))
         if self.process.poll() is not None:  # bwrap ended before its child asked to die with it: that child reads on
             self.kill()
             raise OSError(self.ENDED)
-        self.own = sandbox.descendants(self.process.pid) if kind in protocol.ALONE else []  # what belongs to no job
+        self.own = sandbox.descendants(self.process.pid) if self.kind.alone else []  # what belongs to no job
 
     def clock(self, limit: float) -> sandbox.Clock:
         return sandbox.Clock(self.process.pid, limit)
@@ -200,13 +156,13 @@ class Worker:
         self.process.stdin.write(REQUEST.pack(len(request), *(canvas or (0, 0))) + request)
         self.process.stdin.flush()
         self.jobs += 1
-        if self.kind in protocol.PREPARE and any(self.receive(self.clock(self.START_SECONDS))):
+        if self.kind.prepares and any(self.receive(self.clock(self.START_SECONDS))):
             raise OSError("the renderer's process answered nonsense")
         started, late, clock = time.monotonic(), False, self.clock(self.options.timeout)
         try:
             clock.wait(self.process.stdout.fileno())
         except TimeoutError:
-            if self.kind not in protocol.ALONE:
+            if not self.kind.alone:
                 raise
             late = True
             sandbox.kill_below(self.process.pid, self.own)
@@ -221,9 +177,9 @@ class Worker:
         if late:
             return Rendering(None, TOO_LONG.format(self.options.timeout), seconds)
         if not width and height == protocol.PAGE:
-            raise protocol.BrowserPage.of(payload)
+            raise BrowserPage.of(payload)
         if not width and height == protocol.FACTS:
-            if self.kind not in INSPECTIONS:
+            if not self.kind.facts:
                 raise OSError("the renderer's process answered nonsense")
             return Rendering(None, None, seconds, payload)
         if not width:
@@ -236,7 +192,7 @@ class Worker:
         with contextlib.suppress(OSError):  # what could not be written to it
             self.process.stdin.close()
         if self.scratch:
-            protocol.remove_folder(self.scratch.name)
+            sandbox.remove_folder(self.scratch.name)
             self.scratch.cleanup()
 
 
@@ -285,7 +241,7 @@ class Renderer:
             print("render.py: NO SANDBOX: generated programs run with all your rights.", file=sys.stderr)
         elif not layers.bwrap:
             print("render.py: bubblewrap does not work here; Landlock and seccomp alone confine.", file=sys.stderr)
-        self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers, pictures_beside(files))
+        self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers, protocol.pictures_beside(files))
         self.missing: dict[str, str] = {}  # language -> what to install
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
         self.known: OrderedDict[tuple, Future] = OrderedDict()  # by language, code, canvas; least recently used first
@@ -304,7 +260,7 @@ class Renderer:
         picture that it is to be compared with. Other languages take no notice of it."""
         future: Future = Future()
         error = None
-        if language not in (*LANGUAGES, *INSPECTIONS, CAIROSVG):
+        if language not in languages.CAN_BE_ASKED:
             error = f"unknown language {language!r}; one of {', '.join(LANGUAGES)} is possible"
         elif not code.strip():
             error = "the program is empty"
@@ -312,12 +268,12 @@ class Renderer:
             error = f"the program is longer than {MAX_CODE} characters"
         elif code.encode(errors="ignore").decode() != code:
             error = "the program is not valid Unicode text"
-        if language == "html" and code.startswith("<!--part"):  # as only a worker may say it (BrowserPage)
+        if language == BrowserPage.LANGUAGE and code.startswith(BrowserPage.BEGINS):  # as only a worker may say it
             code = "\n" + code
         if error:
             future.set_result(Rendering(None, error, 0.0))
             return future
-        canvas = within(self.options.max_pixels, *canvas) if canvas and language in languages.ON_A_CANVAS else None
+        canvas = within(self.options.max_pixels, *canvas) if canvas and KINDS[language].canvas else None
         job = language, code, canvas
         with self.lock:
             if self.closed:
@@ -375,9 +331,9 @@ class Renderer:
                 workers[kind] = Worker(kind, self.options, self.python)
                 started = time.monotonic()
             return workers[kind].render(code, canvas)
-        except protocol.BrowserPage as page:
-            if kind not in BROWSER_KINDS:
-                return self._run(workers, page.html.decode(errors="replace"), "html")
+        except BrowserPage as page:
+            if not KINDS[kind].browser:
+                return self._run(workers, page.html.decode(errors="replace"), page.LANGUAGE)
             error, again = "the renderer's process answered nonsense", False
         except ToolMissing as missing:
             self.missing[language] = error = str(missing)
@@ -422,39 +378,25 @@ def doctor(renderer: Renderer) -> bool:
     holds = {"bwrap": layers.bwrap, f"landlock (ABI {layers.landlock})": layers.landlock, "seccomp": layers.seccomp}
     print("sandbox   " + ", ".join(f"{name}: {'holds' if works else 'NOT HERE'}" for name, works in holds.items()))
     print(f"programs  run in {renderer.python}")
-    have, lacking = packages_of(renderer.python)
-    print(f"packages  {', '.join(have[:4])} and {len(have[4:])} more")
-    if lacking:
-        print(f"          NOT HERE: {', '.join(lacking)}: {renderer.python} -m pip install -r {REQUIREMENTS}")
-    for name, file, package in (("Arial", "arial.ttf", "liberation"), ("Chinese", "simhei.ttf", "wqy-microhei")):
-        print(f"font      {name}: {fonts.file_for(file) or f'NOT HERE: apt install fonts-{package}'}")
-    print(f"browser   {browser.chromium_path() or 'no Chromium is here: apt install chromium-headless-shell'}")
-    metric = renderer.render(SAMPLES["svg"], CAIROSVG, (8, 6)).error
-    print(f"cairosvg  {f'NOT HERE, for two benchmarks: {metric}' if metric else 'is here, for two benchmarks'}")
-    print(f"mermaid   {mermaid.mermaid_script() or 'mermaid.min.js is not here: run `make setup`'}")
+    for language in LANGUAGES.values():
+        for tool, what in language.tools(renderer.python) if language.tools else ():
+            print(f"{tool:9} {what}")
     every = True
-    for language in LANGUAGES:
-        renderer.render(SAMPLES[language], language)  # warm
-        result = renderer.render(SAMPLES[language], language)
+    for language in LANGUAGES.values():
+        renderer.render(language.sample, language.name)  # warm
+        result = renderer.render(language.sample + "\n", language.name)  # not from the cache
         every &= result.error is None
         size = result.image and f"{result.image.width} x {result.image.height} px in {1000 * result.seconds:.0f} ms"
-        print(f"{language:9} {f'works, {size}' if size else result.error}")
+        print(f"{language.name:9} {f'works, {size}' if size else result.error}")
+        for name in language.for_metrics:
+            error = renderer.render(language.sample, name, (8, 6)).error
+            print(f"          {name}, for metrics: {error or 'works'}")
     return every
-
-
-def packages_of(python: str) -> tuple[list[str], list[str]]:
-    """What of requirements-render.txt an interpreter has, each with its version, and what it lacks."""
-    wanted = re.findall(r"^[\w.-]+", REQUIREMENTS.read_text(), re.MULTILINE)
-    ask = [python, "-c", VERSIONS, *wanted]
-    answer = subprocess.run(ask, capture_output=True, text=True, env=sandbox.clean_environment("/tmp"))
-    versions = dict(zip(wanted, answer.stdout.split(), strict=False))
-    have = [f"{name} {version}" for name, version in versions.items() if version != "-"]
-    return have, [name for name in wanted if versions.get(name, "-") == "-"]
 
 
 @dataclass
 class Config:
-    """Draw programs (.py .svg .html .tex .mmd) as PNG files, in a sandbox."""
+    """Draw programs as PNG files, in a sandbox; the suffix of a file names its language."""
 
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Programs to draw."""
@@ -489,7 +431,8 @@ def read_program(path: Path) -> str:
 
 def targets(files: tuple[Path, ...], output: Path | None) -> list[Path]:
     """A picture's path for each program, no two the same: `chart.png`, `chart.py.png` where another has that name."""
-    plain = [(output or path.parent) / f"{path.stem}.png" for path in files]
+    stems = [path.name[: len(path.name) - len(languages.suffix_of(path))] for path in files]
+    plain = [(output or path.parent) / f"{stem}.png" for path, stem in zip(files, stems, strict=True)]
     chosen: list[Path] = []
     for path, target in zip(files, plain, strict=True):
         if plain.count(target) > 1:
@@ -510,9 +453,9 @@ def draw_files(renderer: Renderer, files: tuple[Path, ...], output: Path | None)
     jobs: list[tuple[Path, Path, Future]] = []
     for path, target in zip(files, [output] if to_one_file else targets(files, output), strict=True):
         try:
-            if path.suffix.lower() not in SUFFIXES:
+            if not (suffix := languages.suffix_of(path)):
                 raise ValueError(f"the suffix does not name a language; {' '.join(SUFFIXES)} do")
-            job = renderer.submit(read_program(path), SUFFIXES[path.suffix.lower()])
+            job = renderer.submit(read_program(path), SUFFIXES[suffix])
         except (OSError, ValueError) as error:
             job = Future()
             job.set_result(Rendering(None, getattr(error, "strerror", None) or str(error), 0.0))

@@ -50,7 +50,7 @@ from torch import Tensor
 
 from data import extract_code
 from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, vincicoder_grid
-from languages import SUFFIXES
+from languages import SUFFIXES, suffix_of
 from pictures import digest, open_picture, to_rgb
 from render import Renderer, Rendering
 from report import audit
@@ -292,7 +292,7 @@ class Config:
     target: tyro.conf.Positional[Path]
     """The picture to be reproduced."""
     attempt: tyro.conf.Positional[Path]
-    """A program (.py, .svg, .html, .tex, .mmd), or a picture that is scored as it is."""
+    """A program, whose suffix names its language, or a picture that is scored as it is."""
     mode: Literal["calibrated", "vincicoder"] = "calibrated"
     """Calibrated: an empty page scores 0. Vincicoder: the paper's released numbers."""
     encoder: str = "pyramid"
@@ -308,7 +308,7 @@ def main() -> None:
     try:
         reward = Reward(config.mode, config.encoder)
         target = open_picture(config.target)
-        language = SUFFIXES.get(config.attempt.suffix.lower())
+        language = SUFFIXES.get(suffix_of(config.attempt))
         if language is None:
             rendering = Rendering(image=to_rgb(open_picture(config.attempt)), error=None, seconds=0.0)
         else:

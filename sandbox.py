@@ -384,6 +384,24 @@ def clean_environment(scratch: str) -> dict[str, str]:
     return {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": scratch, "TMPDIR": scratch, **fixed, **threads}
 
 
+def remove_folder(path: str) -> None:
+    """Delete a folder, however deep, and whatever a program forbade in it: what is below moves up beside it first."""
+    count, pending = 0, [path]
+    while pending:
+        folder = pending.pop()
+        with contextlib.suppress(OSError):
+            os.chmod(folder, 0o700)
+            for entry in list(os.scandir(folder)):
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    continue
+                count += 1
+                os.chmod(entry.path, 0o700)
+                os.rename(entry.path, f"{path}-{count}")
+                pending.append(f"{path}-{count}")
+            os.rmdir(folder)
+
+
 def bwrap_command(read: Iterable[str], tmp_bytes: int = 512 << 20) -> list[str]:
     """Prefix that runs a command in namespaces of its own: no network, no pids of others, a bounded empty /tmp."""
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--proc", "/proc"]

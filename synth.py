@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import data
 from pictures import is_blank
-from programs import DOMAINS, LANGUAGES, MAKERS, Dice
+from programs import DOMAINS, LANGUAGE_OF, MAKERS, Dice
 from render import Renderer
 from report.inspection import contact_sheet
 
@@ -37,7 +37,7 @@ def make(domain: str, index: int, seed: int = 0, difficulty: float = 0.3) -> dat
     if not 0 <= difficulty <= 1 or min(index, seed) < 0:
         raise ValueError("The difficulty must lie in [0, 1], and index and seed must not be negative.")
     rng = np.random.default_rng((seed, DOMAINS.index(domain), index))
-    code, language = MAKERS[domain](Dice(rng, difficulty)), LANGUAGES[domain]
+    code, language = MAKERS[domain](Dice(rng, difficulty)), LANGUAGE_OF[domain]
     prompt = data.direct_prompt(language, domain, rng)
     return data.Sample(name_of(domain, index, seed, difficulty), domain, language, None, prompt, code)
 

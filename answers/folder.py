@@ -4,9 +4,9 @@
     FOLDER/NAME.K.EXT       the K-th of several answers, from 0
     FOLDER/answers.jsonl    rows {"id", "text"} or {"id", "code"}, optionally "index"
 
-EXT .txt and .md hold a whole answer with its fence; .py .svg .html .tex .mmd hold a program. An answer to the target
-chartmimic/direct_600/bar_1 is bar_1.py, direct_600/bar_1.py or chartmimic_direct_600_bar_1.py: in a name all characters
-but letters, digits, "-", "_" and "." may be "_". An answer to unisvg/icon_0.png is icon_0.svg.
+EXT .txt and .md hold a whole answer with its fence; the suffix of a language (.py, .svg ..) is that of a program. An
+answer to the target chartmimic/direct_600/bar_1 is bar_1.py, direct_600/bar_1.py or chartmimic_direct_600_bar_1.py: in
+a name all characters but letters, digits, "-", "_" and "." may be "_". An answer to unisvg/icon_0.png is icon_0.svg.
 """
 
 import json
@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 from answers.server import Answer
 from data import Sample, fenced
-from languages import SUFFIXES
+from languages import SUFFIXES, suffix_of
 
 WHOLE = (".txt", ".md")  # hold an answer with its fence
-SUFFIX = re.compile(r"(?i)\.(png|jpe?g|webp|gif|pdf|py|svg|html?|tex|mmd|txt|md)$")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".pdf")  # which ids may end with
+SUFFIX = re.compile(f"(?i)({'|'.join(map(re.escape, (*PICTURES, *WHOLE, *SUFFIXES)))})$")
 
 
 def file_name(id: str) -> str:
@@ -172,12 +173,10 @@ class Folder:
 def _files(folder: Path) -> Iterator[Found]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if (
-            path.suffix.lower() in (*WHOLE, *SUFFIXES)
-            and path.is_file()
-            and not any(p.startswith(".") for p in name.parts)
-        ):
-            yield Found(str(name), name.with_suffix("").as_posix(), None, path)
+        suffix = suffix_of(path) or path.suffix.lower()
+        hidden = any(part.startswith(".") for part in name.parts)
+        if suffix in (*WHOLE, *SUFFIXES) and path.is_file() and not hidden:
+            yield Found(str(name), name.as_posix()[: -len(suffix)], None, path)
 
 
 def _rows(lines: Path) -> Iterator[Found]:

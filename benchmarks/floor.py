@@ -14,9 +14,16 @@ from pathlib import Path
 from PIL import Image
 
 sys.path[0] = str(Path(__file__).parent.parent)
-import languages  # noqa: E402
 import sandbox  # noqa: E402
-from languages import browser, figures, latex, pixels, protocol, python  # noqa: E402
+from languages import (  # noqa: E402
+    LANGUAGES,  # noqa: E402
+    browser,
+    figures,
+    latex,
+    pixels,
+    protocol,
+    python,
+)
 
 SIDE = 336  # px of an svg's picture, as in the release
 OPTIONS = protocol.Options(30.0, 2048, SIDE, 4_000_000, sandbox.Layers(bwrap=False, landlock=0, seccomp=False))
@@ -87,7 +94,7 @@ def main() -> None:
     floor = Floor()
     for language in ("python", "svg", "html", "latex"):
         with contextlib.suppress(Exception):
-            floor.seconds(languages.SAMPLES[language], language)
+            floor.seconds(LANGUAGES[language].sample, language)
         floor.tidy(language)
     for line in sys.stdin:
         code, language = json.loads(line)

@@ -33,10 +33,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import data  # noqa: E402
-import languages  # noqa: E402
 import sandbox  # noqa: E402
 import synth  # noqa: E402
-from languages import browser, latex  # noqa: E402
+from languages import (  # noqa: E402
+    LANGUAGES,  # noqa: E402
+    browser,
+    latex,
+)
 from render import Renderer, interpreter  # noqa: E402
 
 SIDE = 336  # px of an svg's picture, as in the release
@@ -149,8 +152,8 @@ def compare(samples: list[data.Sample], renderer: Renderer, floor: Floor, repeat
     """Release, ours, floor: mean, p50, p95 of the programs' medians in ms, over those that both release and we draw."""
     times, drawn = defaultdict(list), defaultdict(int)
     language = samples[0].language
-    renderer.render(languages.SAMPLES[language], language)  # the worker is up
-    floor.seconds(languages.SAMPLES[language], language)
+    renderer.render(LANGUAGES[language].sample, language)  # the worker is up
+    floor.seconds(LANGUAGES[language].sample, language)
     ways = {
         "release": lambda code, folder: REFERENCES[language](code, folder),
         "nanovinci": lambda code, _: [renderer.render(code, language) for _ in range(IN_A_ROW)][-1],
@@ -201,7 +204,7 @@ def throughput(jobs: list[data.Sample], workers: int) -> float:
     jobs = jobs * workers
     with Renderer(workers, timeout=30, cache_mb=0) as renderer:
         warm = (
-            [(languages.SAMPLES[s.language], s.language) for s in {s.language: s for s in jobs}.values()] * workers * 2
+            [(LANGUAGES[s.language].sample, s.language) for s in {s.language: s for s in jobs}.values()] * workers * 2
         )
         for future in [renderer.submit(code + "\n" * i, language) for i, (code, language) in enumerate(warm)]:
             future.result()
@@ -214,7 +217,7 @@ def throughput(jobs: list[data.Sample], workers: int) -> float:
 def duplicates(sample: data.Sample, group: int) -> float:
     """Time of a group of equal programs, in times of one."""
     with Renderer(1, timeout=30) as renderer:
-        renderer.render(languages.SAMPLES[sample.language], sample.language)
+        renderer.render(LANGUAGES[sample.language].sample, sample.language)
         one = seconds(lambda: renderer.render(sample.code + "\n", sample.language))
         futures = lambda: [renderer.submit(sample.code, sample.language) for _ in range(group)]  # noqa: E731
         return seconds(lambda: [future.result() for future in futures()]) / one
@@ -223,11 +226,11 @@ def duplicates(sample: data.Sample, group: int) -> float:
 def recovery(language: str, endless: str) -> float | None:
     """Seconds from the deadline of an endless program to the next picture; None if it ended by itself."""
     with Renderer(1, timeout=1.0) as renderer:
-        renderer.render(languages.SAMPLES[language], language)
+        renderer.render(LANGUAGES[language].sample, language)
         start = time.perf_counter()
         if "timeout" not in (renderer.render(endless, language).error or ""):
             return None
-        renderer.render(languages.SAMPLES[language] + "\n", language)  # not from the cache
+        renderer.render(LANGUAGES[language].sample + "\n", language)  # not from the cache
         return round(time.perf_counter() - start - 1.0, 2)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from corpus.build import UNBOUND, _replace
 from corpus.checks import RUFF_RULES
 from corpus.drafts import KINDS, TRIES
-from render import interpreter, packages_of
+from languages.python import packages_of
+from render import interpreter
 
 STAGES = ("read", "check", "render", "compare", "draft", "evaluation", "duplicate", "balance")
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from flaws import COLOUR, COLOURS, FLAWS, _flaw, _well_formed, spans
-from prompts import LANGUAGES
+from flaws import COLOUR, COLOURS, replacement, spans, well_formed
+from languages import LANGUAGES
 
 BAND = (0.3, 0.97)  # visual score of a draft's picture against the target
 TRIES = 10  # proposals, after which a row goes without a draft
 MOST = 8  # flaws in one program
+# What is known of each language follows; of one that is not named, only its own flaws are used (`Language.flaws`).
 # language -> share of single flaws of a kind that leave the score above the band, on the real programs of LOG.md
 ALIKE = {
     "python": {
@@ -182,21 +183,22 @@ def _places(code: str, language: str) -> dict[str, list]:
     needed = "|".join(filter(None, (NEEDED.get(language), fragile)))
     if language == "latex" and code.count("\\addplot") == 1:  # an axis without a plot has no range
         needed += r"|(?m:^.*\\addplot.*\n)"
-    found = {kind: spans(code, language, *where, unseen=fragile) for kind, where in FLAWS[language].items()}
-    found["drop"] = spans(code, language, *FLAWS[language]["drop"], unseen=needed)
+    flaws = LANGUAGES[language].flaws
+    found = {kind: spans(code, language, *where, unseen=fragile) for kind, where in flaws.items()}
+    found["drop"] = spans(code, language, *flaws["drop"], unseen=needed) if "drop" in flaws else []
     if language == "mermaid":
         found["drop"] += spans(code, language, "", ELEMENT, unseen=needed)
     if len(found["drop"]) < {"python": 2, "svg": 3}.get(language, 0):  # one of few may be all that is drawn
         del found["drop"]
     found["colour"] = spans(code, language, "", COLOUR)
-    elements = spans(code, language, "", ORDER[language], unseen=needed)
+    elements = spans(code, language, "", ORDER[language], unseen=needed) if language in ORDER else []
     pairs = [(a, b) for a, b in zip(elements, elements[1:], strict=False) if code[slice(*a)] != code[slice(*b)]]
     if language in ("python", "latex"):  # nothing between them that one could need
         pairs = [(a, b) for a, b in pairs if a[1] == b[0]]
     found["order"] = [(a[0], b[1], a, b) for a, b in pairs]
     if language == "python":
         found["order"] += [(*place, None, None) for place in spans(code, language, "", VALUES, unseen=fragile)]
-    for kind, changes in (("layout", LAYOUT[language]), ("style", STYLE[language])):
+    for kind, changes in (("layout", LAYOUT.get(language, ())), ("style", STYLE.get(language, ()))):
         found[kind] = [(*hit.span(), change) for pattern, change in changes for hit in re.finditer(pattern, code)]
     return {kind: where for kind, where in found.items() if where}
 
@@ -214,11 +216,11 @@ def _changed(code: str, kind: str, place: tuple, rng: np.random.Generator) -> st
     elif kind in ("layout", "style"):
         new = place[2](old, rng)
     elif kind == "colour":
-        new = _flaw(old, kind, rng)
+        new = replacement(old, kind, rng)
         while new == old:
             new = COLOURS[rng.integers(len(COLOURS))]
     else:
-        new = _flaw(old, kind, rng)
+        new = replacement(old, kind, rng)
     return code[:start] + new + code[end:]
 
 
@@ -230,7 +232,7 @@ def flawed(
     places = _places(code, language)
     for kind in rng.permutation(sorted(places.keys() & set(kinds)) * 3).tolist():
         edited = _changed(code, kind, places[kind][rng.integers(len(places[kind]))], rng)
-        if edited not in (code, right or code) and _well_formed(edited, language):
+        if edited not in (code, right or code) and well_formed(edited, language):
             return edited, kind
     return code, ""
 
@@ -280,7 +282,7 @@ class Draft:
         may well not be seen there goes one of the whole picture's; in the place of a first one too far, that one."""
         if not self.programs or self.low >= MOST:
             self.programs, self.low, self.at = [(self.code, "")], 0, 0
-        odds, alike, went_too_far = ALIKE[self.language], 1.0, self.at > self.low
+        odds, alike, went_too_far = ALIKE.get(self.language, {}), 1.0, self.at > self.low
         while alike > ENOUGH and len(self.programs) <= MOST:
             text, kind = self._flawed("style") if went_too_far and self.tries == 1 else ("", "")
             if not kind:
@@ -318,6 +320,3 @@ class Draft:
         if self.high == self.low + 1:  # one flaw leads across the band: another in its place
             del self.programs[self.high :]
             self.high = None
-
-
-assert set(STYLE) == set(LAYOUT) == set(ORDER) == set(LANGUAGES)

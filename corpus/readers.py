@@ -17,8 +17,9 @@ import numpy as np
 import data
 from data import Sample
 from files import Lines, Parquet, open_rows
+from languages import LANGUAGES
 from pictures import read_picture
-from prompts import ALIASES, LANGUAGES, blocks, direct_prompt, domain_of, fenced
+from prompts import ALIASES, blocks, direct_prompt, domain_of, fenced
 
 ANSWERS = "answers of eval.py"
 

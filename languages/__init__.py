@@ -1,44 +1,19 @@
-"""What runs on the other side of the sandbox: a language a file, the browser, the worker's protocol.
+"""The languages that programs are written in: a file each, which says all that is particular to one.
 
-`render.py` starts and commands workers (`worker.py`); nothing here knows of models.
+Each file of FILES ends with a LANGUAGE. The trainer's side reads these files as the workers do: what they import at
+their beginning is small, and nothing is drawn. Nothing here knows of models.
 """
 
 from __future__ import annotations
 
-import re
-import sys
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 
-LANGUAGES = ("python", "svg", "html", "latex", "mermaid")
-SUFFIXES = {".py": "python", ".svg": "svg", ".html": "html", ".htm": "html", ".tex": "latex", ".mmd": "mermaid"}
-# not a picture of a program, but what it draws, as JSON; the last as Design2Code's own code finds it
-INSPECTIONS = ("figure facts", "page facts", "published page facts")
-CAIROSVG = "cairosvg"  # svg once more, by the library that UniSVG, SVG-Bench and the paper's release draw it with
-ON_A_CANVAS = ("svg", CAIROSVG)  # what is drawn in any size; other languages have a size of their own
-
-SAMPLES = {  # the smallest programs that show a language working
-    "python": "import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1.5))\nplt.bar([1, 2], [2, 3])\nplt.show()\n",
-    "svg": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 6"><circle cx="4" cy="3" r="2" fill="red"/></svg>\n',
-    "html": "<!DOCTYPE html><body style='margin:40px'><h1 style='color:teal'>A heading</h1><p>Some text.</p></body>\n",
-    "latex": "\\begin{tikzpicture}\\draw[fill=red] (0,0) circle (1);\\node at (3,0) {$e^{i\\pi}$};\\end{tikzpicture}\n",
-    "mermaid": "flowchart LR\n    A[Code] --> B{Right?}\n    B -->|yes| C[Picture]\n",
-}
-
-
-TABLES = {"pandas", "seaborn", "scipy", "statsmodels", "sklearn", "networkx", "mplfinance"}
-MOLECULES = {"rdkit", "indigo"}
-SMALL = MOLECULES | {"numpy", "PIL"} | sys.stdlib_module_names  # what a drawing of a molecule may need besides
-
-
-def kind_of(code: str, language: str) -> str:
-    """The kind of worker for a program: its language, or for python what it imports: "molecule" or "tables"."""
-    if language != "python":
-        return language
-    found = re.findall(r"(?:^|;)[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import|import[ \t]+([\w., \t]+))", code, re.MULTILINE)
-    names = [name.split() for one, several in found for name in (one or several).split(",")]  # `a.b as c`: a.b, as, c
-    imported = {words[0].split(".")[0] for words in names if words}
-    if imported & MOLECULES and imported <= SMALL:
-        return "molecule"
-    return "tables" if imported & TABLES else "python"
+FILES = ("python", "svg", "html", "latex", "mermaid")
+REQUIREMENTS = Path(__file__).parent.parent / "requirements-render.txt"  # the Python packages that programs run with
+WORD = r"(?<![\\&%\w{])[A-Za-z]{3,}"  # of a label, which a flaw may change
 
 
 class ProgramError(Exception):
@@ -51,3 +26,65 @@ class ProgramTimeout(ProgramError):
 
 class ToolMissing(Exception):
     """Something is not installed; the text says what."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of worker (`worker.py`).
+
+    make: protocol.Options -> a function from a program to an answer, called in the worker as it starts. The function
+    may have `prepare`, for what all programs of a sort need, and `tidy`, for after an answer: no program's time counts.
+    """
+
+    make: Callable
+    alone: bool = False  # each program in a process of its own, which alone is killed when it runs too long
+    prepares: bool = False  # it has `prepare`
+    browser: bool = False  # it holds the browser, which shows the pictures beside a page
+    facts: bool = False  # it answers with what is in a picture, as JSON
+    canvas: bool = False  # it draws in any size; others have a size of their own
+    files: Callable[[], dict[str, str]] = dict  # environment variable -> the path that it tells, for the worker to read
+
+
+@dataclass(frozen=True)
+class Language:
+    """One language. Regular expressions are texts; `kinds` has one of the language's own name."""
+
+    name: str
+    suffixes: tuple[str, ...]  # of files
+    words: str  # regular expression of what names it in a prompt, or in a column
+    code: str  # what prompts call its code
+    domains: dict[str, str]  # domain -> what prompts call its picture
+    sample: str  # the smallest program that shows it working
+    kinds: dict[str, Kind]
+    tags: tuple[str, ...] = ()  # of fences, besides its name
+    codes: dict[str, str] = field(default_factory=dict)  # domain -> what prompts call its code, where not `code`
+    domain_of: Callable[[str], str] | None = None  # program -> domain, where there are several
+    kind_of: Callable[[str], str] | None = None  # program -> kind of worker, where there are several
+    for_metrics: dict[str, Kind] = field(default_factory=dict)  # asked for by their own names
+    tools: Callable[[str], Iterable[tuple[str, str]]] | None = None  # interpreter -> (tool, what --doctor says of it)
+    # for flaws (`flaws.py`): where nobody sees one; kind of flaw -> (where to look: group of a match, or "" anywhere;
+    # what to change); what raises ValueError or SyntaxError where a program does not parse, and runs nothing
+    unseen: str = r"(?!)"
+    flaws: dict[str, tuple[str, str]] = field(default_factory=dict)
+    parse: Callable[[str], object] | None = None
+
+
+LANGUAGES: dict[str, Language] = {}
+for _file in FILES:
+    _language = importlib.import_module(f"languages.{_file}").LANGUAGE
+    LANGUAGES[_language.name] = _language
+KINDS = {name: kind for one in LANGUAGES.values() for name, kind in (one.kinds | one.for_metrics).items()}
+SUFFIXES = {suffix: one.name for one in LANGUAGES.values() for suffix in one.suffixes}
+CAN_BE_ASKED = {*LANGUAGES, *(name for one in LANGUAGES.values() for name in one.for_metrics)}  # of a Renderer
+
+
+def suffix_of(path: Path) -> str:
+    """The end of a file's name, one of SUFFIXES, that says its language; "" where it says none."""
+    name = path.name.lower()
+    return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
+
+
+def kind_of(code: str, language: str) -> str:
+    """The kind of worker for a program, which may ask for a kind in place of a language."""
+    one = LANGUAGES.get(language)
+    return one.kind_of(code) if one and one.kind_of else language

@@ -27,12 +27,12 @@ from pathlib import Path
 from PIL import Image
 
 import sandbox
+from languages.protocol import PICTURES
 
 NO_SUCH_SESSION = -32001  # a code of DevTools
 PAGE_WIDTH, PAGE_HEIGHT = 1280, 720  # px
 MAX_SIDE, LONGEST_PAGE = 8192, 32768  # px of a picture, and of a page: what is beyond is cut off
 MOST_UNSCALED = 64_000_000  # px of a picture that is not drawn smaller
-PICTURES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".gif": "gif", ".webp": "webp"}  # suffix -> image/...
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--mute-audio", "--hide-scrollbars"]  # the sandbox is ours
 FLAGS += ["--force-color-profile=srgb", "--disable-dev-shm-usage", "--block-new-web-contents"]
 FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-quic", "--disable-background-networking"]
@@ -141,6 +141,11 @@ def chromium_path() -> str | None:
 def browsers_folder() -> str:
     """Where Playwright keeps the browsers it downloaded."""
     return os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or str(Path.home() / ".cache/ms-playwright")
+
+
+def browser_files() -> dict[str, str]:
+    """What a worker has to read that looks for the browser (`Kind.files`)."""
+    return {"PLAYWRIGHT_BROWSERS_PATH": browsers_folder()}
 
 
 def memory_below() -> int:

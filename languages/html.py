@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import socket
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from PIL import Image
 
-from languages import ToolMissing
-from languages.browser import FAILURES, MAX_SIDE, Browser, BrowserError, BrowserLost, chromium_path
-from languages.protocol import BrowserPage, Options, answer_of, confine_worker, error_answer, facts_answer
+from languages import WORD, Kind, Language, ToolMissing
+from languages.answers import answer_of, confine_worker, error_answer, facts_answer
+from languages.browser import FAILURES, MAX_SIDE, Browser, BrowserError, BrowserLost, browser_files, chromium_path
+from languages.protocol import BrowserPage, Options
 
 SIZE_OF_DRAWING = """(() => {
     const { width, height } = document.getElementById("drawing").getBoundingClientRect();
@@ -120,3 +121,30 @@ def published_page_facts_renderer(options: Options) -> Callable[[str], bytes]:
         return facts_answer(lambda: None, lambda: page_blocks.published_blocks(code, picture_of), FAILURES)
 
     return browser_renderer(browser, answer, leaves=True)
+
+
+def tools(python: str) -> Iterator[tuple[str, str]]:
+    yield "browser", chromium_path() or "no Chromium is here: apt install chromium-headless-shell"
+
+
+LANGUAGE = Language(
+    name="html",
+    suffixes=(".html", ".htm"),
+    words=r"html5?|htm|css",
+    tags=("htm",),
+    code="HTML code",
+    domains={"html": "web page"},
+    sample="<!DOCTYPE html><body style='margin:40px'><h1 style='color:teal'>A heading</h1><p>Some text.</p></body>\n",
+    kinds={"html": Kind(html_renderer, browser=True, files=browser_files)},
+    for_metrics={
+        "page facts": Kind(page_facts_renderer, browser=True, facts=True, files=browser_files),
+        "published page facts": Kind(published_page_facts_renderer, browser=True, facts=True, files=browser_files),
+    },
+    tools=tools,
+    unseen=r"(?s)<!--.*?-->|<(?:title|script)\b.*?</(?:title|script)>",
+    flaws={
+        "number": ("", r"(?<![\w#.])\d+(?:\.\d+)?(?=px|em|rem|%|vh|vw|pt)"),
+        "drop": ("", r"<(p|h\d|li|button|a|span|td|div|label)\b[^<>]*>[^<>]*\w[^<>]*</\1>|<img\b[^<>]*>"),
+        "label": (r"<(?!style)\w+[^<>]*>([^<>{}]+)<", WORD),
+    },
+)

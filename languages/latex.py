@@ -19,10 +19,11 @@ from pathlib import Path
 from PIL import Image
 
 import sandbox
-from languages import ProgramError, ProgramTimeout, ToolMissing
+from languages import WORD, Kind, Language, ProgramError, ProgramTimeout, ToolMissing
+from languages.answers import answer_of, confine_worker
 from languages.fonts import family_for
 from languages.pixels import crop_margins, rasterize_pdf
-from languages.protocol import Options, answer_of, confine_worker, remove_folder
+from languages.protocol import Options
 from languages.tex_packages import (
     ABSENT,
     LETTERS,
@@ -302,7 +303,7 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
         try:
             return typeset_in(folder, way)
         finally:
-            remove_folder(folder)
+            sandbox.remove_folder(folder)
 
     def typeset_in(folder: str, way: Way) -> bytes:
         def read(suffix: str) -> str:
@@ -434,3 +435,24 @@ def latex_errors(log: str, status: int, engine: str = "pdflatex") -> str:
         return f"TeX's {absent[1]} is not here: {debian_package(absent[1])}"
     lines = re.findall(r"^(?:! .*|l\.\d+ .*)$", log, re.MULTILINE)
     return "\n".join(lines[:8]) or f"{engine} made no page (status {status}); the document is empty or too large"
+
+
+BODY = r"(?s)\\begin\{document\}(.*)|(\A(?!.*\\begin\{document\}).*)"
+LABEL = r"(?:node\s*(?:\[[^\]]*\]\s*)?(?:\([^)]*\)\s*)?(?:at\s*\([^)]*\)\s*)?|label\s*=\s*|title\s*=\s*)\{([^{}]+)\}"
+
+LANGUAGE = Language(
+    name="latex",
+    suffixes=(".tex",),
+    words=r"latex|tex|tikz|tikzpicture|pgfplots",
+    tags=("tikz", "tex"),
+    code="LaTeX TikZ code",
+    domains={"latex": "figure"},
+    sample="\\begin{tikzpicture}\\draw[fill=red] (0,0) circle (1);\\node at (3,0) {$e^{i\\pi}$};\\end{tikzpicture}\n",
+    kinds={"latex": Kind(latex_renderer, alone=True, prepares=True)},
+    unseen=r"(?m)(?<!\\)%.*$",
+    flaws={
+        "number": (BODY, r"(?<=[(,=\s{-])\d+(?:\.\d+)?(?=[),;\spcme\]}])"),
+        "drop": (BODY, r"(?m)^[ \t]*\\(?:draw|node|fill|filldraw|addplot|path|shade)\b.*;[ \t]*\n"),
+        "label": (LABEL, WORD),
+    },
+)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from PIL import Image
 
-from languages import ToolMissing
-from languages.browser import FAILURES
+from languages import WORD, Kind, Language, ToolMissing
+from languages.answers import answer_of
+from languages.browser import FAILURES, browser_files
 from languages.html import browser_renderer, start_browser
-from languages.protocol import Options, answer_of
+from languages.protocol import Options
 
 MERMAID_OPTIONS = dict(startOnLoad=False, securityLevel="strict", deterministicIds=True, suppressErrorRendering=True)
 DRAW_MERMAID = """async code => {
@@ -55,3 +56,31 @@ def mermaid_renderer(options: Options) -> Callable[[str], bytes]:
         return browser.screenshot(*browser.run(f"({DRAW_MERMAID})({json.dumps(code)})"))
 
     return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, FAILURES), leaves=False)
+
+
+def files() -> dict[str, str]:
+    script = mermaid_script()
+    return browser_files() | ({"NANOVINCI_MERMAID": str(script)} if script else {})
+
+
+def tools(python: str) -> Iterator[tuple[str, str]]:
+    yield "mermaid", str(mermaid_script() or "mermaid.min.js is not here: run `make setup`")
+
+
+LANGUAGE = Language(
+    name="mermaid",
+    suffixes=(".mmd",),
+    words=r"mermaid|mmd",
+    tags=("mmd",),
+    code="Mermaid code",
+    domains={"mermaid": "diagram"},
+    sample="flowchart LR\n    A[Code] --> B{Right?}\n    B -->|yes| C[Picture]\n",
+    kinds={"mermaid": Kind(mermaid_renderer, browser=True, files=files)},
+    tools=tools,
+    unseen=r"(?m)%%.*$",
+    flaws={
+        "number": ("", r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])"),
+        "drop": ("", r"(?m)^.*(?:--|==|->>|-\.).*\n"),
+        "label": (r"[\[({|\"]([^\[\](){}|\"<>]+)[\])}|\"]|:([^\n]+)", WORD),
+    },
+)

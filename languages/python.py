@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
 import builtins
 import contextlib
@@ -14,31 +15,35 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import traceback
 import types
 import urllib.error
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from PIL import Image
 
 import sandbox
-from languages import ProgramError, figures, fonts, imports, old_names, paths, repeatable
-from languages.pixels import rasterize_pdf, rasterize_svg, to_rgb
-from languages.protocol import (
-    HEADER,
-    RANDOM_DEVICES,
-    BrowserPage,
-    Options,
-    answer_of,
-    facts_answer,
-    is_sound,
-    read_bytes,
-    remove_folder,
+from languages import (
+    REQUIREMENTS,
+    WORD,
+    Kind,
+    Language,
+    ProgramError,
+    figures,
+    fonts,
+    imports,
+    old_names,
+    paths,
+    repeatable,
 )
+from languages.answers import RANDOM_DEVICES, answer_of, facts_answer
+from languages.pixels import rasterize_pdf, rasterize_svg, to_rgb
+from languages.protocol import HEADER, BrowserPage, Options, is_sound, read_bytes
 
 END = os._exit  # which programs do not get
 PICTURE_FILES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf")
@@ -253,13 +258,86 @@ def python_renderer(options: Options, imported: str = "figures", facts: bool = F
 
     def tidy() -> None:
         while folders:
-            remove_folder(folders.pop())
+            sandbox.remove_folder(folders.pop())
 
     render.tidy = tidy
     return render
 
 
-figure_renderer = python_renderer
-table_renderer = functools.partial(python_renderer, imported="tables")
-molecule_renderer = functools.partial(python_renderer, imported="molecules")
-figure_facts = functools.partial(python_renderer, facts=True)
+# ---- what the language is --------------------------------------------------------------------------------------------
+
+TABLES = {"pandas", "seaborn", "scipy", "statsmodels", "sklearn", "networkx", "mplfinance"}
+MOLECULES = {"rdkit", "indigo"}
+SMALL = MOLECULES | {"numpy", "PIL"} | sys.stdlib_module_names  # what a drawing of a molecule may need besides
+VERSIONS = """
+import importlib.metadata, sys
+for name in sys.argv[1:]:
+    try:
+        print(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        print("-")
+"""  # run by the programs' interpreter
+
+
+def kind_of(code: str) -> str:
+    """The kind of worker for a program by what it imports: "molecule", "tables", or plain "python"."""
+    found = re.findall(r"(?:^|;)[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import|import[ \t]+([\w., \t]+))", code, re.MULTILINE)
+    names = [name.split() for one, several in found for name in (one or several).split(",")]  # `a.b as c`: a.b, as, c
+    imported = {words[0].split(".")[0] for words in names if words}
+    if imported & MOLECULES and imported <= SMALL:
+        return "molecule"
+    return "tables" if imported & TABLES else "python"
+
+
+def domain_of(code: str) -> str:
+    """A chart, unless it imports a chemistry toolkit."""
+    return "molecule" if re.search(r"(?m)^\s*(?:from|import)\s+(?:rdkit|indigo)", code) else "chart"
+
+
+def packages_of(python: str) -> tuple[list[str], list[str]]:
+    """What of requirements-render.txt an interpreter has, each with its version, and what it lacks."""
+    wanted = re.findall(r"^[\w.-]+", REQUIREMENTS.read_text(), re.MULTILINE)
+    ask = [python, "-c", VERSIONS, *wanted]
+    answer = subprocess.run(ask, capture_output=True, text=True, env=sandbox.clean_environment("/tmp"))
+    versions = dict(zip(wanted, answer.stdout.split(), strict=False))
+    have = [f"{name} {version}" for name, version in versions.items() if version != "-"]
+    return have, [name for name in wanted if versions.get(name, "-") == "-"]
+
+
+def tools(python: str) -> Iterator[tuple[str, str]]:
+    have, lacking = packages_of(python)
+    yield "packages", f"{', '.join(have[:4])} and {len(have[4:])} more"
+    if lacking:
+        yield "", f"NOT HERE: {', '.join(lacking)}: {python} -m pip install -r {REQUIREMENTS}"
+    for name, file, package in (("Arial", "arial.ttf", "liberation"), ("Chinese", "simhei.ttf", "wqy-microhei")):
+        yield "font", f"{name}: {fonts.file_for(file) or f'NOT HERE: apt install fonts-{package}'}"
+
+
+LANGUAGE = Language(
+    name="python",
+    suffixes=(".py",),
+    words=r"python3?|py|matplotlib|seaborn|plotly|pyplot|rdkit",
+    tags=("py", "python3"),
+    code="Python code",
+    codes={"chart": "Python matplotlib code"},
+    domains={"chart": "chart", "molecule": "molecule drawing"},
+    domain_of=domain_of,
+    sample="import matplotlib.pyplot as plt\nplt.figure(figsize=(2, 1.5))\nplt.bar([1, 2], [2, 3])\nplt.show()\n",
+    kinds={
+        "python": Kind(python_renderer, alone=True),
+        "tables": Kind(functools.partial(python_renderer, imported="tables"), alone=True),
+        "molecule": Kind(functools.partial(python_renderer, imported="molecules"), alone=True),
+    },
+    kind_of=kind_of,
+    for_metrics={"figure facts": Kind(functools.partial(python_renderer, facts=True), alone=True, facts=True)},
+    tools=tools,
+    unseen=r"(?m)\A(?:#.*\n|\s)*(?s:(\"\"\"|''').*?\1)|#(?![\da-fA-F]{3,6}\b).*$"
+    r"|(?:subplots?|reshape|range|GridSpec|seed|default_rng)\([^)]*\)",
+    flaws={
+        "number": ("", r"(?<=[\s(,=\[*/+-])\d+(?:\.\d+)?(?=[\s),\]*/+-])"),
+        "drop": ("", r"(?m)^[ \t]*\w+\.(?!show|save|close|use|add_|Write|Finish|Draw)\w+\(.*\)[ \t]*\n"),
+        "label": (r"(?:title|label|text|annotate|legend)\w*\s*[(=][^)\n]*?[\"']([^\"'\n]+)", WORD),
+        "smiles": (r"(?i)(?:FromSmiles\(|loadMolecule\(|smi\w*\s*=)\s*r?[\"']([^\"'\n]+)", r".+"),
+    },
+    parse=ast.parse,
+)

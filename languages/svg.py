@@ -14,16 +14,20 @@ import io
 import os
 import re
 import tempfile
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 from xml.parsers import expat
 
 from PIL import Image
 
-from languages import SAMPLES, ProgramError, ToolMissing
-from languages.browser import chromium_path
+from languages import WORD, Kind, Language, ProgramError, ToolMissing
+from languages.answers import answer_of, confine_worker
+from languages.browser import browser_files, chromium_path
 from languages.pixels import rasterize_svg
-from languages.protocol import MAX_PAGE, BrowserPage, Options, answer_of, confine_worker
+from languages.protocol import MAX_PAGE, BrowserPage, Options
+
+CAIROSVG = "cairosvg"  # svg once more, by the library that UniSVG, SVG-Bench and the paper's release draw it with
 
 
 def names(text: str) -> set[str]:
@@ -313,7 +317,7 @@ def svg_renderer(options: Options) -> Callable[[str], bytes]:
     has_browser = chromium_path() is not None
     use_browser_fonts()
     confine_worker(options, children=False)
-    rasterize_svg(SAMPLES["svg"].encode(), 16)
+    rasterize_svg(LANGUAGE.sample.encode(), 16)
 
     def draw(code: str, canvas: tuple[int, int] | None) -> Image.Image:
         code = document(code)
@@ -343,3 +347,25 @@ def cairosvg_renderer(options: Options) -> Callable[[str, tuple[int, int]], byte
         return Image.open(io.BytesIO(picture))
 
     return lambda code, canvas: answer_of(lambda: draw(code, *canvas), options)
+
+
+LANGUAGE = Language(
+    name="svg",
+    suffixes=(".svg",),
+    words=r"svg|scalable vector graphics?",
+    code="SVG code",
+    domains={"svg": "picture"},
+    sample='<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 6"><circle cx="4" cy="3" r="2" fill="red"/></svg>\n',
+    kinds={"svg": Kind(svg_renderer, canvas=True, files=browser_files)},
+    for_metrics={CAIROSVG: Kind(cairosvg_renderer, canvas=True)},
+    unseen=r"(?s)<!--.*?-->|<(?:defs|title|metadata)\b.*?</(?:defs|title|metadata)>",
+    flaws={
+        "number": (
+            r"\b(?:c?[xy][12]?|r[xy]?|width|height|d|points|transform|font-size)\s*=\s*[\"']([^\"']*)",
+            r"(?<![\d.#])(?:\d+\.\d+|[2-9]|\d{2,})(?![\d.])",  # 0 and 1 may be flags of an arc
+        ),
+        "drop": ("", r"<(?:rect|circle|ellipse|line|poly\w+|path)\b[^<>]*/>|<text\b[^<>]*>[^<>]*</text>"),
+        "label": (r"<(?:text|tspan)\b[^<>]*>([^<>]+)<", WORD),
+    },
+    parse=lambda code: ElementTree.fromstring(code.encode()),
+)

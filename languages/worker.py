@@ -1,6 +1,6 @@
 """The life of a worker: what runs on the other side of the sandbox. `render.py` starts and commands it.
 
-    python languages/worker.py --worker LANGUAGE SETTINGS     # never typed by hand
+    python languages/worker.py --worker KIND SETTINGS     # never typed by hand
 
 A worker gets ready once (imports, fonts, browser), then answers one program after the other, as `protocol.py` says.
 """
@@ -8,7 +8,6 @@ A worker gets ready once (imports, fonts, browser), then answers one program aft
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import re
@@ -17,22 +16,9 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parent.parent)  # not this folder, whose files are named like parts of the library
 import sandbox  # noqa: E402
-from languages import ProgramError, ToolMissing  # noqa: E402
-from languages.protocol import HEADER, PREPARE, REQUEST, Options, error_answer  # noqa: E402
-
-RENDERERS = {  # kind -> where it is made
-    "python": ("python", "figure_renderer"),
-    "tables": ("python", "table_renderer"),
-    "molecule": ("python", "molecule_renderer"),
-    "figure facts": ("python", "figure_facts"),
-    "svg": ("svg", "svg_renderer"),
-    "cairosvg": ("svg", "cairosvg_renderer"),
-    "html": ("html", "html_renderer"),
-    "page facts": ("html", "page_facts_renderer"),
-    "published page facts": ("html", "published_page_facts_renderer"),
-    "latex": ("latex", "latex_renderer"),
-    "mermaid": ("mermaid", "mermaid_renderer"),
-}
+from languages import KINDS, REQUIREMENTS, ProgramError, ToolMissing  # noqa: E402
+from languages.answers import error_answer  # noqa: E402
+from languages.protocol import HEADER, REQUEST, Options  # noqa: E402
 
 
 def unfenced(code: str) -> str:
@@ -51,11 +37,10 @@ def work(kind: str, settings: str) -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0), os.dup2(nothing, 1)  # what libraries print must not get into the answers
-    module, name = RENDERERS[kind]
     try:
-        render = getattr(importlib.import_module(f"languages.{module}"), name)(options)
+        render = KINDS[kind].make(options)
     except ImportError as error:
-        install = f"{sys.executable} -m pip install -r requirements-render.txt"
+        install = f"{sys.executable} -m pip install -r {REQUIREMENTS.name}"
         ready = error_answer(f"the Python package {error.name} is missing: {install}", final=True)
     except (ToolMissing, OSError) as error:
         ready = error_answer(str(error), final=isinstance(error, ToolMissing))
@@ -68,7 +53,7 @@ def work(kind: str, settings: str) -> None:
             break
         size, *canvas = REQUEST.unpack(request)
         code = unfenced(requests.read(size).decode("utf-8-sig"))
-        if kind in PREPARE:
+        if KINDS[kind].prepares:
             render.prepare(code)
             answers.write(HEADER.pack(0, 0, 0))
             answers.flush()

@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.optimize import linear_sum_assignment
 
 from metrics.chartmimic import ciede2000_similarity
-from native.matching import matched_characters
+from metrics.matching import matched_characters
 
 NAMES = ("block_match", "text", "position", "colour")
 GAIN, LEAST_ALIKE, BONUS, WINDOW = 0.05, 0.5, 0.1, 1

@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data import Sample, domain_of
-from languages import CAIROSVG
+from languages.svg import CAIROSVG
 from metrics import chartmimic, design2code, molecules, page_preprocessing, pixels, text, webcode2m
 from metrics.catalogue import METRICS
 from render import Rendering

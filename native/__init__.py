@@ -3,7 +3,7 @@
 A step of a small model is some hundred small operations, and torch's way to one of them costs more than its work. In C
 all steps of a block are one call. `Engine.decode_step` in `rollout.py` defines what is right, and does it where there
 is no C compiler. The library is compiled at first use, in half a second, for the processor at hand, and kept in
-`native/build`.
+`native/build`. Nothing here imports torch, for C sees addresses alone: metrics/matching.py uses `compiled` too.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
+import numpy as np
 
 SOURCE = Path(__file__).with_name("kernels.c")
 ADDRESS = ctypes.c_void_p
@@ -57,8 +57,9 @@ class Steps(ctypes.Structure):
 def ready(engine) -> bool:
     """Whether the engine's steps can be done here: its weights are float32 on a CPU, and their rows fill registers."""
     buffer = engine.weights.buffer
+    is_float32 = buffer.is_floating_point() and buffer.element_size() == 4
     sizes = engine.weights.lm_head.shape[1], engine.config.intermediate_size, engine.head_size
-    return buffer.is_cpu and buffer.dtype == torch.float32 and not any(n % 8 for n in sizes) and library() is not None
+    return buffer.is_cpu and is_float32 and not any(n % 8 for n in sizes) and library() is not None
 
 
 def decode_steps(engine, rows: int, groups: int, temperature: float) -> None:
@@ -73,16 +74,18 @@ def decode_steps(engine, rows: int, groups: int, temperature: float) -> None:
     columns = width, max(width, H * D, inner), max((H + 2 * C) * D, 2 * inner, V), D, D, 1
     tensors = [weights.embed, weights.norm, weights.lm_head, *engine.cos_sin_cache, engine.banned]
     tensors += [getattr(slots.device, name) for name in SLOTS]
-    tensors += [*(torch.empty(rows, n) for n in columns), torch.empty(rows, 2 * C, dtype=torch.int64)]
+    scratch = [*(np.empty((rows, n), np.float32) for n in columns), np.empty((rows, 2 * C), np.int64)]
     values = (
         rows, groups, engine.steps, len(layers), width, inner, H, C, D, V, engine.page, *slots.shape[1:],
         config.rms_norm_eps, temperature, (Layer * len(layers))(*layers), *map(pointer, tensors),
+        *(array.ctypes.data for array in scratch),
     )  # fmt: skip
     assert len(values) == len(Steps._fields_)
     library().decode_steps(ctypes.byref(Steps(*values)))
 
 
-def pointer(x: torch.Tensor | None) -> int | None:
+def pointer(x) -> int | None:
+    """The address of a tensor's numbers; None for None."""
     assert x is None or x.is_contiguous()
     return None if x is None else x.data_ptr()
 

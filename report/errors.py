@@ -12,7 +12,8 @@ import re
 
 import numpy as np
 
-from flaws import FLAWS, TEX_LABEL, WORD, spans
+from flaws import spans
+from languages import LANGUAGES, WORD, latex
 
 LEVELS = 5
 SHARE = (0.1, 0.2, 0.4, 0.7, 1.0)  # of the words, or atoms, that are wrong
@@ -36,11 +37,11 @@ def _wrong(values):  # off by up to {size} of their range, each in a direction o
     return _np.ma.clip(off, 0, None) if _np.ma.min(v) >= 0 else off
 """
 COORDINATES = r"\(\s*-?\d+(?:\.\d+)?\s*[,:]\s*-?\d+(?:\.\d+)?\s*\)|\d+(?:\.\d+)?(?=\s*(?:cm|mm)\b)"
-LABELS = {language: kinds["label"] for language, kinds in FLAWS.items()}
-LABELS["latex"] = (rf"{TEX_LABEL}|\{{([^{{}}\\=]+)\}}\s*;", WORD)  # a node's text is the last thing of a path
-NUMBERS = {  # language -> (region, number), as in flaws.FLAWS
-    "svg": FLAWS["svg"]["number"],
-    "html": FLAWS["html"]["number"],
+LABELS = {name: one.flaws["label"] for name, one in LANGUAGES.items() if "label" in one.flaws}
+LABELS["latex"] = (rf"{latex.LABEL}|\{{([^{{}}\\=]+)\}}\s*;", WORD)  # a node's text is the last thing of a path
+NUMBERS = {  # language -> (region, number), as in Language.flaws
+    "svg": LANGUAGES["svg"].flaws["number"],
+    "html": LANGUAGES["html"].flaws["number"],
     "latex": (rf"({COORDINATES})", r"\d+(?:\.\d+)?"),
 }
 LIKE = {"C": "N", "N": "O", "O": "S", "S": "O", "F": "O", "Cl": "F", "Br": "F", "I": "F", "P": "N"}
@@ -61,6 +62,8 @@ def wrong_text(code: str, language: str, level: int) -> str | None:
     """10, 20, 40, 70, 100 % of the words of titles, labels and running text have their letters in another order, which
     leaves them as wide as before: nothing else moves."""
     fields = r"\{[^{}\n]*\}" if language == "python" else None  # of an f-string
+    if language not in LABELS:
+        return None
     words = sorted(set(spans(code, language, *LABELS[language], unseen=fields)))
     words = [(start, end) for start, end in words if len(set(code[start:end])) > 1]
     if len(words) < LEVELS:

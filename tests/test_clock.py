@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from test_render import ENDLESS, HANG, MISSING, need, processes_of_ours, wait_until
 
-import languages
 import render
 import sandbox
+from languages import LANGUAGES
 
 LOOP = [sys.executable, "-c", "while True: pass"]
 
@@ -99,9 +99,9 @@ def one_busy_core(processes: set[int], loops: int):
 
 
 WORK = {  # 0.2 to 0.7 s of CPU time
-    "python": "x = 0\nfor i in range(3_000_000): x = (x * 31 + i) % 1000\n" + languages.SAMPLES["python"],
+    "python": "x = 0\nfor i in range(3_000_000): x = (x * 31 + i) % 1000\n" + LANGUAGES["python"].sample,
     "html": "<h1>x</h1><script>let x = 0; for (let i = 0; i < 5e7; i++) x = (x * 31 + i) % 1000</script>",
-    "latex": r"\newcount\i\loop\advance\i by 1 \ifnum\i<1000000 \repeat x" + languages.SAMPLES["latex"],
+    "latex": r"\newcount\i\loop\advance\i by 1 \ifnum\i<1000000 \repeat x" + LANGUAGES["latex"].sample,
     "svg": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 30"><filter id="f"><feTurbulence '
     'baseFrequency="0.1" numOctaves="3"/></filter>' + '<rect width="40" height="30" filter="url(#f)"/>' * 12 + "</svg>",
 }
@@ -170,13 +170,13 @@ def test_nothing_stops_the_clock(monkeypatch, subtests):
     monkeypatch.setattr(sandbox.Clock, "AT_LEAST", 1e-9)
     exit_of_a_thread = {"x86_64": "60", "aarch64": "93"}[os.uname().machine]
     with render.Renderer(1, timeout=1.0, cache_mb=0) as renderer:
-        good = renderer.submit(languages.SAMPLES["python"], "python").result(HANG).image.tobytes()
+        good = renderer.submit(LANGUAGES["python"].sample, "python").result(HANG).image.tobytes()
         workers = set(sandbox.descendants(os.getpid()))
         for name, code in TRICKS.items():
             with subtests.test(name):
                 result = renderer.submit(code.replace("SYS_EXIT", exit_of_a_thread), "python").result(HANG)
                 assert result.error == "timeout: the program ran longer than 1 s"
-                assert renderer.submit(languages.SAMPLES["python"], "python").result(HANG).image.tobytes() == good
+                assert renderer.submit(LANGUAGES["python"].sample, "python").result(HANG).image.tobytes() == good
                 assert workers <= set(sandbox.descendants(os.getpid())), "the worker was lost"
 
 

@@ -420,7 +420,7 @@ def test_a_draft_that_breaks_goes_back_to_fewer_flaws():
 
 def test_nine_of_ten_proposals_are_drafts():
     """Of programs that the flaws were not made with: they render, and their score is in the band."""
-    domains = [domain for domain in synth.DOMAINS if not MISSING[synth.LANGUAGES[domain]]]
+    domains = [domain for domain in synth.DOMAINS if not MISSING[synth.LANGUAGE_OF[domain]]]
     reward, counts = Reward(), Counter()
     with Renderer(workers=2) as renderer:
         for number, domain in itertools.product(range(6), domains):

@@ -16,10 +16,10 @@ from test_metrics import correlations, facts_of, real
 import native
 from corpus import benchmarks
 from data import Sample
-from metrics import design2code, page_preprocessing, webcode2m
+from languages.protocol import pictures_beside
+from metrics import design2code, matching, page_preprocessing, webcode2m
 from metrics.scoring import Scorer
-from native import matching
-from render import Renderer, pictures_beside
+from render import Renderer
 
 DESIGN2CODE = [f"design2code.{name}" for name in design2code.NAMES]
 WEBCODE2M = ["webcode2m.tree_bleu", "webcode2m.word_recall"]

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from test_render import draws, need
 
-import languages
 import render
 import sandbox
-from languages import protocol
+from languages import LANGUAGES, protocol
 
 pytestmark = pytest.mark.skipif(not sandbox.probe().safe, reason="no sandbox works on this machine")
 PATIENCE = 300.0  # seconds: nothing here is about time
@@ -95,7 +94,7 @@ def test_scale_gives_more_pixels_of_the_same_layout(renderer):
     assert dark[0] == pytest.approx(dark[1], abs=0.01)
     greys = [np.isin(np.asarray(image.convert("L")), (0, 255), invert=True).mean() for image in (once, thrice)]
     assert greys[1] < greys[0] / 2, "enlarged, not drawn in more pixels"
-    page = draws(renderer, languages.SAMPLES["html"], "html")  # and nothing is left of it
+    page = draws(renderer, LANGUAGES["html"].sample, "html")  # and nothing is left of it
     assert page.width == 1280
 
 
@@ -115,7 +114,7 @@ def test_a_forged_page_cannot_ask_for_a_huge_picture(renderer):
     # nor is an answer believed that begins as one, or that says it is still being drawn
     assert renderer.render("<!--part 300 100 2.0--><h1>x</h1>", "html").image.size == (1280, 720)
     assert renderer.render("<html data-drawing><h1>x</h1></html>", "html").image.size == (1280, 720)
-    draws(renderer, languages.SAMPLES["html"], "html")
+    draws(renderer, LANGUAGES["html"].sample, "html")
 
 
 def test_a_figure_that_cannot_be_drawn_ends_at_once(renderer):
@@ -159,7 +158,7 @@ def test_mermaids_own_messages_are_no_diagrams(renderer, code):
     need("mermaid")
     result = renderer.render(code, "mermaid")
     assert result.image is None and "is not a diagram" in result.error
-    draws(renderer, languages.SAMPLES["mermaid"], "mermaid")
+    draws(renderer, LANGUAGES["mermaid"].sample, "mermaid")
 
 
 def test_mermaid_says_what_is_wrong_without_a_trace(renderer):

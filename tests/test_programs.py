@@ -9,11 +9,11 @@ from PIL import Image
 import languages
 import render
 import sandbox
-from languages import browser, fonts
+from languages import browser, fonts, python
 from pictures import is_blank
 
 pytestmark = pytest.mark.skipif(not sandbox.probe().safe, reason="no sandbox works on this machine")
-LACKING = render.packages_of(render.interpreter())[1]
+LACKING = python.packages_of(render.interpreter())[1]
 LIMIT = 60.0  # s that no program here comes near
 RED, GREEN, BLUE = (255, 0, 0), (0, 128, 0), (0, 0, 255)
 HEAD = "import numpy as np\nimport matplotlib.pyplot as plt\n"
@@ -74,13 +74,13 @@ def test_a_library_of_the_data_sets_is_there(renderer, package):
 
 
 def test_requirements_name_every_library_of_the_data_sets():
-    wanted = {name.lower() for name in render.REQUIREMENTS.read_text().replace("==", " ").split()}
+    wanted = {name.lower() for name in python.REQUIREMENTS.read_text().replace("==", " ").split()}
     assert set(LIBRARIES) <= wanted
 
 
 def test_doctor_names_what_is_lacking(renderer, monkeypatch, capsys, tmp_path):
     (tmp_path / "wanted.txt").write_text("# a comment\nnumpy==1\nno-such-package-here==2\n")
-    monkeypatch.setattr(render, "REQUIREMENTS", tmp_path / "wanted.txt")
+    monkeypatch.setattr(python, "REQUIREMENTS", tmp_path / "wanted.txt")
     render.doctor(renderer)
     shown = capsys.readouterr().out
     assert "NOT HERE: no-such-package-here" in shown and "packages  numpy" in shown

@@ -17,14 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import languages
 import render
 import sandbox
-from languages import browser, mermaid, protocol
+from languages import LANGUAGES, browser, mermaid, protocol, python
 from pictures import is_blank
 
 TIMEOUT = 3.0
-LACKING = render.packages_of(render.interpreter())[1]
+LACKING = python.packages_of(render.interpreter())[1]
 HANG = 900  # seconds: what has not come by then never comes, however busy the machine is
 MISSING = {
     "svg": "pyvips is not installed" if "pyvips" in LACKING else None,
@@ -37,11 +36,11 @@ MISSING["mermaid"] = MISSING["html"] or (
 )
 
 pytestmark = pytest.mark.skipif(not sandbox.probe().safe, reason="no sandbox works on this machine")
-every_language = pytest.mark.parametrize("language", languages.LANGUAGES)
+every_language = pytest.mark.parametrize("language", LANGUAGES)
 
 
 def need(language):
-    if MISSING[language]:
+    if MISSING.get(language):
         pytest.skip(MISSING[language])
 
 
@@ -71,7 +70,7 @@ def fails(renderer, code, language, *words):
     result = renderer.submit(code, language).result(HANG)
     assert result.image is None and result.error
     assert not words or any(word in result.error for word in words), result.error
-    draws(renderer, languages.SAMPLES[language], language)
+    draws(renderer, LANGUAGES[language].sample, language)
     return result.error
 
 
@@ -81,8 +80,8 @@ def fails(renderer, code, language, *words):
 @every_language
 def test_sample_is_drawn_the_same_each_time(renderer, language):
     need(language)
-    first = draws(renderer, languages.SAMPLES[language], language)
-    assert first.tobytes() == draws(renderer, languages.SAMPLES[language], language).tobytes()
+    first = draws(renderer, LANGUAGES[language].sample, language)
+    assert first.tobytes() == draws(renderer, LANGUAGES[language].sample, language).tobytes()
 
 
 BROKEN = {
@@ -148,7 +147,7 @@ def test_greedy_svg_is_stopped():
     with render.Renderer(workers=1, timeout=TIMEOUT, memory_mb=512, cache_mb=0) as small:
         result = small.render(SVG.format(png_bomb()), "svg")
         assert result.image is None or is_blank(result.image)
-        draws(small, languages.SAMPLES["svg"], "svg")
+        draws(small, LANGUAGES["svg"].sample, "svg")
 
 
 @every_language
@@ -189,7 +188,7 @@ def test_python_pictures_are_captured(renderer, finish):
 
 def test_python_svg_and_pillow_files(renderer):
     need("python")
-    draws(renderer, f"open('a.svg', 'w').write('''{languages.SAMPLES['svg']}''')", "python")
+    draws(renderer, f"open('a.svg', 'w').write('''{LANGUAGES['svg'].sample}''')", "python")
     code = "from PIL import Image\nim = Image.new('RGBA', (4, 4))\nim.putpixel((0, 0), (0, 0, 255, 255))\n"
     code += "im.save('/x/y.png')"
     image = draws(renderer, code, "python")
@@ -280,8 +279,7 @@ def test_python_attack_is_refused(renderer, attack):
 def test_environment_holds_nothing_of_ours(renderer, monkeypatch):
     need("python")
     code = (
-        "import os\nassert not [k for k in os.environ if 'PYTEST' in k or 'SECRET' in k]\n"
-        + languages.SAMPLES["python"]
+        "import os\nassert not [k for k in os.environ if 'PYTEST' in k or 'SECRET' in k]\n" + LANGUAGES["python"].sample
     )
     draws(renderer, code, "python")
 
@@ -299,7 +297,7 @@ for fd in range(3, 1000):
         pass
 assert open_ones == [3], open_ones  # 3 is the pipe for its own picture
 """
-    draws(renderer, code + languages.SAMPLES["python"], "python")
+    draws(renderer, code + LANGUAGES["python"].sample, "python")
 
 
 def test_answer_cannot_be_forged(renderer):
@@ -318,9 +316,9 @@ def test_answer_cannot_be_forged(renderer):
 def test_programs_do_not_see_each_other(renderer):
     need("python")
     leak = "import math\nmath.leak = 1\nopen('leak.txt', 'w').write('x')\n"
-    draws(renderer, leak + languages.SAMPLES["python"], "python")
+    draws(renderer, leak + LANGUAGES["python"].sample, "python")
     check = "import os, math\nassert not hasattr(math, 'leak') and not os.listdir()\n"
-    draws(renderer, check + languages.SAMPLES["python"], "python")
+    draws(renderer, check + LANGUAGES["python"].sample, "python")
 
 
 # ---- hostile documents -----------------------------------------------------------------------------------------------
@@ -336,7 +334,7 @@ def test_svg_reads_no_files(renderer, tmp_path):
 
 def test_svg_side_and_transparency(renderer):
     need("svg")
-    image = draws(renderer, languages.SAMPLES["svg"], "svg")
+    image = draws(renderer, LANGUAGES["svg"].sample, "svg")
     assert image.size == (448, 336) and image.getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -357,7 +355,7 @@ def test_html_reaches_neither_files_nor_network(renderer, tmp_path):
         page = f"""<body style="margin:0"><iframe src="file://{tmp_path}/a.html"></iframe><img src="http://{address}/i">
         <script>fetch("http://{address}/f").catch(() => {{}}); new WebSocket("ws://{address}/w");
         window.open("http://{address}/p"); alert("hello")</script></body>"""
-        image = draws(renderer, page + languages.SAMPLES["html"], "html")
+        image = draws(renderer, page + LANGUAGES["html"].sample, "html")
         server.shutdown()
     assert not hits
     assert not (np.asarray(image) == (255, 0, 0)).all(-1).any()
@@ -391,7 +389,7 @@ def test_facts_that_nobody_asked_for_are_nonsense(renderer):
     forged += "os.kill(os.getpid(), 9)\n"
     result = renderer.render(forged, "python")
     assert result.image is None and result.facts is None and "nonsense" in result.error
-    draws(renderer, languages.SAMPLES["python"], "python")
+    draws(renderer, LANGUAGES["python"].sample, "python")
 
 
 def test_latex_formula_page_and_size(renderer):
@@ -433,10 +431,10 @@ def test_slow_job_holds_nobody_up_and_nothing_survives():
     need("python")
     before = set(processes_of_ours())
     with render.Renderer(workers=2, timeout=HANG, cache_mb=0) as pool:
-        for job in [pool.submit(languages.SAMPLES["python"], "python") for _ in range(4)]:
+        for job in [pool.submit(LANGUAGES["python"].sample, "python") for _ in range(4)]:
             assert job.result().error is None
         slow = pool.submit(ENDLESS["python"], "python")
-        fast = [pool.submit(languages.SAMPLES["python"], "python") for _ in range(5)]
+        fast = [pool.submit(LANGUAGES["python"].sample, "python") for _ in range(5)]
         assert all(job.result().error is None for job in fast)
         assert not slow.done()
         while not slow.done():  # killed from outside, it gets a second worker
@@ -450,7 +448,7 @@ def test_children_of_an_endless_job_are_gone():
     need("html")
     before = set(processes_of_ours())
     with render.Renderer(workers=1, timeout=2, cache_mb=0) as pool:
-        draws(pool, languages.SAMPLES["html"], "html")
+        draws(pool, LANGUAGES["html"].sample, "html")
         assert len(set(processes_of_ours()) - before) > 2
         assert "timeout" in pool.render(ENDLESS["html"], "html").error
         wait_until(lambda: not set(processes_of_ours()) - before)
@@ -458,8 +456,8 @@ def test_children_of_an_endless_job_are_gone():
 
 def test_workers_die_with_their_caller():
     need("svg")
-    code = "import render, os, sandbox\nimport languages\n"
-    code += "r = render.Renderer(workers=1)\nr.render(languages.SAMPLES['svg'], 'svg')\n"
+    code = "import render, os, sandbox\nfrom languages import LANGUAGES\n"
+    code += "r = render.Renderer(workers=1)\nr.render(LANGUAGES['svg'].sample, 'svg')\n"
     code += "print(*sandbox.descendants(os.getpid()), flush=True)\nos.kill(os.getpid(), 9)"
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(render.__file__).parent
@@ -496,11 +494,11 @@ def test_a_worker_whose_launcher_ended_gets_no_job_and_ends(monkeypatch, tmp_pat
 def test_closed_renderer_and_cancelled_jobs():
     need("svg")
     pool = render.Renderer(workers=1, cache_mb=0)
-    jobs = [pool.submit(languages.SAMPLES["svg"], "svg") for _ in range(20)]
+    jobs = [pool.submit(LANGUAGES["svg"].sample, "svg") for _ in range(20)]
     pool.close()
     assert all(job.done() for job in jobs)
     with pytest.raises(RuntimeError, match="closed"):
-        pool.submit(languages.SAMPLES["svg"], "svg")
+        pool.submit(LANGUAGES["svg"].sample, "svg")
 
 
 @pytest.mark.parametrize("language", ["python", "svg", "latex", "html"])
@@ -512,7 +510,7 @@ def test_landlock_and_seccomp_alone_confine(monkeypatch, capsys, language):
     monkeypatch.setattr(sandbox, "probe", lambda: alone)
     before = set(processes_of_ours())
     with render.Renderer(workers=1, timeout=TIMEOUT, cache_mb=0) as pool:
-        draws(pool, languages.SAMPLES[language], language)
+        draws(pool, LANGUAGES[language].sample, language)
         fails(pool, ENDLESS[language], language, "timeout")
         if language == "python":
             for attack in ATTACKS.values():
@@ -548,7 +546,7 @@ def run(*arguments):
 def test_command_line(tmp_path):
     need("svg")
     good, bad = tmp_path / "good.svg", tmp_path / "bad.svg"
-    good.write_text(languages.SAMPLES["svg"])
+    good.write_text(LANGUAGES["svg"].sample)
     bad.write_text("no svg")
     ended = run(good, "-o", tmp_path / "x.png")
     assert ended.returncode == 0 and (tmp_path / "x.png").exists(), ended.stderr
@@ -563,14 +561,14 @@ def test_command_line(tmp_path):
 def test_equal_programs_are_drawn_once_and_memory_is_bounded():
     need("svg")
     with render.Renderer(workers=2, cache_mb=1) as pool:
-        group = [pool.submit(languages.SAMPLES["svg"], "svg") for _ in range(8)]
+        group = [pool.submit(LANGUAGES["svg"].sample, "svg") for _ in range(8)]
         assert len({id(job.result().image) for job in group}) == 1 and pool.hits == 7
         others = [pool.submit(SVG.format(f'<rect width="{i}" height="9"/>'), "svg") for i in range(1, 9)]  # 0.6 MB each
         assert all(job.result().image for job in others)
         wait_until(lambda: pool.kept_bytes <= 1 << 20 and len(pool.known) <= 2)
-        assert pool.submit(languages.SAMPLES["svg"], "svg") is not group[0]
+        assert pool.submit(LANGUAGES["svg"].sample, "svg") is not group[0]
     with render.Renderer(workers=1, cache_mb=0) as pool:
-        assert pool.submit(languages.SAMPLES["svg"], "svg") is not pool.submit(languages.SAMPLES["svg"], "svg")
+        assert pool.submit(LANGUAGES["svg"].sample, "svg") is not pool.submit(LANGUAGES["svg"].sample, "svg")
 
 
 @pytest.mark.parametrize("language", ["python", "html"])
@@ -582,15 +580,15 @@ def test_worker_killed_from_outside_costs_nothing(language):
     }
     with render.Renderer(workers=1, timeout=8, cache_mb=0) as pool:
         before = set(processes_of_ours())
-        draws(pool, languages.SAMPLES[language], language)
-        job = pool.submit(slow[language] + languages.SAMPLES[language], language)
+        draws(pool, LANGUAGES[language].sample, language)
+        job = pool.submit(slow[language] + LANGUAGES[language].sample, language)
         time.sleep(0.4)
         with contextlib.suppress(ProcessLookupError):  # it has just ended
             os.kill(max(set(processes_of_ours()) - before), 9)  # the youngest: the job itself or the browser's page
         result = job.result()
         assert result.image is not None or result.error
-        draws(pool, languages.SAMPLES[language], language)
-        job = pool.submit(slow[language] + languages.SAMPLES[language], language)
+        draws(pool, LANGUAGES[language].sample, language)
+        job = pool.submit(slow[language] + LANGUAGES[language].sample, language)
         time.sleep(0.4)
         os.kill(min(set(processes_of_ours()) - before), 9)  # the oldest: the worker
         assert job.result().error is None

@@ -16,7 +16,8 @@ import reward
 import train_virl
 from corpus.chunks import Chunks
 from data import Sample
-from languages import CAIROSVG, SAMPLES
+from languages import LANGUAGES
+from languages.svg import CAIROSVG
 from metrics import pixels
 from metrics.scoring import Scorer
 from render import Renderer, Rendering, within
@@ -39,7 +40,7 @@ def renderer():
 @pytest.fixture(scope="module")
 def cairosvg(renderer):
     """The renderer, where it can draw as the benchmarks do."""
-    if renderer.render(SAMPLES["svg"], CAIROSVG, (8, 8)).image is None:
+    if renderer.render(LANGUAGES["svg"].sample, CAIROSVG, (8, 8)).image is None:
         pytest.skip(renderer.missing[CAIROSVG])
     return renderer
 

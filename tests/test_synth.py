@@ -94,7 +94,7 @@ def test_easy_shapes_keep_one_order_and_lie_apart():
 @pytest.mark.parametrize("domain", synth.DOMAINS)
 def test_prompts_name_the_language_and_vary(domain):
     samples = [synth.make(domain, index) for index in range(60)]
-    assert {data.language_of(sample.prompt) for sample in samples} == {synth.LANGUAGES[domain]}
+    assert {data.language_of(sample.prompt) for sample in samples} == {synth.LANGUAGE_OF[domain]}
     assert len({sample.prompt for sample in samples}) > 2
 
 

@@ -1,0 +1,96 @@
+"""What docs/changing.md promises: each of its diffs is small, applies to this version, and does what it says."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_render import need
+
+import sandbox
+
+ROOT = Path(__file__).parent.parent
+CHANGES = dict(re.findall(r"(?ms)^## ([^\n]+)\n(.*?)(?=^## |\Z)", (ROOT / "docs/changing.md").read_text()))
+LEFT_OUT = shutil.ignore_patterns(".*", "runs", "build", "shared", "results", "tests", "__pycache__")
+MOST_FILES, MOST_LINES = 2, 40
+
+
+def changed_copy(title: str, folder: Path) -> Path:
+    """A copy of the project with the diffs of one section applied, each of them of the promised size."""
+    copy = folder / "project"
+    shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
+    if (ROOT / ".venv").exists():
+        (copy / ".venv").symlink_to((ROOT / ".venv").resolve())
+    diffs = re.findall(r"(?ms)^```diff\n(.*?)^```$", CHANGES[title])
+    assert diffs, "there is nothing to apply"
+    for diff in diffs:
+        lines = [line for line in diff.splitlines() if re.match(r"[+-](?!\+\+ |-- )", line)]
+        assert diff.count("\n+++ ") <= MOST_FILES and len(lines) <= MOST_LINES
+        applied = subprocess.run(["git", "apply", "-"], cwd=copy, input=diff, capture_output=True, text=True)
+        assert applied.returncode == 0, applied.stderr
+    return copy
+
+
+def run(copy: Path, program: str) -> str:
+    """What a program prints that runs in the copy, where it must end well."""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=copy, capture_output=True, text=True, env=os.environ)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+LANGUAGE = r"""
+import json
+import numpy as np
+import data, flaws, prompts, render
+from corpus.checks import problems
+from corpus.drafts import Draft
+from languages import LANGUAGES
+from pathlib import Path
+from pictures import is_blank, png_bytes
+
+vega, rng = LANGUAGES["vega"], np.random.default_rng(0)
+prompt = prompts.direct_prompt("vega", "vega", rng)
+assert prompts.language_of(prompt) == prompts.language_named("Vega-Lite") == "vega", prompt
+for tag in ("vega", "vegalite", "vega-lite"):
+    assert prompts.extract_code(prompts.fenced(vega.sample, tag), "vega") == vega.sample
+
+draft = flaws.mutate(vega.sample, "vega", rng)
+assert draft != vega.sample and json.loads(draft)
+assert prompts.language_of(prompts.refine_prompt("vega", draft)) == "vega"
+assert json.loads(Draft(vega.sample, "vega", rng).propose()) != json.loads(vega.sample)
+assert problems([(vega.sample, "vega")]) == [""]
+
+with render.Renderer(workers=1, timeout=60) as renderer:
+    drawn = renderer.render(vega.sample, "vega")
+    assert drawn.image and not is_blank(drawn.image), drawn.error
+    assert renderer.render(draft, "vega").image.tobytes() != drawn.image.tobytes()
+    assert "JSONDecodeError" in renderer.render("{", "vega").error
+    assert renderer.render('{"data": {"url": "http://a.test/b.json"}, "mark": "bar"}', "vega").image is None
+    render.doctor(renderer)
+
+Path("rows").mkdir()
+Path("rows/bars.vl.json").write_text(vega.sample)
+Path("rows/MANIFEST.jsonl").write_text(json.dumps({"language": "vega", "path": "bars.vl.json"}) + "\n")
+answer = "Here it is:\n" + prompts.fenced(vega.sample, "vega-lite")
+row = {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]}
+Path("picture.png").write_bytes(png_bytes(drawn.image))
+Path("rows.jsonl").write_text(json.dumps(row | {"images": ["picture.png"]}) + "\n")
+for path in ("rows", "rows.jsonl"):
+    (sample,) = data.load(path)
+    assert (sample.language, sample.domain, sample.code.strip()) == ("vega", "vega", vega.sample.strip()), sample
+render.main(render.Config((Path("rows/bars.vl.json"),)))
+"""
+
+
+@pytest.mark.skipif(not sandbox.probe().safe, reason="no sandbox works on this machine")
+def test_a_language_is_one_file(tmp_path):
+    need("html")
+    copy = changed_copy("A language", tmp_path)
+    if not (ROOT / ".venv/render/share/vega.js").is_file():
+        pytest.skip("vega.js is absent: run `make setup`")
+    shown = run(copy, LANGUAGE)
+    assert re.search(r"(?m)^vega +works, \d+ x \d+ px", shown), shown
+    assert (copy / "rows/bars.png").is_file()
