@@ -1,5 +1,6 @@
 # One virtual environment (.venv) and Debian packages where there is root; every target installs what it misses.
 #   make demo     the whole method on a CPU: data -> SFT -> ViRL -> eval -> runs/demo/report.html
+#   make quick    the tests of what one usually edits, a minute
 #   make test     all tests, but of the hostile programs one of each kind (some 100 of 500)
 #   make test-hostile   every hostile program        make smoke    the demo's path in a few steps
 #   make lint     ruff                 make doctor   what works on this machine
@@ -30,7 +31,7 @@ NEW_TOKENS := 160
 GROUP := 16
 SYNTH := --domains svg chart --difficulty 0.15 --svg-side 64
 
-.PHONY: setup demo smoke test test-hostile test-oldest test-others benchmark-tools lint doctor clean
+.PHONY: setup demo smoke quick test test-hostile test-oldest test-others benchmark-tools lint doctor clean
 setup: .venv/ready .venv/render/ready
 
 .venv/ready: requirements.txt
@@ -112,6 +113,10 @@ smoke: setup
 	@rm -rf runs/smoke/eval/synthetic-5
 	$(PY) eval.py run --model $$(ls -d runs/smoke/sft/checkpoints/step-* | tail -1) --bench synthetic-5 --max-samples 10 \
 	    --max-new-tokens 32 --out runs/smoke/eval/synthetic-5
+
+# loss, advantages, packing, the sampler against the plain one, a rendering per language, rows: what one usually edits
+quick: setup
+	@OMP_NUM_THREADS=2 $(PY) -m pytest -q -m quick
 
 test: setup
 	@$(PY) -c "import triton" 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check triton 2>/dev/null \

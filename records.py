@@ -115,8 +115,8 @@ class RecordWriter:
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
 
-    def _row(self, record: Record, round: int, id: str) -> dict:
-        picture = record.rendering.image and f"renders/{_file_name(id)}-{record.index}-{round}.png"
+    def _row(self, record: Record, attempt: int, id: str) -> dict:
+        picture = record.rendering.image and f"renders/{_file_name(id)}-{record.index}-{attempt}.png"
         if picture:
             record.rendering.image.save(self.folder / picture)
         rendering = {"image": picture, "error": record.rendering.error, "seconds": record.rendering.seconds}

@@ -169,10 +169,14 @@ def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple
     repeated row of a process that has too few groups.
     """
     tokens = lambda part: len(part[0].ids) + sum(map(len, part[1]))  # noqa: E731
-    parts = [(prompt, part) for prompt, all in groups for part in filled(all, len, row_tokens - len(prompt.ids))]
+    parts = []
+    for prompt, responses in groups:
+        parts += [(prompt, part) for part in filled(responses, len, row_tokens - len(prompt.ids))]
     parts.sort(key=tokens)
     count = max(from_all(len(filled(parts, tokens, row_tokens))))
     fits = lambda capacity: len(filled(parts, tokens, capacity)) <= count  # noqa: E731
+    # the smallest capacity that fills no more rows makes them as equal as can be: `fits` is False below it and
+    # True from it on, so bisection finds it
     rows = filled(parts, tokens, bisect_left(range(row_tokens), True, key=fits))
     return [(row, float(process_number()[1])) for row in rows] + [(rows[-1], 0.0)] * (count - len(rows))
 

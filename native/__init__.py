@@ -126,9 +126,9 @@ def compiled(source: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         for parallel in (["-fopenmp"], []):  # Apple's compiler has no OpenMP
             # the linker must not hear of fast-math: the whole process would round denormal numbers to 0
-            compile = [compiler, "-O3", "-march=native", "-ffast-math", "-fPIC", "-c", source, "-o", f"{scratch}/o"]
-            link = [compiler, "-shared", f"{scratch}/o", "-o", f"{scratch}/so", "-lm"]
-            for command in (compile, link):
+            compiling = [compiler, "-O3", "-march=native", "-ffast-math", "-fPIC", "-c", source, "-o", f"{scratch}/o"]
+            linking = [compiler, "-shared", f"{scratch}/o", "-o", f"{scratch}/so", "-lm"]
+            for command in (compiling, linking):
                 run = subprocess.run([*command, *parallel], capture_output=True, text=True, errors="replace")
                 if run.returncode:
                     break

@@ -93,6 +93,7 @@ class FakeRenderer:
 # formats ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_write_parquet_and_load_give_the_samples_back(tmp_path):
     rng = np.random.default_rng(0)
     samples = [
@@ -161,6 +162,7 @@ def test_folder_of_parquets_names_the_file_of_a_row(tmp_path):
         data.load(tmp_path / "set")
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("form", ["struct", "bytes", "path"])
 def test_easyr1(tmp_path, form):
     picture().save(tmp_path / "p.png")
@@ -180,6 +182,7 @@ def test_huggingface_image_columns_are_not_decoded_on_the_way(tmp_path):
     assert same(data.load(tmp_path / "rl.parquet")[0].image, picture())
 
 
+@pytest.mark.quick
 def test_swift_jsonl(tmp_path):
     (tmp_path / "a").mkdir()
     picture().save(tmp_path / "a" / "b.png")
@@ -213,6 +216,7 @@ def manifest(folder) -> Path:
     return folder
 
 
+@pytest.mark.quick
 def test_manifest_folder(tmp_path):
     one, two, three, four = data.load(manifest(tmp_path / "set"))
     assert (one.id, one.domain, one.image) == ("one", "svg", None) and "SVG" in one.prompt
@@ -295,6 +299,7 @@ def test_bad_swift_rows(tmp_path, row, reason):
         data.load(write(tmp_path / "x.jsonl", [row]))[0]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -348,6 +353,7 @@ def test_a_column_that_is_there_twice_is_said_before_a_row_is_read(tmp_path):
 # fences and languages --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("text", "language", "code"),
     [
@@ -381,6 +387,7 @@ def test_extract_code(text, language, code):
     assert extract_code(text, language) == code
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("prompt", "language"),
     [
@@ -486,6 +493,7 @@ def test_mutate_real_programs():
 # shuffling and the command line ----------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 def test_batch_indices():
     whole = [i for step in range(21) for i in data.batch_indices(7, 3, seed=1, step=step)]
     epochs = [whole[start : start + 7] for start in range(0, 63, 7)]

@@ -19,6 +19,7 @@ import packing
 from packing import Spans
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("heads", [(8, 2), (7, 1), (4, 4)])
 @pytest.mark.parametrize("count", [20, 400])  # pages
 def test_decode_attention_equals_plain_attention(heads, count):
@@ -34,6 +35,7 @@ def test_decode_attention_equals_plain_attention(heads, count):
             assert torch.allclose(ours[row], theirs[:, 0], atol=1e-6)  # the softmax is a float32 one
 
 
+@pytest.mark.quick
 def test_merged_parts_are_attention_over_all_keys():
     torch.manual_seed(0)
     scores, v = torch.randn(3, 2, 9, dtype=torch.float64), torch.randn(3, 2, 9, 4, dtype=torch.float64)
@@ -46,6 +48,7 @@ def test_merged_parts_are_attention_over_all_keys():
     assert gradcheck(lambda a, b, c, d: kernels.merge_attention((a, b), (c, d)), tensors)
 
 
+@pytest.mark.quick
 def test_packed_attention_gradcheck():
     """Two sequences, of which one is a shared prompt with two responses: the gradient of all keys is exact."""
     torch.manual_seed(0)
@@ -73,6 +76,7 @@ def test_what_flash_attention_is_told_means_the_same(rows):
     assert torch.allclose(torch.cat(parts), packing.packed_attention(q, k, v, spans, 0.5))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("chunk", [3, 100])
 def test_token_logprobs_gradcheck(chunk):
     torch.manual_seed(0)

@@ -40,6 +40,7 @@ def reference_logps(reference, policy, prompt, response):
     return logps.gather(-1, torch.tensor(response)[:, None])[:, 0]
 
 
+@pytest.mark.quick
 def test_positions_equal_hugging_face(policy, samples):
     for sample in samples:
         prompt = policy.encode(sample)
@@ -62,6 +63,7 @@ def test_rope_tables_equal_hugging_face(policy, samples):
         assert torch.allclose(mine, theirs[0], atol=1e-6)
 
 
+@pytest.mark.quick
 def test_packed_logps_and_gradients_equal_one_forward_per_response(policy, samples, tiny_folder):
     """A packed row with shared prompts is exact: no leak between sequences, no lost gradient of a shared prompt."""
     reference, policy = hugging_face(policy, tiny_folder).double(), policy.double()
@@ -76,6 +78,7 @@ def test_packed_logps_and_gradients_equal_one_forward_per_response(policy, sampl
         assert_same_gradient(mine.grad, other.grad, name)
 
 
+@pytest.mark.quick
 def test_pack_knows_which_response_a_token_belongs_to(policy, samples):
     row = packing.pack(list(zip([policy.encode(sample) for sample in samples], RESPONSES, strict=True)))
     flat = [response for responses in RESPONSES for response in responses]

@@ -77,6 +77,7 @@ def fails(renderer, code, language, *words):
 # ---- every language --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 @every_language
 def test_sample_is_drawn_the_same_each_time(renderer, language):
     need(language)
@@ -92,6 +93,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("language", BROKEN)
 def test_broken_program(renderer, language):
     need(language)

@@ -42,6 +42,7 @@ def test_greedy_tokens_equal_hugging_face_generate(policy, samples, tiny_folder)
         assert ours[prompt.sample_id, 0].ids.tolist() == theirs.tolist()
 
 
+@pytest.mark.quick
 def test_the_engine_samples_what_the_plain_sampler_does(policy, samples):
     policy.eos_ids = [2, *range(100, 140)]  # so that answers end at different times
     prompts = [policy.encode(sample) for sample in samples]
@@ -51,6 +52,7 @@ def test_the_engine_samples_what_the_plain_sampler_does(policy, samples):
         assert same(generate(policy, prompts, temperature=temperature, **options), plain)
 
 
+@pytest.mark.quick
 def test_sampled_logps_equal_the_trainers(policy, samples):
     prompts = [policy.encode(sample) for sample in samples]
     sampled = by_key(generate(policy, prompts, G=4, max_new_tokens=70, temperature=0.8, seed=5))
@@ -207,6 +209,7 @@ def test_samples_of_a_group_differ_from_their_first_token(policy, samples):
     assert len({c.ids[0] for c in completions}) > 4
 
 
+@pytest.mark.quick
 def test_endings(qwen3_folder, samples):
     """The end-of-turn token is kept and its log-prob with it: without it, stopping is never trained."""
     policy = sharpened(qwen3_folder)

@@ -53,6 +53,7 @@ def made_tokens():
     return logps, logps.detach() + draw(200), draw(5)[owner], owner
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("dual", [0.0, 3.0])
 def test_loss_and_gradient_equal_the_plain_reference(dual):
     logps, sampled, advantages, owner = made_tokens()
@@ -64,6 +65,7 @@ def test_loss_and_gradient_equal_the_plain_reference(dual):
     assert torch.equal(held, other == 0) and 0 < held.sum() < 200
 
 
+@pytest.mark.quick
 def test_one_step_per_rollout_is_the_plain_policy_gradient():
     """The ratio is 1 whatever the sampler says, so nothing is clipped; importance_cap weighs by what it says."""
     logps, sampled, advantages, owner = made_tokens()
@@ -76,6 +78,7 @@ def test_one_step_per_rollout_is_the_plain_policy_gradient():
     assert torch.allclose(gradient, -advantages * (logps - sampled).exp().clamp(max=2))
 
 
+@pytest.mark.quick
 def test_gspo_clips_whole_answers():
     logps, sampled, advantages, owner = made_tokens()
     sampled = logps.detach() + (sampled - logps.detach()) / 50
@@ -92,6 +95,7 @@ def test_gspo_clips_whole_answers():
     assert 0 < held.sum() < 200
 
 
+@pytest.mark.quick
 def test_cispo_trains_every_token_with_a_bounded_weight():
     logps, sampled, advantages, owner = made_tokens()
     ours, _ = policy_loss(logps, sampled, advantages, owner, train_virl.Config(loss="cispo", minibatches=2))
@@ -99,6 +103,7 @@ def test_cispo_trains_every_token_with_a_bounded_weight():
     assert torch.allclose(gradient, -advantages * (logps - sampled).exp().clamp(0.8, 1.3))
 
 
+@pytest.mark.quick
 def test_averages(qwen3_folder, samples):
     """Each way to average, against its formula over whole answers; DAPO's filter leaves cut answers out of it."""
     policy = sharpened(qwen3_folder)
@@ -117,6 +122,7 @@ def test_averages(qwen3_folder, samples):
             assert several_processes.update(policy, groups, config)["loss"] == pytest.approx(loss, abs=1e-5)
 
 
+@pytest.mark.quick
 def test_group_advantages():
     rewards = np.array([[0.0, 1.0, 0.5, 0.5], [0.3, 0.3, 0.3, 0.3]])
     advantages = group_advantages(rewards)
@@ -126,6 +132,7 @@ def test_group_advantages():
     assert group_advantages(np.array([[0.7]])) == 0
 
 
+@pytest.mark.quick
 def test_kl_penalty_is_zero_at_the_reference_and_positive_elsewhere():
     logps = torch.tensor([-1.0, -2.0, -0.5])
     assert torch.all(kl_penalty(logps, logps) == 0)
@@ -198,6 +205,7 @@ def test_the_penalty_of_a_step_goes_by_tokens(qwen3_folder, samples, loss, minib
         assert_same_gradient(with_kl - without, p.grad, name)
 
 
+@pytest.mark.quick
 def test_sft_gradient_does_not_depend_on_rows(qwen3_folder, samples):
     """One packed row, or one row per pair: the mean over answer tokens is the same, so is its gradient."""
     gradients, losses = [], []
@@ -224,6 +232,7 @@ def plain_update(policy, groups, config):
             (loss + 0 * logps.sum()).backward()  # every token of an answer may be clipped
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("row_tokens", "minibatches"), [(10**6, 1), (1, 1), (150, 2)])
 def test_virl_gradient_equals_one_forward_per_answer(qwen3_folder, samples, row_tokens, minibatches):
     """However groups are packed, and with a group left out that has no advantage, the gradient is the plain one."""
@@ -255,6 +264,7 @@ def test_kl_keeps_groups_without_advantage(qwen3_folder, samples):
     assert sums["trained_tokens"] == sum(len(c.ids) for group in groups for c in group.completions)
 
 
+@pytest.mark.quick
 def test_split_rows_keeps_every_group_and_the_budget(qwen3_folder, samples):
     policy = sharpened(qwen3_folder)
     pairs = [(policy.encode(sample), [[1] * (5 * i + 1)]) for i, sample in enumerate(samples * 4)]
@@ -292,6 +302,7 @@ def test_muon_iterates_in_float32_on_a_cpu(qwen3_folder):
         assert (p.detach() - weights - wanted).abs().max() <= 1e-3 * wanted.abs().max()
 
 
+@pytest.mark.quick
 def test_groups_longer_than_a_row_are_cut_between_answers(qwen3_folder, samples):
     prompt = sharpened(qwen3_folder).encode(samples[0])
     P = len(prompt.ids)
@@ -301,6 +312,7 @@ def test_groups_longer_than_a_row_are_cut_between_answers(qwen3_folder, samples)
     assert sorted(answers) == [0, 1, 2, 3, 4, 9]
 
 
+@pytest.mark.quick
 def test_learning_rate():
     config = train_sft.Config(lr=1.0, warmup=10, steps=110)
     assert training.learning_rate(0, config) == pytest.approx(0.1)
@@ -527,6 +539,7 @@ def test_a_run_is_never_overwritten(qwen3_folder, tmp_path):
         train_sft.parse_config(train_sft.PRESETS, ["tiny", "--out", str(tmp_path), "--model", "m", "--data", "d"])
 
 
+@pytest.mark.quick
 def test_refinement_tasks_are_mixed_in(samples):
     code = '<svg viewBox="0 0 9 9"><rect width="4" height="3" fill="red"/></svg>'
     samples = [data.replace(sample, code=code) for sample in samples]
