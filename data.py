@@ -1,8 +1,6 @@
 """Samples: a picture, the prompt about it, and the code that draws it. Load, check, mutate, shuffle, write.
 
-    python data.py inspect PATH [--contact-sheet OUT.png]            # what is in it, and what is wrong with which row
-    python data.py build PATH.. --out CORPUS                         # filter, draw, draft, balance: corpus/build.py
-    python data.py choose FOLDER_OF_EVAL --out rl.parquet            # RL prompts by sampled reward: corpus/choose.py
+    data.load(PATH)          # `python -m corpus inspect PATH` says what is in it
 
 PATH is one of
     a folder with MANIFEST.jsonl     rows {id, domain, language, path} and optionally {image, prompt, draft};
@@ -30,7 +28,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import tyro
 from PIL import Image
 from tqdm import tqdm
 
@@ -385,7 +382,7 @@ def load_usable(
         reasons = "; ".join(f"{count} x {reason}" for reason, count in dropped.most_common(5))
         print(f"{path}: {len(samples)} rows, {len(good)} used, {dropped.total()} dropped: {reasons}", file=sys.stderr)
     if not len(good):
-        raise ValueError(f"{path} holds no usable sample; `python data.py inspect {path}` says why.")
+        raise ValueError(f"{path} holds no usable sample; `python -m corpus inspect {path}` says why.")
     return good, dropped
 
 
@@ -433,44 +430,6 @@ def write_parquet(samples: Iterable[Sample], path: str | Path) -> int:
     return count
 
 
-# ------------------------------------------------------------------------------------------------------------- inspect
-
-
-@dataclass
-class Inspect:
-    """Count, check and render a data set, and say what is wrong with which row."""
-
-    path: tyro.conf.Positional[str]
-    """Folder with MANIFEST.jsonl, .parquet, .jsonl, .json, or a folder of such files; FOLDER:test for a split."""
-    contact_sheet: str | None = None
-    """Write a PNG with up to ten pictures per domain here."""
-    histograms: str | None = None
-    """Write a PNG with the sizes of programs and pictures here."""
-    limit: int | None = None
-    """Look at the first so many rows only."""
-
-
-def main():
-    try:
-        from corpus.build import Build  # here, for they import this module
-        from corpus.choose import Choose
-
-        config = tyro.extras.subcommand_cli_from_dict({"inspect": Inspect, "build": Build, "choose": Choose})
-        if not isinstance(config, Inspect):
-            return config()
-        samples = load(config.path, limit=config.limit)
-        from render import Renderer  # here, for not everyone who imports data renders
-        from report.inspection import contact_sheet, inspect
-
-        with Renderer() as samples.renderer:
-            report, shown = inspect(samples, config.histograms)
-        print(report)
-        if config.contact_sheet and shown:
-            contact_sheet(shown, config.contact_sheet)
-            print(f"wrote {config.contact_sheet}")
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"data.py: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    print(f"data.py has no commands: python -m corpus {' '.join(sys.argv[1:])}", file=sys.stderr)
+    sys.exit(2)

@@ -39,7 +39,7 @@ def training_samples(path: str | Path) -> Samples:
     if len(problems) == len(_some_rows(samples)):
         raise ValueError(
             f"{path} holds no usable sample: {len(problems)} rows were tried, the first is {problems[0]}. "
-            f"`python data.py inspect {path}` says what is wrong with the others."
+            f"`python -m corpus inspect {path}` says what is wrong with the others."
         )
     return samples
 

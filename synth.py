@@ -24,10 +24,9 @@ import tyro
 from tqdm import tqdm
 
 import data
-from pictures import is_blank
+from pictures import contact_sheet, is_blank
 from programs import DOMAINS, LANGUAGES, MAKERS, Dice
 from render import Renderer
-from report.inspection import contact_sheet
 
 
 def make(domain: str, index: int, seed: int = 0, difficulty: float = 0.3) -> data.Sample:
@@ -112,7 +111,8 @@ def main(config: Config) -> None:
         if not config.show:
             data.write_parquet(drawn, path)
         elif drawn := list(drawn):
-            contact_sheet({d: [s for s in drawn if s.domain == d] for d in config.domains}, path, side=220)
+            rows = [[(s.id, s.image) for s in drawn if s.domain == domain] for domain in config.domains]
+            contact_sheet(rows, path, side=220)
     for reason, times in lost.items():
         print(f"dropped {times} {reason}", file=sys.stderr)
     if not kept:

@@ -93,7 +93,8 @@ class Tally:
         if len(self.bad) > self.max_rejects * known:
             raise ValueError(
                 f"{len(self.bad)} of {known} rows of {self.path} cannot be used, more than {self.max_rejects:.0%}: "
-                f"{self._often(3)}. `python data.py inspect {self.path}` names them; mend them, or raise --max-rejects."
+                f"{self._often(3)}. `python -m corpus inspect {self.path}` names them; mend "
+                "them, or raise --max-rejects."
             )
         if not self.used:
             raise ValueError(

@@ -567,7 +567,7 @@ def test_quotas():
 
 def command(folder: Path, out: Path) -> list[str]:
     options = ["--processes", "2", "--chunk-rows", "4", "--shard-rows", "16", "--refine", "0.5", "--rl", "20"]
-    return [sys.executable, str(ROOT / "data.py"), "build", str(folder), "--out", str(out), *options]
+    return [sys.executable, "-m", "corpus", "build", str(folder), "--out", str(out), *options]
 
 
 def test_killed_at_any_moment_the_corpus_is_the_same(tmp_path):

@@ -502,8 +502,8 @@ def test_batch_indices():
 
 
 def inspect(tmp_path, *arguments):
-    environment = os.environ | {"HF_HOME": str(tmp_path / "hf")}
-    command = [sys.executable, ROOT / "data.py", "inspect", *arguments]
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "corpus", "inspect", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=900)
 
 
@@ -536,4 +536,21 @@ def test_inspect_parquet_is_quiet_and_litters_nothing(tmp_path):
 def test_inspect_ends_with_one_line(tmp_path):
     done = inspect(tmp_path, "gone")
     assert done.returncode == 1
-    assert done.stderr.startswith("data.py: gone does not exist") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("corpus inspect: gone does not exist") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("data.py build x --out y", "python -m corpus build x --out y"),
+        ("reward.py audit x", "python -m report audit x"),
+    ],
+)
+def test_old_commands_name_the_new_ones(old, new, script):
+    status, said = script(*old.split())
+    assert status == 2 and said.strip().endswith(new) and said.count("\n") == 1
+
+
+def test_a_room_names_its_commands(script):
+    status, said = script("corpus/__main__.py", "inspekt")
+    assert status == 2 and said.startswith("corpus: there is no command 'inspekt'; use one of inspect, build")
