@@ -1,15 +1,13 @@
-"""Pictures of data sets: from bytes or a file, as PNG, on white, blank or not, the same or not."""
+"""Pictures of data sets: from bytes or a file, on white, blank or not."""
 
 import base64
-import hashlib
 import io
 import struct
-from collections.abc import Collection, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 
 ORIENTATION = 0x0112  # EXIF's tag
 OVERSHOOT = 0.01  # of the range of shades, as resampling leaves it
@@ -127,39 +125,7 @@ def _is_picture(content: bytes) -> bool:
         return not isinstance(error, Image.UnidentifiedImageError)
 
 
-def digest(image: Image.Image) -> bytes:
-    """Of everything that its pixels depend on."""
-    about = (image.mode, image.size, image.getpalette() if image.mode == "P" else None, image.info.get("transparency"))
-    return hashlib.sha256(repr(about).encode() + image.tobytes()).digest()  # processors have instructions for it
-
-
 def png_bytes(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-def open_picture(path: Path) -> Image.Image:
-    """Upright. Raises FileNotFoundError or ValueError, in one sentence, for a file that is missing or no whole
-    picture."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        image = Image.open(path)
-        image.load()
-        return upright(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
-        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
-
-
-def contact_sheet(rows: Collection[Sequence[tuple[str, Image.Image]]], path: str | Path, side: int = 176) -> None:
-    """A PNG of rows of pictures, `side` px each, with their names below them."""
-    sheet = Image.new("RGB", (side * max(map(len, rows)), (side + 16) * len(rows)), "lightgray")
-    for row, pictures in enumerate(rows):
-        for column, (name, image) in enumerate(pictures):
-            x, y, picture = column * side, row * (side + 16), image.copy()
-            picture.thumbnail((side - 8, side - 8))
-            sheet.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
-            ImageDraw.Draw(sheet).text((x + 4, y + side), name[:28], fill="black")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)

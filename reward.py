@@ -29,6 +29,7 @@ Axes: F frames (thumbnail first, then the K tiles row by row), S frame side in p
 
 import environment  # noqa: F401
 
+import hashlib
 import itertools
 import math
 import os
@@ -50,7 +51,7 @@ from torch import Tensor
 from data import extract_code
 from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, vincicoder_grid
 from languages import SUFFIXES
-from pictures import digest, open_picture, to_rgb
+from pictures import to_rgb, upright
 from render import Renderer, Rendering
 
 
@@ -87,6 +88,12 @@ def tanimoto(t: Tensor, r: Tensor) -> Tensor:
     dot = (t * r).sum(-1)
     union = t.square().sum(-1) + r.square().sum(-1) - dot
     return torch.where(union > 1e-9, dot / union.clamp_min(1e-9), 1.0).clamp(0, 1)
+
+
+def digest(image: Image.Image) -> bytes:
+    """Of everything that its pixels depend on."""
+    about = (image.mode, image.size, image.getpalette() if image.mode == "P" else None, image.info.get("transparency"))
+    return hashlib.sha256(repr(about).encode() + image.tobytes()).digest()  # processors have instructions for it
 
 
 @dataclass
@@ -280,6 +287,19 @@ def alignment(text: str, language: str, mode: str = "calibrated") -> float:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The command line
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Upright. Raises FileNotFoundError or ValueError, in one sentence, for a file that is missing or no whole
+    picture."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        image = Image.open(path)
+        image.load()
+        return upright(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
+        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
 
 
 def draw_tile_map(axes, target: Image.Image, score: Score) -> None:

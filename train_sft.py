@@ -36,12 +36,13 @@ import data
 import loading
 from checkpoint import latest_checkpoint, load_trainer_state, save_checkpoint
 from data import Sample, Samples
+from flaws import mutate
+from loading import Tally
 from model import Policy
 from packing import Prompt, pack
 from processes import from_all, join_processes, process_number, whole
 from run import Run, progress_bar, run_script
 from settings import parse_config
-from tally import Tally
 
 
 @dataclass
@@ -230,7 +231,7 @@ def task(sample: Sample, rng: np.random.Generator, refine: float) -> Sample:
     answer = data.answer_text(sample)  # which raises where there is none
     if answer and sample.draft is None and rng.random() < refine:
         try:
-            return data.as_refinement(sample, data.mutate(sample.code, sample.language, rng), rng)
+            return data.as_refinement(sample, mutate(sample.code, sample.language, rng), rng)
         except ValueError:  # nothing in this program can be mutated: it stays a direct task
             pass
     return sample
@@ -279,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run.start_at(start := state["step"])
     bar = progress_bar("SFT", start, config.steps)
     tally = Tally.of(config, samples, "--max-tokens", state)
-    with loading.drawing(samples), ThreadPoolExecutor(1) as ahead:  # the next batch is encoded while this one trains
+    with ThreadPoolExecutor(1) as ahead:  # the next batch is encoded while this one trains
         upcoming = ahead.submit(encode_batch, policy, samples, config, start)
         for step in bar:
             began = time.perf_counter()

@@ -35,6 +35,7 @@ import data
 import loading
 from checkpoint import latest_checkpoint, save_checkpoint
 from data import Sample, Samples
+from loading import Tally
 from model import Policy, lent
 from packing import Prompt, pack
 from processes import from_all, join_processes, process_number
@@ -44,7 +45,6 @@ from rollout import Completion, generate
 from run import Run, half_the_threads, progress_bar, run_script, timer
 from settings import parse_config
 from step import rollout_metrics, status_line, training_metrics, write_samples
-from tally import Tally
 from train_sft import Training, autocast, load_trainer, narrow, optimizer_step, split_rows
 
 

@@ -1,6 +1,7 @@
 """Data sets: what is in one, and a corpus made of several.
 
     python -m corpus inspect PATH [--contact-sheet OUT.png]   # what is in it, and what is wrong with which row
+    python -m corpus draw MANIFEST_FOLDER --out FOLDER        # pictures of programs, once: corpus/draw.py
     python -m corpus build PATH.. --out CORPUS                # filter, draw, draft, balance: corpus/build.py
     python -m corpus choose FOLDER_OF_EVAL --out rl.parquet   # RL prompts by sampled reward: corpus/choose.py
 
@@ -24,13 +25,19 @@ def choose() -> type:
     return Choose
 
 
+def draw() -> type:
+    from corpus.draw import Draw
+
+    return Draw
+
+
 def inspect() -> type:
     from corpus.inspection import Inspect
 
     return Inspect
 
 
-COMMANDS = {command.__name__: command for command in (inspect, build, choose)}
+COMMANDS = {command.__name__: command for command in (inspect, draw, build, choose)}
 
 
 def main() -> None:

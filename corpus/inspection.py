@@ -4,8 +4,10 @@ python -m corpus inspect PATH [--contact-sheet OUT.png]
 """
 
 import hashlib
+import sys
+from array import array
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,9 @@ import tyro
 from tqdm import tqdm
 
 from corpus.checks import pieces
-from data import Sample, Samples, check, load
-from pictures import contact_sheet
+from data import Sample, Samples, check, load, reason_of
 from render import Renderer
+from synth import contact_sheet
 
 
 @dataclass
@@ -40,6 +42,35 @@ class Inspect:
             rows = [[(sample.id, sample.image) for sample in group] for group in shown.values()]
             contact_sheet(rows, self.contact_sheet)
             print(f"wrote {self.contact_sheet}")
+
+
+def usable(samples: Samples, need_code: bool = False) -> tuple[Samples, Counter]:
+    """(a view of the rows with a picture, and code if `need_code`; reason -> how many were dropped). Decodes all."""
+    good, dropped = [], Counter()
+    for index, sample, problem in tqdm(check(samples), "checking", len(samples), delay=2, leave=False):
+        if sample is None:
+            dropped[reason_of(problem)] += 1
+        elif sample.image is None:
+            dropped["no picture"] += 1
+        elif need_code and not sample.code:
+            dropped["no code"] += 1
+        else:
+            good.append(samples.indices[index])
+    return replace(samples, indices=array("q", good)), dropped
+
+
+def load_usable(
+    path: str | Path, renderer: Renderer | None, need_code: bool = False, limit: int | None = None
+) -> tuple[Samples, Counter]:
+    """`load` and `usable` in one: what was dropped, and why, is printed. Raises ValueError where nothing is left."""
+    samples = load(path, renderer, limit)
+    good, dropped = usable(samples, need_code)
+    if dropped:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in dropped.most_common(5))
+        print(f"{path}: {len(samples)} rows, {len(good)} used, {dropped.total()} dropped: {reasons}", file=sys.stderr)
+    if not len(good):
+        raise ValueError(f"{path} holds no usable sample; `python -m corpus inspect {path}` says why.")
+    return good, dropped
 
 
 def inspect(samples: Samples, histograms_to: str | Path | None = None) -> tuple[str, dict[str, list[Sample]]]:

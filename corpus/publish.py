@@ -25,9 +25,9 @@ from corpus.duplicates import Fingerprint, Index, fingerprint
 from corpus.options import Options
 from corpus.readers import Source
 from data import Sample, check, load
-from pictures import contact_sheet
 from prompts import fenced
 from render import Renderer
+from synth import contact_sheet
 
 SMALL = ["id", "place", "domain", "language", "code", "key", "hash", "aspect", "small"]
 SMALL += ["came_with_draft", "draft_key", "draft_kinds"]

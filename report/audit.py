@@ -28,6 +28,7 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 import data
+from corpus.inspection import load_usable
 from features import background_of
 from render import Renderer, Rendering
 from report import errors
@@ -299,7 +300,7 @@ class Audit:
 
     def __call__(self) -> None:
         with Renderer() as renderer:
-            samples, _ = data.load_usable(self.data, renderer, need_code=True, limit=self.limit)
+            samples, _ = load_usable(self.data, renderer, need_code=True, limit=self.limit)
             modes = ("calibrated", "vincicoder") if self.mode == "both" else (self.mode,)
             rewards = {f"{mode}, {self.encoder}": Reward(mode, self.encoder) for mode in modes}
             findings = examine(list(samples), rewards, renderer)
