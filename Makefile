@@ -103,7 +103,7 @@ demo: setup
 	    "untrained, greedy"=$(RUN)/eval/untrained-T0 "SFT, greedy"=$(RUN)/eval/SFT-T0 "ViRL, greedy"=$(RUN)/eval/ViRL-T0 \
 	    "untrained, sampled"=$(RUN)/eval/untrained-T1 "SFT, sampled"=$(RUN)/eval/SFT-T1 "ViRL, sampled"=$(RUN)/eval/ViRL-T1
 	@cp $(RUN)/virl/curves.png $(RUN)/virl/metrics.jsonl $(RUN)/
-	@$(PY) -m report.before_after untrained=$(RUN)/eval/untrained-T1 SFT=$(RUN)/eval/SFT-T1 ViRL=$(RUN)/eval/ViRL-T1 \
+	@$(PY) -m report before-after untrained=$(RUN)/eval/untrained-T1 SFT=$(RUN)/eval/SFT-T1 ViRL=$(RUN)/eval/ViRL-T1 \
 	    --chosen-by SFT --out $(RUN)/before_after.png
 	@echo "Open $(RUN)/report.html"
 

@@ -1,8 +1,6 @@
-"""Samples: a picture, the prompt about it, and the code that draws it. Load, check, mutate, shuffle, write.
+"""Samples: a picture, the prompt about it, and the code that draws it; from whatever a data set is written in.
 
-    python data.py inspect PATH [--contact-sheet OUT.png]            # what is in it, and what is wrong with which row
-    python data.py build PATH.. --out CORPUS                         # filter, draw, draft, balance: corpus/build.py
-    python data.py choose FOLDER_OF_EVAL --out rl.parquet            # RL prompts by sampled reward: corpus/choose.py
+`data.load(PATH)` reads one, `python -m corpus inspect PATH` says what is in it and what is wrong with which row.
 
 PATH is one of
     a folder with MANIFEST.jsonl     rows {id, domain, language, path} and optionally {image, prompt, draft};
@@ -15,29 +13,20 @@ Of a folder whose files or folders are named after splits, train is read; FOLDER
 when they are asked for, so a set of millions needs little memory.
 """
 
-import os
 import re
 import sys
 import zlib
-from array import array
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import tyro
 from PIL import Image
-from tqdm import tqdm
 
 from files import Lines, Parquet, open_rows
-from flaws import mutate as mutate  # part of this file's interface
 from languages import LANGUAGES
-from pictures import png_bytes, read_picture
+from pictures import read_picture
 from prompts import (
     FENCED,
     blocks,
@@ -51,9 +40,6 @@ from prompts import (
     refine_prompt,
     without_placeholder,
 )
-
-if TYPE_CHECKING:
-    from render import Renderer
 
 AHEAD = 32  # targets that are drawn before it is their turn
 
@@ -85,20 +71,15 @@ def as_refinement(sample: Sample, draft: str, rng: np.random.Generator | None = 
     return replace(sample, id=f"{sample.id}+refine", prompt=prompt, draft=draft)
 
 
-def in_one_turn(sample: Sample) -> Sample:
-    """What the system says in front of the prompt, for a corpus, which has no column for it."""
-    return replace(sample, prompt=f"{sample.system}\n\n{sample.prompt}", system="") if sample.system else sample
-
-
 # -------------------------------------------------------------------------------------------------------- reading rows
 # What is wrong with a row is said as "what (details); remedy", so that rows can be counted by what is wrong with them.
 
 
 def _only(values, what: str):
     values = values if isinstance(values, list) else [values]
-    if len(values) != 1:
-        raise ValueError(f"has {len(values)} {what} where one is needed; keep rows with one turn and one picture")
-    return values[0]
+    if len(values) == 1:
+        return values[0]
+    raise ValueError(f"has {len(values)} {what} where one is needed; keep rows with one turn and one picture")
 
 
 def _text(row: dict, column: str) -> str:
@@ -131,15 +112,13 @@ def _answer(row: dict, column: str) -> str | None:
     return _text({column: answer}, column) if isinstance(answer, str) and answer.strip() else None
 
 
-def _sample(row: dict, id: str, user: str, answer: str | None, image: Image.Image, strict: bool) -> Sample:
+def _sample(row: dict, id: str, user: str, answer: str | None, image: Image.Image, strict: bool = True) -> Sample:
     """A sample from a conversation; the code in `answer` may stand without a fence unless `strict`."""
     prompt, answer = without_placeholder(user), answer or ""
     mentioned = {language for _, language in mentions(FENCED.sub("", prompt).lower())}
     tags = [tag for tag, _ in blocks(answer) if tag in LANGUAGES and (tag in mentioned or not mentioned)]
-    if row.get("language") and str(row["language"]).strip():
-        language = language_named(row["language"])
-    else:
-        language = tags[-1] if tags else language_of(prompt)  # of several, the one that answers
+    named = str(row.get("language") or "").strip()  # else of several tags the one that answers
+    language = language_named(row["language"]) if named else tags[-1] if tags else language_of(prompt)
     code = extract_code(answer, language)
     if code is None and answer and (strict or blocks(answer)):
         raise ValueError(f"the answer has no closed ```{language} block with code in it; put the code in one")
@@ -151,6 +130,8 @@ def _sample(row: dict, id: str, user: str, answer: str | None, image: Image.Imag
 
 
 def _from_manifest(row: dict, id: str, folder: Path) -> Sample:
+    if row.get("problem"):  # what `python -m corpus draw` says of a row that it could not draw
+        raise ValueError(str(row["problem"]))
     id, language = _given(row, "id") or id, language_named(row.get("language"))
     code, draft = (_program(folder / row[key]) if row.get(key) else "" for key in ("path", "draft"))
     if not code.strip() and not row.get("image"):
@@ -175,8 +156,8 @@ def _program(path: Path) -> str:
 
 def _parts(message: dict, kind: str) -> list[dict]:
     """The parts of a message of which one is a picture: {"type": "image" or "text", ..}."""
-    content = message.get("content")
-    parts = content if isinstance(content, list) else []
+    parts = message.get("content")
+    parts = parts if isinstance(parts, list) else []
     return [part for part in parts if isinstance(part, dict) and str(part.get("type")).startswith(kind)]
 
 
@@ -190,11 +171,11 @@ def _said(messages: list[dict], role: str) -> str | None:
     return _text({"content": "\n".join(parts)} if parts else message, "content")
 
 
-def _pictures(row: dict, messages: Sequence[dict] = ()):
+def _picture(row: dict, folder: Path, messages: Sequence[dict] = ()) -> Image.Image:
     """The picture of a row, in whichever column it is, or among the parts of its messages."""
     given = [row[column] for column in ("images", "image") if row.get(column) is not None]
     parts = [part for message in messages for part in _parts(message, "image") if len(part) > 1]
-    return parts if parts and not any(given) else given[0] if given else None
+    return read_picture(parts if parts and not any(given) else given[0] if given else None, folder)
 
 
 def _from_messages(row: dict, id: str, folder: Path) -> Sample:
@@ -204,72 +185,61 @@ def _from_messages(row: dict, id: str, folder: Path) -> Sample:
     user, answer, system = (_said(messages, role) for role in ("user", "assistant", "system"))
     if user is None:
         raise ValueError("has 0 user messages where one is needed; keep rows with one turn and one picture")
-    image = read_picture(_pictures(row, messages), folder)
-    return _sample(row | {"system": system or row.get("system")}, id, user, answer, image, strict=True)
+    about = row | {"system": system or row.get("system")}
+    return _sample(about, id, user, answer, _picture(row, folder, messages))
+
+
+def _from_sft(row: dict, id: str, folder: Path) -> Sample:
+    return _sample(row, id, _text(row, "user_content"), _text(row, "assistant_content"), _picture(row, folder))
+
+
+def _from_easyr1(row: dict, id: str, folder: Path) -> Sample:
+    return _sample(row, id, _text(row, "problem"), _answer(row, "answer"), _picture(row, folder), strict=False)
 
 
 def _from_query(row: dict, id: str, folder: Path) -> Sample:
     if row.get("history"):
         raise ValueError("has a history of other turns; keep rows with one turn and one picture")
-    query, answer = _text(row, "query"), _answer(row, "response")
-    return _sample(row, id, query, answer, read_picture(_pictures(row), folder), strict=True)
+    return _sample(row, id, _text(row, "query"), _answer(row, "response"), _picture(row, folder))
 
 
-def _from_sft(row: dict, id: str, folder: Path) -> Sample:
-    user, answer = _text(row, "user_content"), _text(row, "assistant_content")
-    return _sample(row, id, user, answer, read_picture(_pictures(row), folder), strict=True)
-
-
-def _from_easyr1(row: dict, id: str, folder: Path) -> Sample:
-    problem, answer = _text(row, "problem"), _answer(row, "answer")
-    return _sample(row, id, problem, answer, read_picture(_pictures(row), folder), strict=False)
-
-
-FORMATS = (  # columns that tell them, besides image or images
-    ({"user_content", "assistant_content"}, _from_sft),
-    ({"problem"}, _from_easyr1),
-    ({"messages"}, _from_messages),
-    ({"query"}, _from_query),
-)
+FORMATS = {  # name -> (columns that tell it, besides image or images; row -> sample)
+    "SFT": ({"user_content", "assistant_content"}, _from_sft),
+    "EasyR1": ({"problem"}, _from_easyr1),
+    "ms-swift": ({"messages"}, _from_messages),
+    "ms-swift, older": ({"query"}, _from_query),
+}
 KNOWN = "user_content, assistant_content, image; or problem, answer, images; or messages, images"
-COLUMNS = {"user_content", "assistant_content", "image", "images", "problem", "answer", "messages", "query", "response"}
-COLUMNS |= {"history", "system", "id", "domain", "language"}
 TEXTS = ("user_content", "assistant_content", "problem", "answer", "messages", "query", "response")  # how long it is
+COLUMNS = {*TEXTS, "image", "images", "history", "system", "id", "domain", "language"}
 
 
-def format_of(columns: Iterable[str]) -> Callable | None:
-    columns = set(columns)
-    return next(
-        (build for needs, build in FORMATS if needs <= columns and columns & {"image", "images", "messages"}), None
-    )
-
-
-def _format_of_file(columns: set[str], file: Path) -> Callable:
-    if build := format_of(columns):
-        return build
-    raise ValueError(f"{file} has the columns {', '.join(sorted(columns))}; rename them to {KNOWN}")
+def format_of(columns: set[str], path: str | Path = "") -> Callable:
+    """What makes samples of rows with these columns. Raises ValueError, of a row or of the file `path`."""
+    for needs, build in FORMATS.values():
+        if needs <= columns and columns & {"image", "images", "messages"}:
+            return build
+    have = ", ".join(sorted(columns))
+    if path:
+        raise ValueError(f"{path} has the columns {have}; rename them to {KNOWN}")
+    known = 'has no "messages" and "images", nor other columns that are known'
+    raise ValueError(f"{known} (it has {have[:200]}); use {KNOWN}")
 
 
 def _from_row(row: dict, id: str, folder: Path) -> Sample:
     row = {column: value for column, value in row.items() if value == value}  # NaN: pandas' word for nothing
-    build = format_of(row)
-    if build is None:
-        have = ", ".join(sorted(row))[:200]
-        raise ValueError(
-            f'has no "messages" and "images", nor other columns that are known (it has {have}); use {KNOWN}'
-        )
-    return build(row, id, folder)
+    return format_of(set(row))(row, id, folder)
 
 
 @dataclass(eq=False)
 class Samples(Sequence):
     """samples[i] reads and decodes a row, or raises a ValueError that names it; samples[a:b] is a view. With a renderer
-    a target that came without a picture is drawn when it is read."""
+    (an object with its `submit`) a target that came without a picture is drawn when it is read."""
 
     rows: Lines | Parquet
     build: Callable[[dict, str, Path], Sample]
     indices: Sequence[int]
-    renderer: "Renderer | None" = None
+    renderer: object | None = None
 
     def __len__(self):
         return len(self.indices)
@@ -277,36 +247,19 @@ class Samples(Sequence):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return replace(self, indices=self.indices[index])
-        return self._with_picture(index, *self._begun(index))
+        return next(self._good([index]))
 
     def __iter__(self):
-        for _, sample, problem in check(self):
+        return self._good(range(len(self)))
+
+    def _good(self, indices: Iterable[int]) -> Iterator[Sample]:
+        for _, sample, problem in check(self, indices):
             if problem:
                 raise ValueError(problem)
             yield sample
 
     def place(self, index: int) -> str:
         return self.rows.place(self.indices[index])[0]
-
-    def _begun(self, index: int) -> tuple[Sample, Future | None]:
-        """A sample, and the drawing of its picture where that has begun."""
-        row = self.indices[index]
-        place, id, folder = self.rows.place(row)
-        try:
-            sample = self.build(self.rows[row], id, folder)
-        except Exception as error:  # of many libraries: nothing that one row holds may end a run
-            raise ValueError(f"{place}: {problem_of(error)}") from None
-        missing = sample.image is None and self.renderer is not None
-        return sample, self.renderer.submit(sample.code, sample.language) if missing else None
-
-    def _with_picture(self, index: int, sample: Sample, drawing: Future | None) -> Sample:
-        if drawing is None:
-            return sample
-        rendering = drawing.result()
-        if rendering.image is None:
-            said = " ".join((rendering.error or "no picture").split())[:200]
-            raise ValueError(f"{self.place(index)}: its target does not render ({said}); mend or remove the program")
-        return replace(sample, image=rendering.image)
 
 
 def problem_of(error: Exception) -> str:
@@ -325,7 +278,7 @@ def reason_of(problem: str) -> str:
     return re.split(r" \(|;", problem.partition(": ")[2], maxsplit=1)[0][:120]
 
 
-def load(path: str | Path, renderer: "Renderer | None" = None, limit: int | None = None) -> Samples:
+def load(path: str | Path, renderer: object | None = None, limit: int | None = None) -> Samples:
     """The data set at `path`, one of the formats at the top of this file.
 
     With `renderer`, targets without a picture are drawn as they are read. Raises FileNotFoundError or ValueError where
@@ -333,7 +286,7 @@ def load(path: str | Path, renderer: "Renderer | None" = None, limit: int | None
     """
     rows = open_rows(path, COLUMNS)
     if isinstance(rows, Parquet):
-        rows.kind(_format_of_file)
+        rows.kind(format_of)
     build = _from_manifest if rows.files[0].name == "MANIFEST.jsonl" else _from_row
     return Samples(rows, build, range(len(rows))[:limit], renderer)
 
@@ -343,134 +296,44 @@ def check(samples: Samples, indices: Iterable[int] | None = None) -> Iterator[tu
     order; of all rows, or of those asked for."""
     begun = deque()
     for index in range(len(samples)) if indices is None else indices:
+        row = samples.indices[index]
+        place, id, folder = samples.rows.place(row)
+        sample, drawing, problem = None, None, ""
         try:
-            begun.append((index, *samples._begun(index), ""))
-        except ValueError as error:
-            begun.append((index, None, None, str(error)))
+            sample = samples.build(samples.rows[row], id, folder)
+        except Exception as error:  # of many libraries: nothing that one row holds may end a run
+            problem = f"{place}: {problem_of(error)}"
+        if samples.renderer and sample and sample.image is None:
+            drawing = samples.renderer.submit(sample.code, sample.language)
+        begun.append((index, sample, problem, drawing, place))
         if samples.renderer is None or len(begun) > AHEAD:
-            yield _finished(samples, *begun.popleft())
+            yield _finished(*begun.popleft())
     while begun:
-        yield _finished(samples, *begun.popleft())
+        yield _finished(*begun.popleft())
 
 
-def _finished(samples: Samples, index: int, sample: Sample | None, drawing, problem: str) -> tuple:
-    try:
-        return index, sample and samples._with_picture(index, sample, drawing), problem
-    except ValueError as error:
-        return index, None, str(error)
+def _finished(index: int, sample: Sample | None, problem: str, drawing, place: str) -> tuple[int, Sample | None, str]:
+    if drawing is None:
+        return index, sample, problem
+    rendering = drawing.result()
+    if rendering.image is not None:
+        return index, replace(sample, image=rendering.image), ""
+    said = " ".join((rendering.error or "no picture").split())[:200]
+    return index, None, f"{place}: its target does not render ({said}); mend or remove the program"
 
 
-def usable(samples: Samples, need_code: bool = False) -> tuple[Samples, Counter]:
-    """(a view of the rows with a picture, and code if `need_code`; reason -> how many were dropped). Decodes all."""
-    good, dropped = [], Counter()
-    for index, sample, problem in tqdm(check(samples), "checking", len(samples), delay=2, leave=False):
-        if sample is None:
-            dropped[reason_of(problem)] += 1
-        elif sample.image is None:
-            dropped["no picture"] += 1
-        elif need_code and not sample.code:
-            dropped["no code"] += 1
-        else:
-            good.append(samples.indices[index])
-    return replace(samples, indices=array("q", good)), dropped
-
-
-def load_usable(
-    path: str | Path, renderer: "Renderer | None", need_code: bool = False, limit: int | None = None
-) -> tuple[Samples, Counter]:
-    """`load` and `usable` in one: what was dropped, and why, is printed. Raises ValueError where nothing is left."""
-    samples = load(path, renderer, limit)
-    good, dropped = usable(samples, need_code)
-    if dropped:
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in dropped.most_common(5))
-        print(f"{path}: {len(samples)} rows, {len(good)} used, {dropped.total()} dropped: {reasons}", file=sys.stderr)
-    if not len(good):
-        raise ValueError(f"{path} holds no usable sample; `python data.py inspect {path}` says why.")
-    return good, dropped
-
-
-# ----------------------------------------------------------------------------------------------- shuffling and writing
-
-
-@lru_cache(maxsize=4)
-def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:  # (n,) int64
-    return np.random.default_rng((seed, epoch)).permutation(n)
-
-
-def batch_indices(n: int, batch_size: int, seed: int, step: int) -> list[int]:
-    """The rows of batch `step` when n rows are shuffled anew each epoch: a pure function, so resume needs no state."""
-    if n < 1 or batch_size < 1:
-        raise ValueError(f"n={n} and batch_size={batch_size} must be at least 1; check the data path and the config")
-    positions = range(step * batch_size, (step + 1) * batch_size)
-    return [int(_epoch_order(n, seed, position // n)[position % n]) for position in positions]
-
-
-def _sft_row(sample: Sample) -> dict:
-    if sample.image is None:
-        raise ValueError(f"{sample.id}: has no picture; render its program first")
-    user = "<image>\n" + in_one_turn(sample).prompt
-    return {"user_content": user, "assistant_content": answer_text(sample), "image": png_bytes(sample.image)}
-
-
-def write_parquet(samples: Iterable[Sample], path: str | Path) -> int:
-    """Stream samples to one file in the SFT schema, 256 rows a group; it appears when complete. Returns the count."""
-    import pyarrow
-    from pyarrow.parquet import ParquetWriter
-
-    path, count, samples = Path(path), 0, iter(samples)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    text, binary = pyarrow.string(), pyarrow.binary()
-    schema = pyarrow.schema([("user_content", text), ("assistant_content", text), ("image", binary)])
-    try:
-        with ParquetWriter(partial, schema) as writer:
-            while rows := [_sft_row(sample) for sample in islice(samples, 256)]:
-                writer.write_table(pyarrow.Table.from_pylist(rows, schema))
-                count += len(rows)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return count
-
-
-# ------------------------------------------------------------------------------------------------------------- inspect
-
-
-@dataclass
-class Inspect:
-    """Count, check and render a data set, and say what is wrong with which row."""
-
-    path: tyro.conf.Positional[str]
-    """Folder with MANIFEST.jsonl, .parquet, .jsonl, .json, or a folder of such files; FOLDER:test for a split."""
-    contact_sheet: str | None = None
-    """Write a PNG with up to ten pictures per domain here."""
-    histograms: str | None = None
-    """Write a PNG with the sizes of programs and pictures here."""
-    limit: int | None = None
-    """Look at the first so many rows only."""
-
-
-def main():
-    try:
-        from corpus.build import Build  # here, for they import this module
-        from corpus.choose import Choose
-
-        config = tyro.extras.subcommand_cli_from_dict({"inspect": Inspect, "build": Build, "choose": Choose})
-        if not isinstance(config, Inspect):
-            return config()
-        samples = load(config.path, limit=config.limit)
-        from render import Renderer  # here, for not everyone who imports data renders
-        from report.inspection import contact_sheet, inspect
-
-        with Renderer() as samples.renderer:
-            report, shown = inspect(samples, config.histograms)
-        print(report)
-        if config.contact_sheet and shown:
-            contact_sheet(shown, config.contact_sheet)
-            print(f"wrote {config.contact_sheet}")
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"data.py: {error}")
+def needs_drawing(samples: Samples) -> bool:
+    """Whether there are rows whose picture has still to be drawn: `python -m corpus draw` makes a set of all."""
+    for index in samples.indices if samples.build is _from_manifest else ():
+        try:
+            row = samples.rows[index]
+        except ValueError:  # a broken line, which is named when it is its turn
+            continue
+        if not row.get("image") and not row.get("problem"):
+            return True
+    return False
 
 
 if __name__ == "__main__":
-    main()
+    print(f"data.py has no commands: python -m corpus {' '.join(sys.argv[1:])}", file=sys.stderr)
+    sys.exit(2)

@@ -32,6 +32,7 @@ from answers import rounds
 from answers.folder import Folder
 from answers.server import Server
 from corpus import benchmarks
+from corpus.inspection import load_usable
 from data import Sample
 from metrics.judge import RUBRICS, Judge, judged_records
 from metrics.scoring import Scorer
@@ -232,7 +233,7 @@ class Run:
         return Targets(samples, ids, others, [part.about for part in parts])
 
     def _rows(self, renderer: Renderer) -> Targets:
-        samples, dropped = data.load_usable(self.data, renderer, limit=self.max_samples)
+        samples, dropped = load_usable(self.data, renderer, limit=self.max_samples)
         every = replace(samples, indices=range(len(samples.rows)), renderer=None)
         used = set(samples.indices)
         lost = [i for i in every.indices[: self.max_samples] if i not in used]

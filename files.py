@@ -5,6 +5,7 @@ What a row means is data.py's business.
 """
 
 import gzip
+import io
 import json
 import os
 import re
@@ -15,14 +16,12 @@ from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
 import numpy as np
+import pyarrow
+from pyarrow.parquet import ParquetFile, read_metadata
 from tqdm import tqdm
-
-if TYPE_CHECKING:
-    from pyarrow import Array, Table
-    from pyarrow.parquet import FileMetaData
 
 SPLITS = {  # and the words for them in names of files and folders, those that `datasets` knows
     "train": {"train", "training"},
@@ -55,12 +54,12 @@ def data_files(path: str | Path) -> tuple[list[Path], Path]:
             f"{path} does not exist; {GIVE}. A data set of the hub has to be downloaded first: "
             "hf download --repo-type dataset OWNER/NAME --local-dir FOLDER"
         )
-    if path.is_file():
+    if path.is_file() and path.name.endswith(SUFFIXES):
         return [path], path.parent
     if (path / "MANIFEST.jsonl").is_file():
         return [path / "MANIFEST.jsonl"], path
-    found = (file for file in path.rglob("*") if file.name.endswith(SUFFIXES) and file.is_file())
-    files = sorted(file for file in found if not _is_hidden(file.relative_to(path)) and _holds_rows(file))
+    files = [file for file in sorted(path.rglob("*")) if file.name.endswith(SUFFIXES) and file.is_file()]
+    files = [file for file in files if not re.search(r"(^|/)\.", str(file.relative_to(path))) and _holds_rows(file)]
     if not files:
         raise ValueError(f"{path} holds no data set; {GIVE}")
     return _files_of_one_kind(files_of_split(files, path, split), path), path
@@ -68,30 +67,14 @@ def data_files(path: str | Path) -> tuple[list[Path], Path]:
 
 def _holds_rows(file: Path) -> bool:
     """No for a single JSON object over several lines, as settings and descriptions of a set are."""
-    if not file.name.endswith(KINDS[2]):
-        return True
     try:
         with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stream:
             start = stream.read(64).lstrip(BLANK)
-            if not start.startswith(b"{"):
-                return True
             first_line = (start + stream.readline()).partition(b"\n")[0]
-            return first_line.rstrip().endswith(b"}")
     except (OSError, EOFError, zlib.error):
         return True  # whoever reads it says what is wrong
-
-
-def _files_of_one_kind(files: list[Path], folder: Path) -> list[Path]:
-    kinds = [[file for file in files if file.name.endswith(suffixes)] for suffixes in KINDS]
-    chosen, *others = [kind for kind in kinds if kind]
-    if others and os.environ.get("RANK", "0") == "0":
-        left_out = ", ".join(str(file.relative_to(folder)) for kind in others for file in kind[:3])
-        print(
-            f"{folder}: the {len(chosen)} {chosen[0].suffix} files are read; left out are "
-            f"{sum(map(len, others))} of other kinds ({left_out}); give one of them to read it",
-            file=sys.stderr,
-        )
-    return chosen
+    one_object = start.startswith(b"{") and not first_line.rstrip().endswith(b"}")
+    return not (one_object and file.name.endswith(KINDS[2]))
 
 
 def _split_asked_for(path: str | Path) -> tuple[Path, str | None]:
@@ -102,10 +85,6 @@ def _split_asked_for(path: str | Path) -> tuple[Path, str | None]:
     if split not in (*SPLITS, "all"):
         raise ValueError(f"{path}: there is no split {name}; say :train, :validation, :test or :all")
     return Path(folder), split
-
-
-def _is_hidden(file: Path) -> bool:
-    return any(part.startswith(".") for part in file.parts)
 
 
 def split_of(file: Path) -> str | None:
@@ -132,16 +111,26 @@ def files_of_split(files: list[Path], folder: Path, split: str | None) -> list[P
         say = f"{folder}:{named[0]} or {folder}:all" if named else folder
         raise ValueError(f"{folder} {others}, where the split {wanted or 'train'} is asked for; say {say}")
     chosen = [file for file in files if splits[file] == wanted]
-    if len(chosen) < len(files) and os.environ.get("RANK", "0") == "0":
+    if len(chosen) < len(files):
         what = f"the split {wanted}" if wanted else "what belongs to no split"
         others = ", ".join(name or "without a split" for name in found if name != wanted)
-        print(f"{folder}: {what} is read, {len(chosen)} of {len(files)} files; left out: {others}", file=sys.stderr)
+        _say(f"{folder}: {what} is read, {len(chosen)} of {len(files)} files; left out: {others}")
     return chosen
 
 
-def _names(files: Sequence[Path], folder: Path | None) -> list[str]:
-    """What people call the files: their names, with the folders below the data set's own."""
-    return [str(file.relative_to(folder)) if folder else file.name for file in files]
+def _files_of_one_kind(files: list[Path], folder: Path) -> list[Path]:
+    kinds = [[file for file in files if file.name.endswith(suffixes)] for suffixes in KINDS]
+    chosen, *others = [kind for kind in kinds if kind]
+    if others:
+        named = ", ".join(str(file.relative_to(folder)) for kind in others for file in kind[:3])
+        left_out = f"{sum(map(len, others))} of other kinds ({named}); give one of them to read it"
+        _say(f"{folder}: the {len(chosen)} {chosen[0].suffix} files are read; left out are {left_out}")
+    return chosen
+
+
+def _say(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first
+        print(text, file=sys.stderr)
 
 
 def _together(files: Sequence[Path]) -> str:
@@ -151,11 +140,7 @@ def _together(files: Sequence[Path]) -> str:
 def open_rows(path: str | Path, columns: set[str]) -> "Lines | Parquet":
     """The rows of the data set `path`; columns: those that are read of parquet files. Raises as data_files does."""
     files, folder = data_files(path)
-    if files[0].name.endswith(".parquet"):
-        return Parquet(files, folder, columns)
-    if files[0].name.endswith(SUFFIXES):
-        return Lines(files, folder)
-    raise ValueError(f"{path} holds no data set; {GIVE}")
+    return Parquet(files, folder, columns) if files[0].suffix == ".parquet" else Lines(files, folder)
 
 
 # ---------------------------------------------------------------------------------------------------------- json, jsonl
@@ -166,35 +151,23 @@ class Lines(Sequence):
     broken line spoils no other. What is compressed (.gz) is unpacked in memory."""
 
     def __init__(self, files: Sequence[Path], folder: Path | None = None):
-        self.files, self.names, self.unpacked = list(files), _names(files, folder), {}
+        self.files, self.unpacked = list(files), {}
+        self.names = [str(file.relative_to(folder or file.parent)) for file in files]  # what people call them
         self.offsets, self.lengths, self.numbers, self.ends = array("q"), array("q"), array("q"), []
         for number, file in enumerate(self.files):
             if file.suffix == ".gz":
-                self.unpacked[number] = _unpacked(file)
-            for number_in_file, offset, length in self._places(number):
-                self.numbers.append(number_in_file)
-                self.offsets.append(offset)
-                self.lengths.append(length)
+                self.unpacked[number] = _whole(file)
+            with self._open(number) as stream:
+                for number_in_file, offset, length in _places(file, stream):
+                    self.numbers.append(number_in_file)
+                    self.offsets.append(offset)
+                    self.lengths.append(length)
             self.ends.append(len(self.offsets))
         if not self.offsets:
             raise ValueError(f"{_together(self.files)} is empty; write one JSON object a line")
 
-    def _places(self, file: int) -> Iterator[tuple[int, int, int]]:
-        """(line or item, offset, length in bytes) of every object of a file."""
-        path, content = self.files[file], self.unpacked.get(file)
-        with open(path, "rb") as stream:
-            start = content[:64] if content is not None else stream.read(64)
-            if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise ValueError(f"{path} is UTF-16; write it as UTF-8: iconv -f UTF-16 -t UTF-8")
-            if ".json" in (path.suffix, Path(path.stem).suffix) and start.strip(BLANK)[:1] == b"[":
-                yield from _items(path, content if content is not None else _whole(path, stream))
-                return
-            stream.seek(0)
-            lines, offset = content.splitlines(True) if content is not None else stream, 0
-            for number, line in enumerate(tqdm(lines, f"reading {path.name}", unit=" lines", delay=2, leave=False), 1):
-                if line.strip(BLANK):
-                    yield number, offset, len(line)
-                offset += len(line)
+    def _open(self, file: int) -> BinaryIO:
+        return io.BytesIO(self.unpacked[file]) if file in self.unpacked else open(self.files[file], "rb")
 
     def __len__(self):
         return len(self.offsets)
@@ -203,19 +176,15 @@ class Lines(Sequence):
         """(place of a row for people, an id for it, the folder that its paths are relative to)."""
         file = bisect_right(self.ends, index)
         first = self.ends[file - 1] if file else 0
-        what = "item" if self.files[file].name.removesuffix(".gz").endswith(".json") else "line"
+        what = "item" if _is_json(self.files[file]) else "line"
         stem = self.names[file].removesuffix(".gz").rpartition(".")[0]
         return f"{self.names[file]} {what} {self.numbers[index]}", f"{stem}-{index - first}", self.files[file].parent
 
     def __getitem__(self, index) -> dict:
         """Raises ValueError for what is no JSON object."""
-        file = bisect_right(self.ends, index)
-        if file in self.unpacked:
-            content = self.unpacked[file][self.offsets[index] : self.offsets[index] + self.lengths[index]]
-        else:
-            with open(self.files[file], "rb") as stream:
-                stream.seek(self.offsets[index])
-                content = stream.read(self.lengths[index])
+        with self._open(bisect_right(self.ends, index)) as stream:
+            stream.seek(self.offsets[index])
+            content = stream.read(self.lengths[index])
         try:
             row = json.loads(content.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
@@ -227,20 +196,24 @@ class Lines(Sequence):
         return row
 
 
-def _whole(path: Path, stream) -> bytes:
+def _is_json(path: Path) -> bool:
+    return path.name.endswith(KINDS[2])
+
+
+def _places(path: Path, stream: BinaryIO) -> Iterator[tuple[int, int, int]]:
+    """(line or item, offset, length in bytes) of every object of a file."""
+    start = stream.read(64)
     stream.seek(0)
-    content = stream.read(MOST_UNPACKED + 1)
-    if len(content) > MOST_UNPACKED:
-        raise ValueError(f"{path} is too large to be read at once; write it as .jsonl, one object a line")
-    return content
-
-
-def _unpacked(path: Path) -> bytes:
-    try:
-        with gzip.open(path) as stream:
-            return _whole(path, stream)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is no whole gzip file ({error}); write or download it again") from None
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(f"{path} is UTF-16; write it as UTF-8: iconv -f UTF-16 -t UTF-8")
+    if _is_json(path) and start.strip(BLANK)[:1] == b"[":
+        yield from _items(path, _whole(path))
+        return
+    offset = 0
+    for number, line in enumerate(tqdm(stream, f"reading {path.name}", unit=" lines", delay=2, leave=False), 1):
+        if line.strip(BLANK):
+            yield number, offset, len(line)
+        offset += len(line)
 
 
 def _items(path: Path, content: bytes) -> Iterator[tuple[int, int, int]]:
@@ -266,45 +239,28 @@ def _items(path: Path, content: bytes) -> Iterator[tuple[int, int, int]]:
         counted, offset, at, number = end, offset + length, end, number + 1
 
 
+def _whole(path: Path) -> bytes:
+    """All of a file, unpacked."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+            content = stream.read(MOST_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is no whole gzip file ({error}); write or download it again") from None
+    if len(content) > MOST_UNPACKED:
+        raise ValueError(f"{path} is too large to be read at once; write it as .jsonl, one object a line")
+    return content
+
+
 # -------------------------------------------------------------------------------------------------------------- parquet
 
 
-def parquet_footers(files: Sequence[Path]) -> list["FileMetaData"]:
-    """The footer of each file of a data set, of which nothing else is read.
-
-    Raises ValueError for a file that is no parquet, and for a set without rows."""
-    import pyarrow
-    import pyarrow.parquet
-
-    footers = []
-    for file in files:
-        try:
-            footers.append(pyarrow.parquet.read_metadata(file))
-        except (OSError, pyarrow.ArrowException) as error:
-            raise ValueError(f"{file} is no readable parquet file ({error}); write or download it again") from None
-    if not sum(footer.num_rows for footer in footers):
-        raise ValueError(f"{_together(files)} has no rows; write it again")
-    return footers
-
-
-def _bytes_of_text(column: "Array") -> np.ndarray:
-    """(rows,) int64: bytes of text in a column, also of lists and structs of it; not of the pictures among these."""
-    import pyarrow.compute
-    from pyarrow import types
-
-    column = column.dictionary_decode() if types.is_dictionary(column.type) else column
-    kind, lengths = column.type, np.zeros(len(column), np.int64)
-    if types.is_struct(kind):
-        for field, values in zip(kind, column.flatten(), strict=True):
-            if not field.name.startswith("image"):
-                lengths += _bytes_of_text(values)
-    elif types.is_list(kind) or types.is_large_list(kind):
-        rows = pyarrow.compute.list_parent_indices(column).to_numpy()
-        np.add.at(lengths, rows, _bytes_of_text(pyarrow.compute.list_flatten(column)))
-    elif types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        text = column.cast(pyarrow.large_string())
-        lengths += pyarrow.compute.binary_length(text).fill_null(0).to_numpy(zero_copy_only=False)
-    return lengths
+def _bytes_of_text(value) -> int:
+    """In a column's value, also in lists and structs; not in the pictures among these."""
+    if isinstance(value, dict):
+        return sum(_bytes_of_text(part) for name, part in value.items() if not name.startswith("image"))
+    if isinstance(value, list):
+        return sum(map(_bytes_of_text, value))
+    return len(value.encode()) if isinstance(value, str) else 0
 
 
 class Parquet(Sequence):
@@ -316,20 +272,24 @@ class Parquet(Sequence):
     """
 
     def __init__(self, files: Sequence[Path], folder: Path | None = None, columns: set[str] | None = None):
-        """columns: those that are read, all if None; a file that lacks one has rows without it. Raises ValueError where
-        one of them is twice in a file."""
-        self.files, self.names = list(files), _names(files, folder)
-        self.footers = parquet_footers(files)
-        self.columns = []  # of each file
-        for file, footer in zip(files, self.footers, strict=True):
-            names = Counter(footer.schema.to_arrow_schema().names)
+        """columns: those that are read, all if None; a file that lacks one has rows without it. Raises ValueError for a
+        file that is no parquet or has one of the columns twice, and for a set without rows."""
+        self.files, self.wanted, self.footers, self.columns = list(files), columns, [], []
+        self.names = [str(file.relative_to(folder or file.parent)) for file in files]  # what people call them
+        for file in self.files:
+            try:
+                self.footers.append(read_metadata(file))  # of which nothing else is read yet
+            except (OSError, pyarrow.ArrowException) as error:
+                raise ValueError(f"{file} is no readable parquet file ({error}); write or download it again") from None
+            names = Counter(self.footers[-1].schema.to_arrow_schema().names)
             for name, times in names.items():
                 if times > 1 and (columns is None or name in columns):
                     raise ValueError(f"{file} has {times} columns {name}; keep one of them")
             self.columns.append(set(names))
-        self.wanted = columns
-        metadata = [footer.row_group(g) for footer in self.footers for g in range(footer.num_row_groups)]
+        if not sum(footer.num_rows for footer in self.footers):
+            raise ValueError(f"{_together(files)} has no rows; write it again")
         self.groups = [(f, g) for f, footer in enumerate(self.footers) for g in range(footer.num_row_groups)]
+        metadata = [self.footers[f].row_group(g) for f, g in self.groups]
         self.sizes = np.array([group.num_rows for group in metadata], np.int64)  # (groups,) rows
         self.ends = np.cumsum(self.sizes)
         self.starts = self.ends - self.sizes
@@ -337,10 +297,11 @@ class Parquet(Sequence):
         self.bytes_per_row = max(1.0, float(bytes_of.sum() / self.ends[-1]))
         self.piece_rows = np.clip(PIECE_BYTES * self.sizes // np.maximum(1, bytes_of), 1, 1024)  # (groups,)
         self.file_starts = [0, *np.cumsum([footer.num_rows for footer in self.footers]).tolist()]
-        self.kept: OrderedDict[tuple[int, int], Table] = OrderedDict()  # pieces, least recently used first
+        self.kept: OrderedDict[tuple[int, int], pyarrow.Table] = OrderedDict()  # pieces, least recently used first
         self.kept_bytes = 0
-        # group -> number of the next piece, pieces
-        self.reading: OrderedDict[int, tuple[int, Iterator]] = OrderedDict()
+        self.reading: OrderedDict[int, tuple[int, Iterator]] = (
+            OrderedDict()
+        )  # group -> number of its next piece, pieces
         self.broken: dict[int, tuple[int, str]] = {}  # group -> first piece that cannot be decoded, why
 
     def __len__(self) -> int:
@@ -363,33 +324,43 @@ class Parquet(Sequence):
 
     def __getitem__(self, index) -> dict:
         """Raises ValueError for a row that cannot be decoded."""
-        group, piece, row = self._where(index)
-        table = self._piece(group, piece)
+        table, row = self._found(index)
         try:  # one row alone, so that text that is no UTF-8 spoils no other
             return {name: table.column(name)[row].as_py() for name in table.column_names}
         except (UnicodeDecodeError, ValueError) as error:
             raise ValueError(f"holds text that is not UTF-8 ({error}); write it again or remove the row") from None
+
+    def lengths(self, rows: np.ndarray, columns: Sequence[str]) -> np.ndarray:
+        """(rows,) int64: bytes of text of these columns. The rows are read in the order of the file, and kept as far as
+        KEPT_MB goes; those that cannot be decoded have 0, and so has a column that holds no text."""
+        lengths = np.zeros(len(rows), np.int64)
+        for i in np.argsort(rows):
+            try:
+                table, row = self._found(rows[i])
+                values = (table.column(name)[row].as_py() for name in columns if name in table.column_names)
+                lengths[i] = sum(map(_bytes_of_text, values))
+            except ValueError:
+                continue
+        return lengths
 
     def _where(self, index: int) -> tuple[int, int, int]:
         """(row group, piece in it, row in that)."""
         group = int(np.searchsorted(self.ends, index, side="right"))
         return group, *divmod(index - int(self.starts[group]), int(self.piece_rows[group]))
 
-    def _piece(self, group: int, piece: int) -> "Table":
-        if (group, piece) in self.kept:
-            self.kept.move_to_end((group, piece))
-            return self.kept[group, piece]
-        table = self._decode(group, piece)
-        self.kept[group, piece] = table
-        self.kept_bytes += table.nbytes
+    def _found(self, index: int) -> tuple[pyarrow.Table, int]:
+        """(a piece, the row in it)."""
+        group, piece, row = self._where(index)
+        if (group, piece) not in self.kept:
+            self.kept[group, piece] = table = self._decoded(group, piece)
+            self.kept_bytes += table.nbytes
+        self.kept.move_to_end((group, piece))
         while len(self.kept) > 2 and self.kept_bytes > KEPT_MB << 20:
             self.kept_bytes -= self.kept.popitem(last=False)[1].nbytes
-        return table
+        return self.kept[group, piece], row
 
-    def _decode(self, group: int, piece: int) -> "Table":
+    def _decoded(self, group: int, piece: int) -> pyarrow.Table:
         """Goes on where the group was left, or through it from its front."""
-        import pyarrow
-
         at, pieces = self.reading.pop(group, (sys.maxsize, None))
         if at > piece:
             at, pieces = 0, self._pieces(group)
@@ -407,42 +378,17 @@ class Parquet(Sequence):
             self.reading.popitem(last=False)
         return table
 
-    def _pieces(self, group: int) -> Iterator["Table"]:
-        """A row group, piece by piece; a batch of Arrow's may end early where a dictionary changes."""
-        import pyarrow
-        from pyarrow.parquet import ParquetFile
-
+    def _pieces(self, group: int) -> Iterator[pyarrow.Table]:
+        """A row group, piece by piece."""
         (file, number), size = self.groups[group], int(self.piece_rows[group])
         columns = sorted(self.columns[file] & (self.wanted or self.columns[file]))
         options = {"metadata": self.footers[file], "buffer_size": 1 << 20, "page_checksum_verification": True}
         with ParquetFile(self.files[file], **options) as parquet:
-            waiting = None
+            parts = []  # of a piece: Arrow may cut it where a dictionary changes
             for batch in parquet.iter_batches(size, row_groups=[number], columns=columns, use_threads=False):
-                table = pyarrow.Table.from_batches([batch])
-                table = table if waiting is None else pyarrow.concat_tables([waiting, table])
-                if table.num_rows >= size:
-                    yield table.slice(0, size)
-                waiting = table if table.num_rows < size else table.slice(size) if table.num_rows > size else None
-            if waiting is not None:
-                yield waiting
-
-    def lengths(self, rows: np.ndarray, columns: Sequence[str]) -> np.ndarray:
-        """(rows,) int64: bytes of text of these columns. Their pieces are decoded in order, and kept as far as KEPT_MB
-        goes; rows that cannot be decoded have 0, and so has a column that holds no text."""
-        groups = np.searchsorted(self.ends, rows, side="right")
-        pieces, places = np.divmod(rows - self.starts[groups], self.piece_rows[groups])
-        order = np.lexsort((pieces, groups))
-        lengths = np.zeros(len(rows), np.int64)
-        borders = np.flatnonzero(np.diff(groups[order]) | np.diff(pieces[order])) + 1
-        for part in np.split(order, borders):
-            try:
-                table = self._piece(int(groups[part[0]]), int(pieces[part[0]]))
-            except ValueError:
-                continue
-            for name in columns:
-                try:
-                    if name in table.column_names:
-                        lengths[part] += _bytes_of_text(table.column(name).combine_chunks())[places[part]]
-                except (ValueError, NotImplementedError):  # of Arrow, for what is no text
-                    continue
-        return lengths
+                parts.append(batch)
+                if sum(part.num_rows for part in parts) == size:
+                    yield pyarrow.Table.from_batches(parts)
+                    parts = []
+            if parts:
+                yield pyarrow.Table.from_batches(parts)

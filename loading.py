@@ -1,4 +1,4 @@
-"""Rows for training, read as they are needed: their order, and what becomes of those that cannot be used.
+"""Rows for training, read as they are needed: their order, which can be used, and the count of those that cannot.
 
 The order is a pure function of (seed, step): a run that resumes at a step, with any number of processes, gets the very
 rows it would have got. Every row comes once an epoch, and batches go on across the ends of epochs.
@@ -10,26 +10,30 @@ For SFT, batches are made of rows of similar length, so that packed rows and pro
 random order.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 import data
 import files
 from data import Sample, Samples
 from files import Parquet
+from processes import from_all, process_number
 
 HAND = 8  # row groups that are read side by side
 MOST_ROWS = 65_536  # of a window
 ALIKE = 4096  # rows among which those of similar length share a batch
 PROBED = 32  # rows that are read before a run begins
-
-
-# ------------------------------------------------------------------------------------------------------- which rows
+NAMED = 20  # bad rows of each reason that are named on the console
+COUNTS = ("seen", "used", "too_long", "idle")
+ENOUGH = 1000  # rows after which their share is taken for that of all
 
 
 def training_samples(path: str | Path) -> Samples:
@@ -39,7 +43,7 @@ def training_samples(path: str | Path) -> Samples:
     if len(problems) == len(_some_rows(samples)):
         raise ValueError(
             f"{path} holds no usable sample: {len(problems)} rows were tried, the first is {problems[0]}. "
-            f"`python data.py inspect {path}` says what is wrong with the others."
+            f"`python -m corpus inspect {path}` says what is wrong with the others."
         )
     return samples
 
@@ -55,36 +59,34 @@ def _some_rows(samples: Samples) -> list[int]:
     return list(chain(*firsts))
 
 
-@contextmanager
-def drawing(samples: Samples) -> Iterator[None]:
-    """With a renderer meanwhile, where targets may come as programs alone."""
-    if samples.build is not data._from_manifest:
-        yield
-        return
-    from render import Renderer
-
-    with Renderer() as samples.renderer:
-        yield
-
-
 # ---------------------------------------------------------------------------------------------------------------- order
 
 
 def batch_indices(samples: Samples, batch_size: int, seed: int, step: int, alike: bool = True) -> list[int]:
-    """The rows of batch `step`; alike: batches of rows of similar length."""
-    if not isinstance(samples.rows, Parquet) or len(samples) < len(samples.rows):
-        return data.batch_indices(len(samples), batch_size, seed, step)
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    """The rows of batch `step`; alike: batches of rows of similar length, where the set is of parquet files."""
     count, rows = len(samples), []
-    window = batch_size * _batches_of_a_window(samples.rows, batch_size)
+    if count < 1 or batch_size < 1:
+        raise ValueError(f"{count} rows and batch_size={batch_size} must be at least 1; check the data path")
+    local = isinstance(samples.rows, Parquet) and count == len(samples.rows)
+    window = batch_size * _batches_of_a_window(samples.rows, batch_size) if local else 0
     while len(rows) < batch_size:
         position = step * batch_size + len(rows)  # counted over all epochs
-        epoch, number = position // count, position // window
-        first, last = max(epoch * count, number * window), min((epoch + 1) * count, (number + 1) * window)
-        order = _window(samples.rows, batch_size if alike else 0, seed, epoch, first, last)
+        epoch = position // count
+        first, last = epoch * count, (epoch + 1) * count
+        if local:
+            number = position // window
+            first, last = max(first, number * window), min(last, (number + 1) * window)
+            order = _window(samples.rows, batch_size if alike else 0, seed, epoch, first, last)
+        else:
+            order = _whole_epoch(count, seed, epoch)
         rows += order[position - first :][: batch_size - len(rows)].tolist()
     return rows
+
+
+@lru_cache(maxsize=4)
+def _whole_epoch(count: int, seed: int, epoch: int) -> np.ndarray:
+    """(count,) int64: all rows, shuffled."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def _batches_of_a_window(rows: Parquet, batch_size: int) -> int:
@@ -98,7 +100,7 @@ def _window(rows: Parquet, batch_size: int, seed: int, epoch: int, first: int, l
     begin = epoch * len(rows)
     rng = np.random.default_rng((seed, epoch, first))
     chosen = rng.permutation(_interleaved(rows, seed, epoch, first - begin, last - begin))
-    lengths = rows.lengths(chosen, data.TEXTS)  # which reads them in the order of the file
+    lengths = rows.lengths(chosen, data.TEXTS if batch_size else ())  # reads them in the order of the file
     if not batch_size:
         return chosen
     borders = np.unique([first, last, *range(-(-first // batch_size) * batch_size, last, batch_size)]) - first
@@ -131,7 +133,7 @@ def _interleaved(rows: Parquet, seed: int, epoch: int, first: int, last: int) ->
     return np.concatenate(parts)
 
 
-# --------------------------------------------------------------------------------------------------- what can be used
+# ------------------------------------------------------------------------------------------- what can be used, how much
 
 
 def encoded(samples: Samples, indices: Sequence[int], encode: Callable[[int, Sample], object]) -> tuple[list, list]:
@@ -140,6 +142,8 @@ def encoded(samples: Samples, indices: Sequence[int], encode: Callable[[int, Sam
     good, bad = [], []
     for place, (index, sample, problem) in enumerate(data.check(samples, indices)):
         try:
+            if sample is not None and sample.image is None:
+                raise ValueError("has no picture; draw the programs first: python -m corpus draw DATA --out FOLDER")
             if sample is not None:
                 good.append(encode(place, sample))
                 continue
@@ -150,3 +154,91 @@ def encoded(samples: Samples, indices: Sequence[int], encode: Callable[[int, Sam
             problem = f"{samples.place(index)}: {said}"
         bad.append((index, problem))
     return good, bad
+
+
+@dataclass
+class Tally:
+    """What became of the rows of a run, of all processes, which all count the same. `state` goes into checkpoints."""
+
+    path: str
+    rows: int  # of the data set
+    data: list  # what tells it from another, or from what it was before somebody mended it
+    max_rejects: float
+    limit: str  # the flag that makes pairs too long
+    seen: int = 0
+    used: int = 0
+    too_long: int = 0
+    idle: int = 0  # good ones of steps that were not taken, as a process had none
+    bad: dict[int, str] = field(default_factory=dict)  # row -> what is wrong with it, in few words
+
+    @classmethod
+    def of(cls, config, samples: Samples, limit: str, state: dict) -> "Tally":
+        """state: that of a checkpoint, which may be an older one and know nothing of rows. Other data, or data that was
+        mended since, are counted anew."""
+        files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in samples.rows.files]
+        about = [len(samples), *sorted(files)]
+        same = state.get("data", about) == about
+        known = {name: state[name] for name in (*COUNTS, "bad") if name in state and same}
+        return cls(config.data, len(samples), about, config.max_rejects, limit, **known)
+
+    def state(self) -> dict:
+        return {"data": self.data, "bad": dict(self.bad)} | {name: getattr(self, name) for name in COUNTS}
+
+    def add(self, used: int, too_long: int, bad: Sequence[tuple[int, str]]) -> list[int]:
+        """Count this process' share of a batch -> how many rows each process can use. Bad rows are named on the
+        console. Raises ValueError where too many cannot be used, or none at all."""
+        shares = from_all((used, too_long, list(bad)))
+        usable = [used for used, _, _ in shares]
+        if min(usable):
+            self.used += sum(usable)
+        else:
+            self.idle += sum(usable)
+        reasons = self.reasons()
+        for used, too_long, problems in shares:
+            self.too_long += too_long
+            self.seen += used + too_long + len(problems)
+            for row, problem in problems:
+                if row not in self.bad:
+                    self.bad[row] = reason = data.reason_of(problem)
+                    reasons[reason] += 1
+                    self._name(problem, reasons[reason])
+        known = min(self.seen, self.rows)  # after an epoch, all
+        if known >= min(self.rows, ENOUGH):
+            self._stop_where_hopeless(known)
+        return usable
+
+    def reasons(self) -> Counter:
+        return Counter(self.bad.values())
+
+    def metrics(self) -> dict[str, int]:
+        counts = {f"bad_rows/{reason}": count for reason, count in sorted(self.reasons().items())}
+        return {"bad_rows": len(self.bad), **counts}
+
+    def end(self) -> str:
+        """What to say of the rows in the end, "" where every one could be used. Raises ValueError where none was."""
+        if self.seen:
+            self._stop_where_hopeless(self.rows)
+        bad = f", {len(self.bad)} of {self.rows} rows could not be used: {self._often(5)}" if self.bad else ""
+        idle = f", {self.idle} times a row was left out with a step in which a process had none" if self.idle else ""
+        return bad + (f", {self.too_long} pairs were too long" if self.too_long else "") + idle
+
+    def _often(self, count: int) -> str:
+        return "; ".join(f"{count} x {reason}" for reason, count in self.reasons().most_common(count))
+
+    def _name(self, problem: str, number: int) -> None:
+        if process_number()[0] == 0 and number <= NAMED:
+            more = " (others like it are counted, and not named)" if number == NAMED else ""
+            tqdm.write(f"left out: {problem}{more}", file=sys.stderr)
+
+    def _stop_where_hopeless(self, known: int) -> None:
+        if len(self.bad) > self.max_rejects * known:
+            raise ValueError(
+                f"{len(self.bad)} of {known} rows of {self.path} cannot be used, more than {self.max_rejects:.0%}: "
+                f"{self._often(3)}. `python -m corpus inspect {self.path}` names them; mend them, or raise "
+                "--max-rejects."
+            )
+        if not self.used:
+            raise ValueError(
+                f"None of {self.seen} rows of {self.path} could be used, {self.too_long} for having too many tokens; "
+                f"raise {self.limit}, or make the pictures smaller."
+            )

@@ -1,7 +1,6 @@
-"""Pictures of data sets: from bytes or a file, as PNG, on white, blank or not, the same or not."""
+"""Pictures of data sets: from bytes or a file, on white, blank or not."""
 
 import base64
-import hashlib
 import io
 import struct
 from pathlib import Path
@@ -126,26 +125,7 @@ def _is_picture(content: bytes) -> bool:
         return not isinstance(error, Image.UnidentifiedImageError)
 
 
-def digest(image: Image.Image) -> bytes:
-    """Of everything that its pixels depend on."""
-    about = (image.mode, image.size, image.getpalette() if image.mode == "P" else None, image.info.get("transparency"))
-    return hashlib.sha256(repr(about).encode() + image.tobytes()).digest()  # processors have instructions for it
-
-
 def png_bytes(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-def open_picture(path: Path) -> Image.Image:
-    """Upright. Raises FileNotFoundError or ValueError, in one sentence, for a file that is missing or no whole
-    picture."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        image = Image.open(path)
-        image.load()
-        return upright(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
-        raise ValueError(f"{path} is not a picture that can be read: {error}") from error

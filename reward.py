@@ -3,7 +3,6 @@
     python reward.py target.png attempt.svg                    # a program: rendered in the sandbox, then scored
     python reward.py target.png attempt.png -o compare.png     # a picture: scored as it is
     python reward.py target.png attempt.py --mode vincicoder --encoder facebook/dinov2-large
-    python reward.py audit DATA                                # the reward's report card on real pictures
 
 Both pictures are cut into K tiles (fine) and shrunk to one thumbnail (coarse); an encoder turns each of these 1 + K
 frames into features, and features are compared frame by frame. What comes out is
@@ -30,6 +29,7 @@ Axes: F frames (thumbnail first, then the K tiles row by row), S frame side in p
 
 import environment  # noqa: F401
 
+import hashlib
 import itertools
 import math
 import os
@@ -51,10 +51,8 @@ from torch import Tensor
 from data import extract_code
 from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, vincicoder_grid
 from languages import SUFFIXES, suffix_of
-from pictures import digest, open_picture, to_rgb
+from pictures import to_rgb, upright
 from render import Renderer, Rendering
-from report import audit
-from report.compare import write_comparison
 
 
 @dataclass
@@ -90,6 +88,12 @@ def tanimoto(t: Tensor, r: Tensor) -> Tensor:
     dot = (t * r).sum(-1)
     union = t.square().sum(-1) + r.square().sum(-1) - dot
     return torch.where(union > 1e-9, dot / union.clamp_min(1e-9), 1.0).clamp(0, 1)
+
+
+def digest(image: Image.Image) -> bytes:
+    """Of everything that its pixels depend on."""
+    about = (image.mode, image.size, image.getpalette() if image.mode == "P" else None, image.info.get("transparency"))
+    return hashlib.sha256(repr(about).encode() + image.tobytes()).digest()  # processors have instructions for it
 
 
 @dataclass
@@ -285,6 +289,54 @@ def alignment(text: str, language: str, mode: str = "calibrated") -> float:
 # The command line
 
 
+def open_picture(path: Path) -> Image.Image:
+    """Upright. Raises FileNotFoundError or ValueError, in one sentence, for a file that is missing or no whole
+    picture."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        image = Image.open(path)
+        image.load()
+        return upright(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
+        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
+
+
+def draw_tile_map(axes, target: Image.Image, score: Score) -> None:
+    """Draws the fine score over the faded target in matplotlib axes: red 0, green 1, paler where a tile counts less."""
+    (width, height), (cols, rows) = target.size, score.grid
+    opacity = [0.7 * min(1.0, weight * cols * rows) ** 0.5 for weight in score.weights]
+    tiles = np.reshape([score.fine, opacity], (2, rows, cols))
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes.imshow(to_rgb(target).convert("L"), cmap="gray", vmin=-255, vmax=255, extent=extent, aspect="auto")
+    axes.imshow(tiles[0], cmap="RdYlGn", vmin=0, vmax=1, alpha=tiles[1], extent=extent, aspect="auto")
+    for k, similarity in enumerate(score.fine):
+        if score.weights[k] >= 0.01:
+            x, y = (k % cols + 0.5) * width / cols, (k // cols + 0.5) * height / rows
+            box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1.5}
+            axes.text(x, y, f"{similarity:.2f}", ha="center", va="center", fontsize=9, bbox=box)
+
+
+def write_comparison(path: Path, target: Image.Image, rendering: Image.Image, score: Score) -> None:
+    """Target | rendering | tile map as one picture, with the score in the title."""
+    from matplotlib.figure import Figure  # without pyplot: no window, no global state
+
+    sizes = target.size, rendering.size, target.size
+    aspects = [min(2.0, max(0.25, height / width)) for width, height in sizes]
+    figure = Figure(figsize=(12, 0.9 + 3.9 * max(aspects)), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for axes, image, name in zip(panels, (target, rendering), ("target", "rendering"), strict=False):
+        axes.imshow(to_rgb(image), aspect="auto")
+        axes.set_title(f"{name}, {image.width} x {image.height}", fontsize=10)
+    draw_tile_map(panels[2], target, score)
+    panels[2].set_title(f"{score.grid[0]} x {score.grid[1]} tiles (paler: counts less)", fontsize=10)
+    for axes, aspect in zip(panels, aspects, strict=True):
+        axes.set(xticks=[], yticks=[], box_aspect=aspect)
+    parts = f"coarse {score.coarse:.3f}, fine {score.fine_mean():.3f}, shape {score.shape:.3f}"
+    figure.suptitle(f"visual {score.visual:.3f}  ({parts})", fontsize=13)
+    figure.savefig(path, dpi=110)
+
+
 @dataclass
 class Config:
     """Score an attempt against its target picture."""
@@ -303,7 +355,8 @@ class Config:
 
 def main() -> None:
     if sys.argv[1:2] == ["audit"]:
-        return audit.main(Reward, sys.argv[2:])
+        print(f"reward.py: the audit is now python -m report {' '.join(sys.argv[1:])}", file=sys.stderr)
+        sys.exit(2)
     config = tyro.cli(Config, description=__doc__)
     try:
         reward = Reward(config.mode, config.encoder)

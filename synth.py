@@ -12,22 +12,25 @@ A sample is a pure function of (domain, index, seed, difficulty): for held-out s
 past the training indices. Programs that fail or draw nothing are dropped and counted.
 """
 
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import tyro
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 import data
-from pictures import is_blank
+from pictures import is_blank, png_bytes
 from programs import DOMAINS, LANGUAGE_OF, MAKERS, Dice
 from render import Renderer
-from report.inspection import contact_sheet
 
 
 def make(domain: str, index: int, seed: int = 0, difficulty: float = 0.3) -> data.Sample:
@@ -71,6 +74,52 @@ def unknown(samples: Iterable[data.Sample], known: set[str], lost: Counter) -> I
             yield sample
 
 
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+def in_one_turn(sample: data.Sample) -> data.Sample:
+    """What the system says in front of the prompt, for a corpus, which has no column for it."""
+    return replace(sample, prompt=f"{sample.system}\n\n{sample.prompt}", system="") if sample.system else sample
+
+
+def _sft_row(sample: data.Sample) -> dict:
+    if sample.image is None:
+        raise ValueError(f"{sample.id}: has no picture; render its program first")
+    user, answer = "<image>\n" + in_one_turn(sample).prompt, data.answer_text(sample)
+    return {"user_content": user, "assistant_content": answer, "image": png_bytes(sample.image)}
+
+
+def write_parquet(samples: Iterable[data.Sample], path: str | Path) -> int:
+    """Stream samples to one file in the SFT schema, 256 rows a group; it appears when complete. Returns the count."""
+    path, count, samples = Path(path), 0, iter(samples)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    text, binary = pyarrow.string(), pyarrow.binary()
+    schema = pyarrow.schema([("user_content", text), ("assistant_content", text), ("image", binary)])
+    try:
+        with pyarrow.parquet.ParquetWriter(partial, schema) as writer:
+            while rows := [_sft_row(sample) for sample in islice(samples, 256)]:
+                writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+                count += len(rows)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def contact_sheet(rows: Collection[Sequence[tuple[str, Image.Image]]], path: str | Path, side: int = 176) -> None:
+    """A PNG of rows of pictures, `side` px each, with their names below them."""
+    sheet = Image.new("RGB", (side * max(map(len, rows)), (side + 16) * len(rows)), "lightgray")
+    for row, pictures in enumerate(rows):
+        for column, (name, image) in enumerate(pictures):
+            x, y, picture = column * side, row * (side + 16), image.copy()
+            picture.thumbnail((side - 8, side - 8))
+            sheet.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
+            ImageDraw.Draw(sheet).text((x + 4, y + side), name[:28], fill="black")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
 @dataclass
 class Config:
     """Write image-code pairs to a parquet file, or draw a contact sheet."""
@@ -110,9 +159,10 @@ def main(config: Config) -> None:
     with Renderer(svg_side=config.svg_side, allow_unsafe=config.allow_unsafe_rendering) as renderer:
         drawn = draw(samples, renderer, kept, lost)
         if not config.show:
-            data.write_parquet(drawn, path)
+            write_parquet(drawn, path)
         elif drawn := list(drawn):
-            contact_sheet({d: [s for s in drawn if s.domain == d] for d in config.domains}, path, side=220)
+            rows = [[(s.id, s.image) for s in drawn if s.domain == domain] for domain in config.domains]
+            contact_sheet(rows, path, side=220)
     for reason, times in lost.items():
         print(f"dropped {times} {reason}", file=sys.stderr)
     if not kept:

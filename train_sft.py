@@ -18,10 +18,13 @@ model, ours come from mutations (or from the data set where it has them).
 
 import environment  # noqa: F401
 
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -31,11 +34,12 @@ import data
 import loading
 from checkpoint import latest_checkpoint, save_checkpoint
 from data import Sample, Samples
+from flaws import mutate
+from loading import Tally
 from model import Policy
 from packing import Prompt, pack
 from processes import from_all, join_processes, process_number
 from run import Rule, Run, parse_config, run_script
-from tally import Tally
 from training import Training, autocast, learning_rate, load_trainer, optimizer_step, progress_bar, split_rows
 
 
@@ -87,7 +91,7 @@ def task(sample: Sample, rng: np.random.Generator, refine: float) -> Sample:
     answer = data.answer_text(sample)  # which raises where there is none
     if answer and sample.draft is None and rng.random() < refine:
         try:
-            return data.as_refinement(sample, data.mutate(sample.code, sample.language, rng), rng)
+            return data.as_refinement(sample, mutate(sample.code, sample.language, rng), rng)
         except ValueError:  # nothing in this program can be mutated: it stays a direct task
             pass
     return sample
@@ -125,18 +129,31 @@ def train_step(policy: Policy, pairs: list[tuple[Prompt, list]], row_tokens: int
     return sum(from_all(total)), tokens
 
 
+def with_pictures(path: str, run: Run) -> Samples:
+    """The data set at `path` with the pictures of its programs, drawn by a process of its own into the run's folder."""
+    drawn, failed = run.folder / "targets", False
+    if run.writes:
+        draw = [sys.executable, "-m", "corpus", "draw", str(Path(path).absolute()), "--out", str(drawn.absolute())]
+        failed = subprocess.run(draw, cwd=Path(__file__).parent).returncode != 0
+    if any(from_all(failed)):
+        raise RuntimeError(f"The programs of {path} have no pictures, and could not be drawn (see above).")
+    return loading.training_samples(drawn)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
     join_processes(config.device)
     samples = loading.training_samples(config.data)
     run = Run(config)
+    if data.needs_drawing(samples):
+        samples = with_pictures(config.data, run)
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
     policy, optimizers, state = load_trainer(checkpoint, config)
     run.start_at(start := state["step"])
     bar = progress_bar("SFT", start, config.steps)
     tally = Tally.of(config, samples, "--max-tokens", state)
-    with loading.drawing(samples), ThreadPoolExecutor(1) as ahead:  # the next batch is encoded while this one trains
+    with ThreadPoolExecutor(1) as ahead:  # the next batch is encoded while this one trains
         upcoming = ahead.submit(encode_batch, policy, samples, config, start)
         for step in bar:
             began = time.perf_counter()

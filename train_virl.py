@@ -42,6 +42,7 @@ import data
 import loading
 from checkpoint import latest_checkpoint, save_checkpoint
 from data import Sample, Samples
+from loading import Tally
 from model import Policy, lent
 from packing import Prompt, pack
 from processes import from_all, join_processes, process_number
@@ -51,7 +52,6 @@ from reward import Reward, alignment, flat
 from rollout import Completion, generate
 from run import Rule, Run, parse_config, run_script
 from step import rollout_metrics, status_line, training_metrics, write_samples
-from tally import Tally
 from training import (
     Training,
     autocast,

@@ -34,6 +34,7 @@ from answers.folder import Folder  # noqa: E402
 from answers.server import Answer  # noqa: E402
 from corpus import benchmarks  # noqa: E402
 from data import Sample  # noqa: E402
+from flaws import mutate  # noqa: E402
 from metrics.scoring import Scorer  # noqa: E402
 from render import Renderer  # noqa: E402
 from reward import Reward  # noqa: E402
@@ -44,7 +45,7 @@ CHUNK = 32  # targets at a time, as eval.py has it
 def flawed(sample: Sample, number: int) -> str:
     """The reference, every second one with seeded flaws."""
     rng = np.random.default_rng(number)
-    code = sample.code if number % 2 else data.mutate(sample.code, sample.language, rng) or sample.code
+    code = sample.code if number % 2 else mutate(sample.code, sample.language, rng) or sample.code
     return data.fenced(code, sample.language)
 
 

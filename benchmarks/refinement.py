@@ -3,8 +3,8 @@
     python benchmarks/refinement.py --out runs/refinement                 # 2 cores: an hour
     python benchmarks/refinement.py --out runs/smoke --rows 300 --test 40 --steps 4 --seeds 0 --results runs/smoke.json
 
-Svg scenes of synth.py go through `data.py build`, which makes the refinement rows. Three runs of train_sft.py a seed,
-each from the same random weights:
+Svg scenes of synth.py go through `python -m corpus build`, which makes the refinement rows. Three runs of train_sft.py
+a seed, each from the same random weights:
     with          direct and refinement rows together, `steps` steps
     without       the direct rows alone, for as many steps as give the same number of answer tokens (those with a loss)
     longer        the direct rows alone, for as many steps as give the same number of tokens in all, prompts included
@@ -60,9 +60,10 @@ class Config:
 
 
 def python(script: str, *arguments, log: Path | None = None) -> None:
-    """A command of ours, with one thread; what it says goes to `log`. Raises CalledProcessError where it fails."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    """A script of ours, or a room's command, with one thread; what it says goes to `log`. Raises CalledProcessError."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+    program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
+    command = [sys.executable, *program, *map(str, arguments)]
     print("$", script, *arguments, flush=True)
     if log is None:
         subprocess.run(command, env=environment, check=True)
@@ -78,15 +79,15 @@ def only(folder: Path, name: str) -> Path:
 
 
 def make_data(config: Config) -> None:
-    """OUT/corpus to train on and OUT/test, both by data.py build; no target of the test is in the corpus."""
+    """OUT/corpus to train on and OUT/test, both by `corpus build`; no target of the test is in the corpus."""
     out, shape = config.out, ["--svg-side", 64, "--shard-rows", 1_000_000]
     for name, count, seed in (("test", config.test, 3), ("train", config.rows, 1)):
         if not (out / f"{name}.parquet").exists():
             size = ["--count", count, "--seed", seed, "--difficulty", 0.15, "--svg-side", 64]
             python("synth.py", "--out", out / f"{name}.parquet", "--domains", "svg", *size)
-    python("data.py", "build", out / "test.parquet", "--refine", 1, *shape, "--out", out / "test")
+    python("corpus", "build", out / "test.parquet", "--refine", 1, *shape, "--out", out / "test")
     against = ["--against", out / "test.parquet", "--refine", config.refine]
-    python("data.py", "build", out / "train.parquet", *against, *shape, "--out", out / "corpus")
+    python("corpus", "build", out / "train.parquet", *against, *shape, "--out", out / "corpus")
 
 
 def tokens_of(policy: Policy, rows: Path, seed: int, steps: int) -> np.ndarray:

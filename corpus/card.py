@@ -7,9 +7,9 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from corpus.build import UNBOUND, _replace
 from corpus.checks import RUFF_RULES
 from corpus.drafts import KINDS, TRIES
+from corpus.options import UNBOUND, replace_file
 from languages.python import packages_of
 from render import interpreter
 
@@ -29,12 +29,12 @@ def write_card(config, sources: list, chosen, chunks: list[Path]) -> None:
     lines = [
         "# Card of a corpus",
         "",
-        "Made by `python data.py build`. The same sources and options give it again.",
+        "Made by `python -m corpus build`. The same sources and options give it again.",
         "",
     ]
     lines += _sources(sources, chunks, reports) + _stages(rows, counts, rejects) + _contents(chosen)
     lines += _drafts(drafts, chosen, config) + _options(config)
-    _replace(Path(config.out) / "card.md", "\n".join(lines) + "\n")
+    replace_file(Path(config.out) / "card.md", "\n".join(lines) + "\n")
 
 
 def _sources(sources: list, chunks: list[Path], reports: list[dict]) -> list[str]:

@@ -1,7 +1,7 @@
 """RL prompts by the policy's own reward: what it always does well, or never, teaches nothing.
 
     python eval.py run --model SFT --data pool.parquet --G 8 --temperature 1 --out runs/x/eval/pool
-    python data.py choose runs/x/eval/pool --out rl.parquet
+    python -m corpus choose runs/x/eval/pool --out rl.parquet
 
 Of each target, the mean m and the standard deviation s of the reward over its G sampled answers (a program that fails
 counts with its alignment alone, as in training). GRPO's advantages are 0 where s is 0, and grow out of noise where it
@@ -20,6 +20,8 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import tyro
+
+from corpus.publish import RL
 
 
 @dataclass
@@ -88,8 +90,6 @@ def rewards(folder: Path) -> Iterator[tuple[dict, list[float]]]:
 
 
 def _write(path: Path, folder: Path, samples: list[dict]) -> None:
-    from corpus.publish import RL
-
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -13,7 +13,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow
@@ -23,14 +22,12 @@ from PIL import Image
 from corpus.checks import normalise, problems
 from corpus.drafts import Draft
 from corpus.duplicates import fingerprint
+from corpus.options import Options
 from corpus.readers import ANSWERS, Row, Source
 from data import Sample
 from pictures import is_blank, png_bytes
 from prompts import refine_prompt
 from render import Renderer, Rendering
-
-if TYPE_CHECKING:
-    from corpus.build import Build
 
 TEXT, BYTES = pyarrow.string(), pyarrow.binary()
 SCHEMA = pyarrow.schema(
@@ -58,7 +55,7 @@ def unfit(rendering: Rendering) -> str:
 class Chunks:
     """Builds chunks in this process, with a renderer and a reward of its own."""
 
-    def __init__(self, config: "Build", workers: int):
+    def __init__(self, config: Options, workers: int):
         from reward import Reward  # torch, which the process that only hands out rows does not need
 
         self.config, self.workers = config, workers

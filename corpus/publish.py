@@ -13,21 +13,21 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow
 import pyarrow.parquet
 from PIL import Image
 from tqdm import tqdm
 
+from corpus.card import write_card
 from corpus.checks import pieces
 from corpus.duplicates import Fingerprint, Index, fingerprint
+from corpus.options import Options
 from corpus.readers import Source
-from data import Sample, load
+from data import Sample, check, load
 from prompts import fenced
-
-if TYPE_CHECKING:
-    from corpus.build import Build
+from render import Renderer
+from synth import contact_sheet
 
 SMALL = ["id", "place", "domain", "language", "code", "key", "hash", "aspect", "small"]
 SMALL += ["came_with_draft", "draft_key", "draft_kinds"]
@@ -54,7 +54,7 @@ class Chosen:
     kinds: Counter = field(default_factory=Counter)  # (language, kind of flaw)
 
 
-def publish(config: "Build", sources: list[Source]) -> None:
+def publish(config: Options, sources: list[Source]) -> None:
     out = Path(config.out)
     chunks = sorted((out / "work").glob("*.parquet"))
     chosen, left_out = _without_duplicates(config, chunks)
@@ -66,20 +66,16 @@ def publish(config: "Build", sources: list[Source]) -> None:
     _write_shards(config, chosen, "rl/rl", chosen.rl, _rl_row, RL)
     if chosen.direct:
         _contact_sheet(out, chosen)
-    from corpus.card import write_card
-
     write_card(config, sources, chosen, chunks)
 
 
 # ---------------------------------------------------------------------------------------------------------- duplicates
 
 
-def _evaluation(config: "Build", file: io.BytesIO) -> Index:
+def _evaluation(config: Options, file: io.BytesIO) -> Index:
     """The pictures and programs of the evaluation sets. Raises ValueError for a set of which no row can be read."""
     index = Index(file)
     if config.against:
-        from render import Renderer
-
         options = {"timeout": config.timeout, "svg_side": config.svg_side}
         with Renderer(allow_unsafe=config.allow_unsafe_rendering, **options) as renderer:
             for path in config.against:
@@ -93,12 +89,10 @@ def _evaluation(config: "Build", file: io.BytesIO) -> Index:
 
 
 def _readable(samples) -> Iterator[Sample]:
-    from data import check
-
     return (sample for _, sample, _ in check(samples) if sample is not None and sample.image is not None)
 
 
-def _without_duplicates(config: "Build", chunks: list[Path]) -> tuple[Chosen, list[dict]]:
+def _without_duplicates(config: Options, chunks: list[Path]) -> tuple[Chosen, list[dict]]:
     """(what is left, a reject for each duplicate). The first of equal rows stays."""
     chosen, left_out, drafts, names = Chosen(chunks), [], set(), []
     evaluation = _evaluation(config, io.BytesIO())
@@ -134,7 +128,7 @@ def _shared(*names: str) -> tuple[str, ...]:
     return names
 
 
-def _keep(config: "Build", chosen: Chosen, number: int, entry: dict) -> None:
+def _keep(config: Options, chosen: Chosen, number: int, entry: dict) -> None:
     if not entry["came_with_draft"]:
         size = pieces(entry["code"])
         length = next((name for name, most in LENGTHS.items() if size < most), "long")
@@ -180,7 +174,7 @@ def _choose(chosen: Chosen, numbers: list[int], total: int, key: Callable[[int],
     return sorted(taken)
 
 
-def _balance(config: "Build", chosen: Chosen) -> None:
+def _balance(config: Options, chosen: Chosen) -> None:
     if config.rows is not None and config.rows < len(chosen.direct):
         before = len(chosen.direct)
         chosen.direct = _choose(chosen, chosen.direct, config.rows, chosen.order.get)
@@ -234,7 +228,7 @@ def _entries(chosen: Chosen, numbers: Iterable[int]) -> Iterator[dict]:
         yield _chunk(chosen.chunks[number >> 32]).slice(number & 0xFFFFFFFF, 1).to_pylist()[0]
 
 
-def _write_shards(config: "Build", chosen: Chosen, name: str, numbers: list[int], make, schema) -> None:
+def _write_shards(config: Options, chosen: Chosen, name: str, numbers: list[int], make, schema) -> None:
     """OUT/name-00000-of-00003.parquet and so on; what is there already is left as it is."""
     count = -(-len(numbers) // config.shard_rows)
     for shard in tqdm(range(count), f"writing {name}", unit=" shards", delay=2):
@@ -254,17 +248,13 @@ def _write_shards(config: "Build", chosen: Chosen, name: str, numbers: list[int]
 
 
 def _contact_sheet(out: Path, chosen: Chosen) -> None:
-    from report.inspection import contact_sheet
-
     groups: dict[str, list[int]] = defaultdict(list)
     for number in sorted(chosen.direct, key=chosen.order.get):
         if len(group := groups[chosen.groups[number][0]]) < 10:
             group.append(number)
     shown = {}
     for domain in sorted(groups):
-        shown[domain] = []
-        for entry in _entries(chosen, groups[domain]):
-            image = Image.open(io.BytesIO(entry["image"])).convert("RGB")
-            shown[domain].append(Sample(entry["id"], domain, entry["language"], image, entry["prompt"]))
-    contact_sheet(shown, out / ".contact_sheet.partial.png")
+        entries = _entries(chosen, groups[domain])
+        shown[domain] = [(entry["id"], Image.open(io.BytesIO(entry["image"])).convert("RGB")) for entry in entries]
+    contact_sheet(shown.values(), out / ".contact_sheet.partial.png")
     os.replace(out / ".contact_sheet.partial.png", out / "contact_sheet.png")

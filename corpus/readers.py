@@ -20,6 +20,7 @@ from files import Lines, Parquet, open_rows
 from languages import LANGUAGES
 from pictures import read_picture
 from prompts import ALIASES, blocks, direct_prompt, domain_of, fenced
+from synth import in_one_turn
 
 ANSWERS = "answers of eval.py"
 
@@ -104,11 +105,7 @@ def _from_record(row: dict, id: str, folder: Path) -> Sample:
     return sample
 
 
-SCHEMAS = {  # name -> (columns that tell it, row -> sample)
-    "SFT": ({"user_content", "assistant_content"}, data._from_sft),
-    "EasyR1": ({"problem"}, data._from_easyr1),
-    "ms-swift": ({"messages"}, data._from_messages),
-    "ms-swift, older": ({"query", "response"}, data._from_query),
+SCHEMAS = data.FORMATS | {  # name -> (columns that tell it, row -> sample)
     "WebCode2M": ({"image", "text", "bbox"}, _from_webcode2m),
     "UniSVG": ({"q_text", "a_text", "image_path"}, _from_unisvg),
     "svg-stack": ({"Filename", "Svg"}, _from_svg_stack),
@@ -155,7 +152,7 @@ class Source:
         if isinstance(row.raw, ValueError):
             raise row.raw
         try:
-            return data.in_one_turn(self.convert(row.raw, row.id, row.folder))
+            return in_one_turn(self.convert(row.raw, row.id, row.folder))
         except Exception as error:  # of many libraries: nothing that one row holds may end a build
             raise ValueError(data.problem_of(error)) from None
 

@@ -1,58 +1,64 @@
-"""What can be said about runs and models.
+"""What can be said about runs, models and the reward.
 
-python -m report memory Qwen3-VL-8B --gpus 8         # what lives where in each phase, and what fits
-python -m report curves RUN                          # RUN/curves.png, from RUN/metrics.jsonl
-python -m report page RUN                            # RUN/samples.html, from RUN/samples
+    python -m report page RUN                            # samples.html: what a run of ViRL answered in its newest step
+    python -m report curves RUN                          # curves.png: every number of metrics.jsonl against the step
+    python -m report before-after SFT=EVAL ViRL=EVAL --chosen-by SFT    # targets, and what each run drew of them
+    python -m report audit DATA                          # the reward's report card: errors of known size, and hacks
+    python -m report memory Qwen3-VL-8B --gpus 8         # what lives where in each phase, and what fits
+
+`python -m report COMMAND --help` is a command's manual.
 """
 
+import environment  # noqa: F401
+
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import tyro
 
-from report.memory import Memory, table
+
+def page() -> type:
+    from report.answers import Page  # here and below: of a command only what it needs is loaded
+
+    return Page
 
 
-@dataclass
-class Curves:
-    """Draw the curves of a training run."""
+def curves() -> type:
+    from report.curves import Curves
 
-    run: tyro.conf.Positional[Path]
-    """Folder of the run."""
+    return Curves
 
 
-@dataclass
-class Page:
-    """Show the newest answers of a ViRL run."""
+def before_after() -> type:
+    from report.before_after import BeforeAfter
 
-    run: tyro.conf.Positional[Path]
-    """Folder of the run."""
+    return BeforeAfter
+
+
+def audit() -> type:
+    from report.audit import Audit
+
+    return Audit
+
+
+def memory() -> type:
+    from report.memory import Memory
+
+    return Memory
+
+
+COMMANDS = {command.__name__.replace("_", "-"): command for command in (page, curves, before_after, audit, memory)}
 
 
 def main() -> None:
-    commands = {"memory": Memory, "curves": Curves, "page": Page}
-    config = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in COMMANDS:
+        asked = name in ("", "-h", "--help")
+        print(__doc__ if asked else f"report: there is no command {name!r}; use one of {', '.join(COMMANDS)}")
+        sys.exit(0 if asked else 2)
     try:
-        if isinstance(config, Memory):
-            print(table(config.model, config.gpus, config.row_tokens, config.cards))
-        elif isinstance(config, Curves):
-            from report.curves import plot_curves
-
-            plot_curves(config.run / "metrics.jsonl", config.run / "curves.png")
-        else:
-            from dataclasses import replace
-
-            from metrics.pixels import ssim
-            from records import read_records
-            from report.answers import write_report
-
-            records = (
-                replace(r, ssim=ssim(r.sample.image, r.rendering.image)) for r in read_records(config.run / "samples")
-            )
-            write_report(config.run / "samples.html", {"newest step": records}, title=f"{config.run.name}: samples")
-    except (OSError, ValueError) as error:
-        sys.exit(f"report: {error}")
+        tyro.cli(COMMANDS[name](), args=sys.argv[2:], prog=f"python -m report {name}")()
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"report {name}: {error}")
 
 
 if __name__ == "__main__":

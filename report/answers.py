@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import tyro
 
 from metrics.catalogue import METRICS
 from metrics.judge import judged_line
-from records import Record
+from metrics.pixels import ssim
+from records import Record, read_records
 from report.effort import write_effort
 from report.page import data_uri, thumbnail, write_page
 from report.statistics import best_of_lines, comparisons, references_line, refinement_lines, shown_domains, summarize
@@ -91,3 +93,18 @@ def _round(record: Record) -> dict:
 def without_pictures(record: Record) -> Record:
     slim = replace(record, sample=replace(record.sample, image=None), rendering=replace(record.rendering, image=None))
     return replace(slim, attempts=[without_pictures(answer) for answer in record.attempts])
+
+
+@dataclass
+class Page:
+    """Write samples.html: what a run of ViRL answered in its newest step, out of the records in RUN/samples."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+
+    def __call__(self) -> None:
+        path, name = self.run / "samples.html", self.run.resolve().name
+        read = read_records(self.run / "samples")
+        records = (replace(record, ssim=ssim(record.sample.image, record.rendering.image)) for record in read)
+        write_report(path, {"newest step": records}, title=f"{name}: samples")
+        print(f"wrote {path}")

@@ -1,6 +1,6 @@
 """The reward's report card: what it says about errors of known size, and about pictures that try to cheat it.
 
-    python reward.py audit DATA --out runs/audit             # DATA: what data.load reads; programs are rendered
+    python -m report audit DATA --out runs/audit             # DATA: what data.load reads; programs are rendered
 
 For every target: `GRADED` perturbations, each at sizes that grow, and `HACKS`, pictures that hold nothing of what the
 target shows. A reward that measures likeness loses more the larger the error is (Spearman's rank correlation of size
@@ -24,12 +24,15 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from scipy.stats import spearmanr
 from tqdm import tqdm
 
 import data
+from corpus.inspection import load_usable
 from features import background_of
 from render import Renderer, Rendering
 from report import errors
+from reward import Reward
 
 LEVELS = errors.LEVELS
 
@@ -193,8 +196,6 @@ def examine(samples: Sequence[data.Sample], rewards: dict, renderer: Renderer) -
 def rank_correlation(losses: Sequence[float]) -> float:
     """Spearman's correlation of the losses with the order of their sizes; ties share their mean rank."""
     losses = np.round(losses, 6)
-    from scipy.stats import spearmanr  # takes a second to import, and every script imports this file
-
     return 0.0 if np.ptp(losses) == 0 else float(spearmanr(range(len(losses)), losses).statistic)
 
 
@@ -283,7 +284,7 @@ def plot(cards: dict[str, dict], path: Path) -> None:
 
 
 @dataclass
-class Config:
+class Audit:
     """Audit the reward on real pictures; writes audit.json and audit.png."""
 
     data: tyro.conf.Positional[str]
@@ -297,21 +298,16 @@ class Config:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/audit")
     """Folder for the findings."""
 
-
-def main(reward_class, arguments: Sequence[str]) -> None:
-    config = tyro.cli(Config, args=arguments, prog="reward.py audit")
-    try:
+    def __call__(self) -> None:
         with Renderer() as renderer:
-            samples, _ = data.load_usable(config.data, renderer, need_code=True, limit=config.limit)
-            modes = ("calibrated", "vincicoder") if config.mode == "both" else (config.mode,)
-            rewards = {f"{mode}, {config.encoder}": reward_class(mode, config.encoder) for mode in modes}
+            samples, _ = load_usable(self.data, renderer, need_code=True, limit=self.limit)
+            modes = ("calibrated", "vincicoder") if self.mode == "both" else (self.mode,)
+            rewards = {f"{mode}, {self.encoder}": Reward(mode, self.encoder) for mode in modes}
             findings = examine(list(samples), rewards, renderer)
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"reward.py audit: {error}")
-    cards = {name: summarize(mine) for name, mine in findings.items()}
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "audit.json").write_text(json.dumps(cards, indent=1) + "\n")
-    plot(cards, config.out / "audit.png")
-    for name, card in cards.items():
-        print(f"{name}\n{table(card)}\n")
-    print(f"wrote {config.out}/audit.json and audit.png", file=sys.stderr)
+        cards = {name: summarize(mine) for name, mine in findings.items()}
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "audit.json").write_text(json.dumps(cards, indent=1) + "\n")
+        plot(cards, self.out / "audit.png")
+        for name, card in cards.items():
+            print(f"{name}\n{table(card)}\n")
+        print(f"wrote {self.out}/audit.json and audit.png", file=sys.stderr)

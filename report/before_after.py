@@ -1,9 +1,8 @@
 """Targets, and what each run draws of them, side by side: which ones is decided by a rule, not by eye.
 
-python -m report.before_after untrained=runs/a SFT=runs/b ViRL=runs/c --chosen-by SFT --out before_after.png
+python -m report before-after untrained=runs/a SFT=runs/b ViRL=runs/c --chosen-by SFT --out before_after.png
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from report.answers import without_pictures
 
 
 @dataclass
-class Config:
+class BeforeAfter:
     """Draw the first targets of each domain at which one run scored below a bound, and what every run drew of them."""
 
     runs: tyro.conf.Positional[tuple[str, ...]]
@@ -29,6 +28,22 @@ class Config:
     """Targets of every domain."""
     out: Path = Path("before_after.png")
     """The picture."""
+
+    def __call__(self) -> None:
+        folders = named_folders(self.runs)
+        if self.chosen_by not in folders:
+            raise ValueError(f"--chosen-by {self.chosen_by} is none of the runs, which are given as name=folder")
+        judged = first_answers(folders[self.chosen_by])
+        ids = choose(judged, self.below, self.each)
+        if not ids:
+            return print(f"nothing to draw: no target of {self.chosen_by} scored below {self.below:g}")
+        runs = {name: first_answers(folder, ids) for name, folder in folders.items()}
+        if missing := [name for name, records in runs.items() if not set(ids) <= records.keys()]:
+            raise ValueError(f"{missing[0]} has no answer to some of the targets; give runs of the same targets")
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        draw(runs, ids).savefig(self.out)
+        below = sum(record.score.visual < self.below for record in judged.values())
+        print(f"wrote {self.out}: {below} of {len(judged)} targets scored below {self.below:g}")
 
 
 def first_answers(folder: str, ids: Sequence[str] = ()) -> dict[str, Record]:
@@ -65,27 +80,3 @@ def draw(runs: dict[str, dict[str, Record]], ids: list[str]) -> Figure:
                 axes.imshow(picture, extent=(0.5 - x, 0.5 + x, 0.5 - y, 0.5 + y))
                 axes.set(xlim=(0, 1), ylim=(0, 1))
     return figure
-
-
-def main(config: Config) -> None:
-    folders = named_folders(config.runs)
-    if config.chosen_by not in folders:
-        raise ValueError(f"--chosen-by {config.chosen_by} is none of the runs, which are given as name=folder")
-    judged = first_answers(folders[config.chosen_by])
-    ids = choose(judged, config.below, config.each)
-    if not ids:
-        return print(f"nothing to draw: no target of {config.chosen_by} scored below {config.below:g}")
-    runs = {name: first_answers(folder, ids) for name, folder in folders.items()}
-    if missing := [name for name, records in runs.items() if not set(ids) <= records.keys()]:
-        raise ValueError(f"{missing[0]} has no answer to some of the targets; give runs of the same targets")
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    draw(runs, ids).savefig(config.out)
-    below = sum(record.score.visual < config.below for record in judged.values())
-    print(f"wrote {config.out}: {below} of {len(judged)} targets scored below {config.below:g}")
-
-
-if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config, description=__doc__))
-    except (ValueError, OSError) as error:
-        sys.exit(f"before_after: {error}")

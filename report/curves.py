@@ -1,6 +1,6 @@
 """The curves of a training run: every number of its metrics.jsonl against the step, as PNG and as SVG.
 
-    python report/curves.py runs/demo/metrics.jsonl -o runs/demo/curves.png
+    python -m report curves runs/demo                    # runs/demo/curves.png, out of its metrics.jsonl
 
 Numbers that belong together share a panel; a metric no pattern knows gets its own. Seconds per phase and kinds of
 failure are stacked; the rewards of a domain's answers are bands that leave out 5 and 25 % on either side.
@@ -9,7 +9,6 @@ failure are stacked; the rewards of a domain's answers are bands that leave out 
 import itertools
 import json
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +48,7 @@ COLOURS = ("#2f6f6a", "#c2703d", "#5b6fb0", "#a34f78", "#7d8a3a", "#8a6d4b", "#4
 def _read_metrics(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """{metric: (steps, values)} of the numbers in a metrics.jsonl; where a step was run twice the later one counts."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the metrics.jsonl of a run.")
+        raise FileNotFoundError(f"{path} does not exist; give the folder of a run.")
     rows: dict[int, dict] = {}
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:
@@ -167,24 +166,15 @@ def _draw_stack(ax, series, keys: list[str]) -> None:
 
 
 @dataclass
-class Config:
+class Curves:
     """Draw the curves of a training run."""
 
-    metrics: Annotated[Path, tyro.conf.Positional]
-    """metrics.jsonl of a run."""
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run, which holds metrics.jsonl."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """PNG to write, an SVG beside it; curves.png beside the metrics if not given."""
+    """PNG to write, an SVG beside it; curves.png in the folder if not given."""
 
-
-def main() -> None:
-    config = tyro.cli(Config)
-    out = config.out or config.metrics.with_name("curves.png")
-    try:
-        plot_curves(config.metrics, out)
-    except (OSError, ValueError) as error:
-        sys.exit(f"curves.py: {error}")
-    print(f"wrote {out}")
-
-
-if __name__ == "__main__":
-    main()
+    def __call__(self) -> None:
+        out = self.out or self.run / "curves.png"
+        plot_curves(self.run / "metrics.jsonl", out)
+        print(f"wrote {out}")

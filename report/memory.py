@@ -114,6 +114,9 @@ class Memory:
     cards: tuple[int, ...] = (80, 141)
     """Memory of a GPU, GB."""
 
+    def __call__(self) -> None:
+        print(table(self.model, self.gpus, self.row_tokens, self.cards))
+
 
 def table(name: str, gpus: int = 8, row_tokens: int = 32768, cards: tuple[int, ...] = (80, 141)) -> str:
     """What `python -m report memory` prints: GB per GPU in both phases, and what is left for keys and values."""

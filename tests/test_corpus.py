@@ -567,7 +567,7 @@ def test_quotas():
 
 def command(folder: Path, out: Path) -> list[str]:
     options = ["--processes", "2", "--chunk-rows", "4", "--shard-rows", "16", "--refine", "0.5", "--rl", "20"]
-    return [sys.executable, str(ROOT / "data.py"), "build", str(folder), "--out", str(out), *options]
+    return [sys.executable, "-m", "corpus", "build", str(folder), "--out", str(out), *options]
 
 
 def test_killed_at_any_moment_the_corpus_is_the_same(tmp_path):
@@ -644,6 +644,72 @@ def test_prompts_are_chosen_by_sampled_reward(answers, tmp_path, capsys):
         Choose(str(answers), str(tmp_path / "none.parquet"), min_spread=0.9)()
     with pytest.raises(FileNotFoundError, match="holds no records.jsonl"):
         Choose(str(tmp_path))()
+
+
+# programs drawn before training ----------------------------------------------------------------------------------
+
+
+def undrawn(folder: Path) -> Path:
+    """A manifest: programs with and without an id, a prompt, a draft, a picture; two that are equal, three that are
+    broken."""
+    rows = [
+        {"id": 7, "domain": "svg_ref", "language": "svg", "path": "code/a.svg"},
+        {"language": "svg", "path": "code/a.svg", "prompt": "Write SVG code, please."},
+        {"id": "broken", "language": "svg", "path": "code/broken.svg"},
+        {"id": "page", "language": "html", "path": str(folder / "code" / "page.html"), "draft": "code/draft.html"},
+        {"id": "given", "language": "svg", "path": "code/a.svg", "image": "given.png"},
+        {"id": "gone", "language": "svg", "path": "code/gone.svg"},
+    ]
+    (folder / "code").mkdir(parents=True)
+    for name, code in (("a.svg", SVG), ("broken.svg", "<svg"), ("page.html", PAGE), ("draft.html", PAGE[:-20])):
+        (folder / "code" / name).write_text(code)
+    picture().save(folder / "given.png")
+    write(folder / "MANIFEST.jsonl", rows)
+    with open(folder / "MANIFEST.jsonl", "a") as file:
+        file.write('\n{"language": "svg", "pa\n')
+    return folder
+
+
+def test_programs_are_drawn_once_and_rows_keep_their_places(tmp_path, renderer, script):
+    if MISSING["html"]:
+        pytest.skip("html cannot be drawn here")
+    samples = data.load(undrawn(tmp_path / "in"), renderer)
+    status, said = script("corpus/__main__.py", "draw", tmp_path / "in", "--out", tmp_path / "out", "--workers", 2)
+    assert status == 0 and "7 rows, 3 of them without a picture: 1 x its target does not render" in said
+    drawn = data.load(tmp_path / "out")
+    assert data.needs_drawing(data.load(tmp_path / "in")) and not data.needs_drawing(drawn)
+    assert len(os.listdir(tmp_path / "out" / "pictures")) == 2, "equal programs have one picture"
+    for (_, before, wrong), (_, after, still_wrong) in zip(data.check(samples), data.check(drawn), strict=True):
+        assert wrong.partition(": ")[2] == still_wrong.partition(": ")[2] and bool(before) == bool(after)
+        if before:
+            assert before.image.tobytes() == after.image.tobytes()
+            assert data.replace(before, image=None) == data.replace(after, image=None)
+    problems = [problem.partition(": ")[2] for _, _, problem in data.check(drawn) if problem]
+    assert problems[0].startswith("its target does not render (") and problems[0].endswith("remove the program")
+    assert [problem.split(" (")[0] for problem in problems[1:]] == ["a program cannot be read", "is no JSON"]
+
+
+def test_drawing_goes_on_where_it_was_stopped(tmp_path, renderer, script, monkeypatch):
+    undrawn(tmp_path / "in")
+    command = ["corpus/__main__.py", "draw", tmp_path / "in", "--out", tmp_path / "out", "--workers", 1]
+    assert script(*command)[0] == 0
+    whole = digest(tmp_path / "out")
+    name = sorted(name for name in whole if name.endswith(".png"))[0]
+    (tmp_path / "out" / name).unlink()
+    (tmp_path / "out" / "MANIFEST.jsonl").unlink()
+    asked, submit = [], Renderer.submit
+    monkeypatch.setattr(Renderer, "submit", lambda self, code, *rest: asked.append(code) or submit(self, code, *rest))
+    assert script(*command)[0] == 0 and digest(tmp_path / "out") == whole
+    assert len(asked) <= 3 and "<svg" in asked, "one that is gone, in perhaps two rows, and what did not draw"
+
+
+def test_only_a_manifest_is_drawn(tmp_path, script):
+    write(tmp_path / "x.jsonl", [SOURCES["ms-swift"][1]])
+    status, said = script("corpus/__main__.py", "draw", tmp_path / "x.jsonl", "--out", tmp_path / "out")
+    assert status == 1 and said.startswith("corpus draw: ") and "has no MANIFEST.jsonl" in said
+    status, said = script("corpus/__main__.py", "draw", undrawn(tmp_path / "in"), "--out", tmp_path / "in")
+    assert status == 1 and "is the data set itself; give another folder" in said
+    assert not data.needs_drawing(data.load(tmp_path / "x.jsonl"))
 
 
 # loading for training --------------------------------------------------------------------------------------------

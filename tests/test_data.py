@@ -21,7 +21,11 @@ import pytest
 from PIL import Image
 
 import data
+import loading
+from corpus.inspection import load_usable, usable
 from data import Sample, extract_code, language_of
+from flaws import mutate
+from synth import write_parquet
 
 ROOT = Path(__file__).parent.parent
 REAL = ROOT.parent / "shared" / "data" / "real"
@@ -101,10 +105,10 @@ def test_write_parquet_and_load_give_the_samples_back(tmp_path):
         for i, (language, code) in enumerate(PROGRAMS.items())
         for prompt in [data.direct_prompt(language, data.domain_of(language, code), rng)]
     ]
-    samples += [data.as_refinement(sample, data.mutate(sample.code, sample.language, rng), rng) for sample in samples]
+    samples += [data.as_refinement(sample, mutate(sample.code, sample.language, rng), rng) for sample in samples]
     samples.append(Sample("t", "chart", "python", picture(9), "Write Python code.", 'doc = """\n```\nx\n```\n"""'))
     path = tmp_path / "new" / "set.parquet"
-    assert data.write_parquet(iter(samples), path) == 11
+    assert write_parquet(iter(samples), path) == 11
     assert os.listdir(path.parent) == ["set.parquet"]
     assert pyarrow.parquet.read_schema(path).names == ["user_content", "assistant_content", "image"]
     loaded = data.load(path)
@@ -120,17 +124,17 @@ def test_write_parquet_and_load_give_the_samples_back(tmp_path):
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "set.parquet"
     good = Sample("a", "svg", "svg", picture(), "Write SVG code.", SVG)
-    data.write_parquet([good], path)
+    write_parquet([good], path)
     with pytest.raises(ValueError, match="b: has no picture"):
-        data.write_parquet([good] * 300 + [dataclasses.replace(good, id="b", image=None)], path)
+        write_parquet([good] * 300 + [dataclasses.replace(good, id="b", image=None)], path)
     with pytest.raises(ValueError, match="c: has no code"):
-        data.write_parquet([dataclasses.replace(good, id="c", code=None)], path)
+        write_parquet([dataclasses.replace(good, id="c", code=None)], path)
     assert os.listdir(tmp_path) == ["set.parquet"] and len(data.load(path)) == 1
 
 
 def test_parquet_is_streamed_in_row_groups(tmp_path):
     good = Sample("a", "svg", "svg", picture(), "Write SVG code.", SVG)
-    data.write_parquet((good for _ in range(300)), tmp_path / "set.parquet")
+    write_parquet((good for _ in range(300)), tmp_path / "set.parquet")
     assert pyarrow.parquet.ParquetFile(tmp_path / "set.parquet").num_row_groups == 2
 
 
@@ -197,7 +201,7 @@ def test_swift_jsonl(tmp_path):
     assert (loaded[1].system, loaded[1].prompt, loaded[1].code) == ("Be brief.", "Write SVG code.", None)
     with pytest.raises(ValueError, match="^train.jsonl line 5: "):  # the blank lines are counted
         loaded[2]
-    view, dropped = data.usable(loaded, need_code=True)
+    view, dropped = usable(loaded, need_code=True)
     assert [s.id for s in view] == ["train-0"] and sum(dropped.values()) == 2 and dropped["no code"] == 1
     assert pickle.loads(pickle.dumps(view))[0].code == SVG  # for loader processes
 
@@ -232,10 +236,10 @@ def test_targets_are_rendered_and_failures_counted(tmp_path, capsys):
     assert samples[0].image.size == (8, 8) and same(samples[2].image, picture())
     with pytest.raises(ValueError, match="^MANIFEST.jsonl line 2: its target does not render .line 1: no.; mend"):
         samples[1]
-    view, dropped = data.usable(samples)
+    view, dropped = usable(samples)
     assert [s.id for s in view] == ["one", "three", "four"] and dropped == {"its target does not render": 1}
     assert [s.id for s in view[1:]] == ["three", "four"]
-    view, dropped = data.load_usable(tmp_path / "set", FakeRenderer())
+    view, dropped = load_usable(tmp_path / "set", FakeRenderer())
     assert len(view) == 3 and dropped.total() == 1
     assert "4 rows, 3 used, 1 dropped: 1 x its target does not render" in capsys.readouterr().err
 
@@ -277,7 +281,7 @@ def test_a_bad_row_is_named_counted_and_ends_nothing(tmp_path, change, reason):
     loaded = data.load(write(tmp_path / "x.parquet", [sft_row(), sft_row() | change, sft_row()]))
     with pytest.raises(ValueError, match=f"^x.parquet row 1: .*{reason}"):
         loaded[1]
-    view, dropped = data.usable(loaded)
+    view, dropped = usable(loaded)
     assert [s.id for s in view] == ["x-0", "x-2"] and sum(dropped.values()) == 1 and reason in next(iter(dropped))
 
 
@@ -452,8 +456,8 @@ def test_domain_of():
 
 
 def assert_flawed(code, language, seed):
-    flawed = data.mutate(code, language, np.random.default_rng(seed))
-    assert flawed != code and flawed == data.mutate(code, language, np.random.default_rng(seed))
+    flawed = mutate(code, language, np.random.default_rng(seed))
+    assert flawed != code and flawed == mutate(code, language, np.random.default_rng(seed))
     if language == "python":
         ast.parse(flawed)
     if language == "svg":
@@ -479,7 +483,7 @@ def test_mutate_changes_the_molecule_not_the_imports():
 @pytest.mark.parametrize(("code", "language"), [("pass", "python"), ("def (", "python"), ("<svg", "svg"), ("", "html")])
 def test_mutate_says_when_it_cannot(code, language):
     with pytest.raises(ValueError, match="cannot mutate this"):
-        data.mutate(code, language, np.random.default_rng(0))
+        mutate(code, language, np.random.default_rng(0))
 
 
 def test_mutate_real_programs():
@@ -495,23 +499,24 @@ def test_mutate_real_programs():
 
 @pytest.mark.quick
 def test_batch_indices():
-    whole = [i for step in range(21) for i in data.batch_indices(7, 3, seed=1, step=step)]
+    shuffled = lambda n, *batch, **of: loading.batch_indices(data.Samples([], None, range(n)), *batch, **of)  # noqa: E731
+    whole = [i for step in range(21) for i in shuffled(7, 3, seed=1, step=step)]
     epochs = [whole[start : start + 7] for start in range(0, 63, 7)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)  # batches cross the borders of epochs
     assert len({tuple(epoch) for epoch in epochs}) > 5
-    assert data.batch_indices(7, 3, seed=1, step=11) == whole[33:36]  # a resumed run asks for this step only
-    assert data.batch_indices(100, 8, seed=1, step=0) != data.batch_indices(100, 8, seed=2, step=0)
-    assert data.batch_indices(1, 4, seed=0, step=9) == [0] * 4
-    big = data.batch_indices(3, 8, seed=0, step=0)
+    assert shuffled(7, 3, seed=1, step=11) == whole[33:36]  # a resumed run asks for this step only
+    assert shuffled(100, 8, seed=1, step=0) != shuffled(100, 8, seed=2, step=0)
+    assert shuffled(1, 4, seed=0, step=9) == [0] * 4
+    big = shuffled(3, 8, seed=0, step=0)
     assert sorted(big[:3]) == sorted(big[3:6]) == [0, 1, 2] and all(type(i) is int for i in big)
     for n, batch in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="must be at least 1"):
-            data.batch_indices(n, batch, seed=0, step=0)
+            shuffled(n, batch, seed=0, step=0)
 
 
 def inspect(tmp_path, *arguments):
-    environment = os.environ | {"HF_HOME": str(tmp_path / "hf")}
-    command = [sys.executable, ROOT / "data.py", "inspect", *arguments]
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "corpus", "inspect", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=900)
 
 
@@ -544,4 +549,21 @@ def test_inspect_parquet_is_quiet_and_litters_nothing(tmp_path):
 def test_inspect_ends_with_one_line(tmp_path):
     done = inspect(tmp_path, "gone")
     assert done.returncode == 1
-    assert done.stderr.startswith("data.py: gone does not exist") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("corpus inspect: gone does not exist") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("data.py build x --out y", "python -m corpus build x --out y"),
+        ("reward.py audit x", "python -m report audit x"),
+    ],
+)
+def test_old_commands_name_the_new_ones(old, new, script):
+    status, said = script(*old.split())
+    assert status == 2 and said.strip().endswith(new) and said.count("\n") == 1
+
+
+def test_a_room_names_its_commands(script):
+    status, said = script("corpus/__main__.py", "inspekt")
+    assert status == 2 and said.startswith("corpus: there is no command 'inspekt'; use one of inspect, draw, build")

@@ -370,6 +370,27 @@ def test_curves_draw_whatever_there_is(tmp_path):
         curves.plot_curves(path, tmp_path / "none.png")
 
 
+def test_curves_of_a_run_are_a_command(script, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "loss": 2.5}\n{"step": 1, "loss": 2.0}\n')
+    status, said = script("report/__main__.py", "curves", tmp_path)
+    assert status == 0 and said.strip().endswith(f"wrote {tmp_path / 'curves.png'}")
+    assert Image.open(tmp_path / "curves.png").width > 300 and (tmp_path / "curves.svg").exists()
+    status, said = script("report/__main__.py", "curves", tmp_path / "gone")
+    assert status == 1 and said.startswith("report curves: ") and "give the folder of a run" in said
+
+
+def test_the_page_of_a_run_is_a_command(script, tmp_path):
+    """Out of the records in RUN/samples, as RecordWriter leaves them there."""
+    records = [record(sample(number), index) for number in (1, 2) for index in range(2)]
+    save_records(records, tmp_path / "run" / "samples")
+    status, said = script("report/__main__.py", "page", tmp_path / "run")
+    assert status == 0 and said.strip().endswith(f"wrote {tmp_path / 'run' / 'samples.html'}")
+    page = (tmp_path / "run" / "samples.html").read_text()
+    assert "<title>run: samples</title>" in page and "svg/001" in page and "svg/002" in page and "newest step" in page
+    status, said = script("report/__main__.py", "page", tmp_path)
+    assert status == 1 and said.startswith("report page: ") and "holds no records.jsonl" in said
+
+
 def svg_texts(path) -> int:
     """How many glyphs' groups an SVG has; a broken file raises."""
     from xml.etree import ElementTree
@@ -462,16 +483,16 @@ def test_before_and_after_shows_the_first_poor_ones_of_each_domain(tmp_path, cap
     save_records(after, tmp_path / "b")
     judged = before_after.first_answers(tmp_path / "a")
     assert before_after.choose(judged, below=0.8, each=2) == [targets[i].id for i in (2, 4, 3, 5)]
-    before_after.main(before_after.Config(tuple(folders), "before", each=2, out=tmp_path / "picture.png"))
+    before_after.BeforeAfter(tuple(folders), "before", each=2, out=tmp_path / "picture.png")()
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.size == (570, 366)  # four targets; they and two runs
-    before_after.main(before_after.Config(tuple(folders), "before", below=0.0, out=tmp_path / "none.png"))
+    before_after.BeforeAfter(tuple(folders), "before", below=0.0, out=tmp_path / "none.png")()
     assert "nothing to draw" in capsys.readouterr().out and not (tmp_path / "none.png").exists()
     save_records(after[:3], tmp_path / "c")
     with pytest.raises(ValueError, match="c has no answer to some"):
-        before_after.main(before_after.Config((folders[0], f"c={tmp_path / 'c'}"), "before"))
+        before_after.BeforeAfter((folders[0], f"c={tmp_path / 'c'}"), "before")()
     with pytest.raises(ValueError, match="name=folder"):
-        before_after.main(before_after.Config(tuple(folders), "nobody"))
+        before_after.BeforeAfter(tuple(folders), "nobody")()
 
 
 def test_a_single_step_and_a_repeated_step(tmp_path):

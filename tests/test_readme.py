@@ -1,6 +1,7 @@
 """README.md stays true: the files it names exist, its commands are known, every script has a manual."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,9 @@ def test_make_targets_named_in_the_readme_exist():
 
 
 @pytest.mark.parametrize(
-    "name", ["render.py", "reward.py", "synth.py", "data.py", "model.py", "train_sft.py", "train_virl.py", "eval.py"]
+    "name",
+    ["render.py", "reward.py", "synth.py", "train_sft.py", "train_virl.py", "eval.py"]
+    + ["corpus/__main__.py", "report/__main__.py"],
 )
 def test_help_is_a_manual(name, script):
     status, shown = script(name, "--help")
@@ -41,7 +44,19 @@ def test_flags_of_the_readme_are_known():
     """Every `python FILE ... --flag` of the README: FILE knows the flag (of any of its subcommands)."""
     for script, arguments in re.findall(r"python (\w+\.py)((?: [^\s`#]+)*)", README):
         source = (ROOT / script).read_text() + (ROOT / "train_sft.py").read_text() * script.startswith("train")
-        parts = ("build.py", "choose.py") if script == "data.py" else ()
-        source += "".join((ROOT / "corpus" / part).read_text() for part in parts)
         for flag in re.findall(r"--([a-z][a-z-]*)", arguments):
             assert re.search(rf"\b{flag.replace('-', '_')}\b", source), (script, flag)
+
+
+def test_commands_of_the_rooms_are_known():
+    """Every `python -m ROOM COMMAND ... --flag` of the README and the Makefile: the room has the command, and says the
+    flag."""
+    texts = README + (ROOT / "Makefile").read_text()
+    found = re.findall(r"(?:python|\$\(PY\)) -m (corpus|report) ([\w-]+)((?:[^`#\n]|\\\n)*)", texts)
+    named = {f"{room} {command}" for room, command, _ in found}
+    assert named >= {"corpus inspect", "corpus build", "corpus choose", "report audit", "report before-after"}
+    for room, command, arguments in found:
+        commands = runpy.run_path(str(ROOT / room / "__main__.py"))["COMMANDS"]
+        fields = commands[command]().__dataclass_fields__
+        for flag in re.findall(r" --([a-z][a-z-]*)", arguments):
+            assert flag.replace("-", "_") in fields, (room, command, flag)

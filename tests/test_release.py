@@ -24,8 +24,9 @@ from transformers import AutoModelForImageTextToText
 import model
 import processes
 import releases
-from data import Sample, write_parquet
+from data import Sample
 from rollout import generate
+from synth import write_parquet
 
 TORCHVISION = Path(sys.prefix) / "share" / "torchvision"
 OTHERS = ROOT / ".venv-others"

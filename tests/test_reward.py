@@ -488,6 +488,11 @@ def test_command_line_says_what_is_wrong_in_one_sentence(tmp_path, attempt):
     assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("reward.py: ")
 
 
+def audit(*arguments):
+    command = [sys.executable, "-m", "report", "audit", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
 def test_audit_tells_errors_from_hacks(tmp_path):
     """The report card of a few programs: files written, same is 1, blank is 0, larger errors cost more."""
     rows = []
@@ -499,7 +504,7 @@ def test_audit_tells_errors_from_hacks(tmp_path):
         )
         rows.append({"id": f"s{i}", "domain": "svg", "language": "svg", "path": f"{i}.svg"})
     (tmp_path / "MANIFEST.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    ended = run("audit", tmp_path, "--out", tmp_path / "audit", cwd=tmp_path)
+    ended = audit(tmp_path, "--out", tmp_path / "audit")
     assert ended.returncode == 0, ended.stderr[-2000:]
     cards = json.loads((tmp_path / "audit/audit.json").read_text())
     assert cards["vincicoder, pyramid"]["svg"]["blank_most"] > 0.3  # what the calibrated mode is there for
@@ -510,7 +515,7 @@ def test_audit_tells_errors_from_hacks(tmp_path):
         medians = card["graded"][kind]["median_by_size"]
         assert len(medians) == 5 and medians[0] > medians[-1], kind
     assert "hack: mirrored" in ended.stdout and (tmp_path / "audit/audit.png").stat().st_size > 5000
-    assert run("audit", tmp_path / "nowhere", cwd=tmp_path).returncode == 1
+    assert audit(tmp_path / "nowhere").returncode == 1
 
 
 def test_programs_with_growing_errors():

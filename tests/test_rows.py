@@ -28,10 +28,11 @@ import train_virl
 from corpus.readers import open_source
 from data import Sample
 from files import split_of
+from loading import Tally
 from model import Policy
-from pictures import open_picture, read_picture
+from pictures import read_picture
 from prompts import language_named, without_placeholder
-from tally import Tally
+from reward import open_picture
 
 ROOT = Path(__file__).parents[1]
 CASES = ROOT.parent / "shared" / "cases" / "rows"
@@ -827,7 +828,7 @@ def test_mended_data_is_counted_anew(tmp_path):
 
 
 def test_rows_of_a_step_that_is_not_taken_are_not_used(monkeypatch):
-    monkeypatch.setattr("tally.from_all", lambda mine: [mine, (0, 0, [])])
+    monkeypatch.setattr("loading.from_all", lambda mine: [mine, (0, 0, [])])
     counted = tally()
     assert counted.add(5, 0, []) == [5, 0] and (counted.used, counted.idle) == (0, 5)
 
@@ -865,6 +866,10 @@ def test_targets_that_came_as_programs_are_drawn_as_they_are_needed(tmp_path):
         (tmp_path / f"{i}.svg").write_text(f"<svg>{i} {'bad' if i == 3 else 'ok'}</svg>")
     write(tmp_path / "MANIFEST.jsonl", rows)
     samples = loading.training_samples(tmp_path)
+    good, bad = loading.encoded(samples, [1], lambda place, sample: sample)
+    assert not good and bad[0][1].startswith(
+        "MANIFEST.jsonl line 2: has no picture; draw the programs first: python -m"
+    )
     samples.renderer = Counting()
     assert not drawn and samples[5].image.size == (8, 8) and drawn == ["<svg>5 ok</svg>"]
     good, bad = loading.encoded(samples, [1, 2, 3, 4], lambda place, sample: (place, sample.id))

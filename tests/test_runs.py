@@ -28,11 +28,11 @@ from safetensors.torch import save_file
 from test_train import metrics
 
 import checkpoint
-import data
 import run
 import train_sft
 import train_virl
 from run import Run, parse_config
+from synth import write_parquet
 
 ROOT = Path(__file__).parent.parent
 STAGES = {"train_sft.py": train_sft, "train_virl.py": train_virl}
@@ -47,7 +47,7 @@ def pairs(tmp_path_factory):
     code = '<svg viewBox="0 0 9 9"><rect width="{}" height="3" fill="red"/></svg>'
     samples = [dataclasses.replace(sample, code=code.format(i)) for i, sample in enumerate(make_samples() * 3)]
     path = tmp_path_factory.mktemp("pairs") / "train.parquet"
-    data.write_parquet(samples[:8], path)
+    write_parquet(samples[:8], path)
     return path
 
 

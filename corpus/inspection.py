@@ -1,15 +1,76 @@
-"""What is in a data set, in numbers and in pictures."""
+"""What is in a data set, in numbers and in pictures, and which of its rows can be used.
+
+python -m corpus inspect PATH [--contact-sheet OUT.png]
+"""
 
 import hashlib
+import sys
+from array import array
 from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+import tyro
 from tqdm import tqdm
 
 from corpus.checks import pieces
-from data import Sample, Samples, check
+from data import Sample, Samples, check, load, reason_of
+from render import Renderer
+from synth import contact_sheet
+
+
+@dataclass
+class Inspect:
+    """Count, check and render a data set, and say what is wrong with which row."""
+
+    path: tyro.conf.Positional[str]
+    """Folder with MANIFEST.jsonl, .parquet, .jsonl, .json, or a folder of such files; FOLDER:test for a split."""
+    contact_sheet: str | None = None
+    """Write a PNG with up to ten pictures per domain here."""
+    histograms: str | None = None
+    """Write a PNG with the sizes of programs and pictures here."""
+    limit: int | None = None
+    """Look at the first so many rows only."""
+
+    def __call__(self) -> None:
+        samples = load(self.path, limit=self.limit)
+        with Renderer() as samples.renderer:
+            report, shown = inspect(samples, self.histograms)
+        print(report)
+        if self.contact_sheet and shown:
+            rows = [[(sample.id, sample.image) for sample in group] for group in shown.values()]
+            contact_sheet(rows, self.contact_sheet)
+            print(f"wrote {self.contact_sheet}")
+
+
+def usable(samples: Samples, need_code: bool = False) -> tuple[Samples, Counter]:
+    """(a view of the rows with a picture, and code if `need_code`; reason -> how many were dropped). Decodes all."""
+    good, dropped = [], Counter()
+    for index, sample, problem in tqdm(check(samples), "checking", len(samples), delay=2, leave=False):
+        if sample is None:
+            dropped[reason_of(problem)] += 1
+        elif sample.image is None:
+            dropped["no picture"] += 1
+        elif need_code and not sample.code:
+            dropped["no code"] += 1
+        else:
+            good.append(samples.indices[index])
+    return replace(samples, indices=array("q", good)), dropped
+
+
+def load_usable(
+    path: str | Path, renderer: Renderer | None, need_code: bool = False, limit: int | None = None
+) -> tuple[Samples, Counter]:
+    """`load` and `usable` in one: what was dropped, and why, is printed. Raises ValueError where nothing is left."""
+    samples = load(path, renderer, limit)
+    good, dropped = usable(samples, need_code)
+    if dropped:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in dropped.most_common(5))
+        print(f"{path}: {len(samples)} rows, {len(good)} used, {dropped.total()} dropped: {reasons}", file=sys.stderr)
+    if not len(good):
+        raise ValueError(f"{path} holds no usable sample; `python -m corpus inspect {path}` says why.")
+    return good, dropped
 
 
 def inspect(samples: Samples, histograms_to: str | Path | None = None) -> tuple[str, dict[str, list[Sample]]]:
@@ -64,16 +125,3 @@ def histograms(words: dict[str, list[int]], sides: dict[str, list[int]], path: s
         axes.set(xscale="log", xlabel=title, ylabel="rows")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
-
-
-def contact_sheet(groups: dict[str, list[Sample]], path: str | Path, side: int = 176) -> None:
-    """One row of pictures per domain, ids below them."""
-    sheet = Image.new("RGB", (side * max(map(len, groups.values())), (side + 16) * len(groups)), "lightgray")
-    for row, group in enumerate(groups.values()):
-        for column, sample in enumerate(group):
-            x, y, picture = column * side, row * (side + 16), sample.image.copy()
-            picture.thumbnail((side - 8, side - 8))
-            sheet.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
-            ImageDraw.Draw(sheet).text((x + 4, y + side), sample.id[:28], fill="black")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)

@@ -1,0 +1,56 @@
+"""Data sets: what is in one, and a corpus made of several.
+
+    python -m corpus inspect PATH [--contact-sheet OUT.png]   # what is in it, and what is wrong with which row
+    python -m corpus draw MANIFEST_FOLDER --out FOLDER        # pictures of programs, once: corpus/draw.py
+    python -m corpus build PATH.. --out CORPUS                # filter, draw, draft, balance: corpus/build.py
+    python -m corpus choose FOLDER_OF_EVAL --out rl.parquet   # RL prompts by sampled reward: corpus/choose.py
+
+PATH is what data.load reads: data.py says which formats. `python -m corpus COMMAND --help` is a command's manual.
+"""
+
+import sys
+
+import tyro
+
+
+def build() -> type:
+    from corpus.build import Build  # here and below: of a command only what it needs is loaded
+
+    return Build
+
+
+def choose() -> type:
+    from corpus.choose import Choose
+
+    return Choose
+
+
+def draw() -> type:
+    from corpus.draw import Draw
+
+    return Draw
+
+
+def inspect() -> type:
+    from corpus.inspection import Inspect
+
+    return Inspect
+
+
+COMMANDS = {command.__name__: command for command in (inspect, draw, build, choose)}
+
+
+def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in COMMANDS:
+        asked = name in ("", "-h", "--help")
+        print(__doc__ if asked else f"corpus: there is no command {name!r}; use one of {', '.join(COMMANDS)}")
+        sys.exit(0 if asked else 2)
+    try:
+        tyro.cli(COMMANDS[name](), args=sys.argv[2:], prog=f"python -m corpus {name}")()
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"corpus {name}: {error}")
+
+
+if __name__ == "__main__":
+    main()
