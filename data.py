@@ -24,22 +24,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import prompts
 from files import Lines, Parquet, open_rows
 from languages import LANGUAGES
 from pictures import read_picture
-from prompts import (
-    FENCED,
-    blocks,
-    direct_prompt,
-    domain_of,
-    extract_code,
-    fenced,
-    language_named,
-    language_of,
-    mentions,
-    refine_prompt,
-    without_placeholder,
-)
+from prompts import blocks, direct_prompt, domain_of, extract_code, fenced, refine_prompt
 
 AHEAD = 32  # targets that are drawn before it is their turn
 
@@ -114,11 +103,11 @@ def _answer(row: dict, column: str) -> str | None:
 
 def _sample(row: dict, id: str, user: str, answer: str | None, image: Image.Image, strict: bool = True) -> Sample:
     """A sample from a conversation; the code in `answer` may stand without a fence unless `strict`."""
-    prompt, answer = without_placeholder(user), answer or ""
-    mentioned = {language for _, language in mentions(FENCED.sub("", prompt).lower())}
+    prompt, answer = prompts.without_placeholder(user), answer or ""
+    mentioned = {language for _, language in prompts.mentions(prompts.FENCED.sub("", prompt).lower())}
     tags = [tag for tag, _ in blocks(answer) if tag in LANGUAGES and (tag in mentioned or not mentioned)]
     named = str(row.get("language") or "").strip()  # else of several tags the one that answers
-    language = language_named(row["language"]) if named else tags[-1] if tags else language_of(prompt)
+    language = prompts.language_named(row["language"]) if named else tags[-1] if tags else prompts.language_of(prompt)
     code = extract_code(answer, language)
     if code is None and answer and (strict or blocks(answer)):
         raise ValueError(f"the answer has no closed ```{language} block with code in it; put the code in one")
@@ -132,7 +121,7 @@ def _sample(row: dict, id: str, user: str, answer: str | None, image: Image.Imag
 def _from_manifest(row: dict, id: str, folder: Path) -> Sample:
     if row.get("problem"):  # what `python -m corpus draw` says of a row that it could not draw
         raise ValueError(str(row["problem"]))
-    id, language = _given(row, "id") or id, language_named(row.get("language"))
+    id, language = _given(row, "id") or id, prompts.language_named(row.get("language"))
     code, draft = (_program(folder / row[key]) if row.get(key) else "" for key in ("path", "draft"))
     if not code.strip() and not row.get("image"):
         raise ValueError("has neither a program nor a picture; set path or image to a file that is not empty")
@@ -189,25 +178,23 @@ def _from_messages(row: dict, id: str, folder: Path) -> Sample:
     return _sample(about, id, user, answer, _picture(row, folder, messages))
 
 
-def _from_sft(row: dict, id: str, folder: Path) -> Sample:
-    return _sample(row, id, _text(row, "user_content"), _text(row, "assistant_content"), _picture(row, folder))
+def _pair(user: str, answer: str, needed: bool = False, strict: bool = True) -> Callable[[dict, str, Path], Sample]:
+    """What makes a sample of a row that has its prompt and its answer, which may have to be there, in these columns."""
 
+    def build(row: dict, id: str, folder: Path) -> Sample:
+        if row.get("history"):
+            raise ValueError("has a history of other turns; keep rows with one turn and one picture")
+        said = (_text if needed else _answer)(row, answer)
+        return _sample(row, id, _text(row, user), said, _picture(row, folder), strict)
 
-def _from_easyr1(row: dict, id: str, folder: Path) -> Sample:
-    return _sample(row, id, _text(row, "problem"), _answer(row, "answer"), _picture(row, folder), strict=False)
-
-
-def _from_query(row: dict, id: str, folder: Path) -> Sample:
-    if row.get("history"):
-        raise ValueError("has a history of other turns; keep rows with one turn and one picture")
-    return _sample(row, id, _text(row, "query"), _answer(row, "response"), _picture(row, folder))
+    return build
 
 
 FORMATS = {  # name -> (columns that tell it, besides image or images; row -> sample)
-    "SFT": ({"user_content", "assistant_content"}, _from_sft),
-    "EasyR1": ({"problem"}, _from_easyr1),
+    "SFT": ({"user_content", "assistant_content"}, _pair("user_content", "assistant_content", needed=True)),
+    "EasyR1": ({"problem"}, _pair("problem", "answer", strict=False)),
     "ms-swift": ({"messages"}, _from_messages),
-    "ms-swift, older": ({"query"}, _from_query),
+    "ms-swift, older": ({"query"}, _pair("query", "response")),
 }
 KNOWN = "user_content, assistant_content, image; or problem, answer, images; or messages, images"
 TEXTS = ("user_content", "assistant_content", "problem", "answer", "messages", "query", "response")  # how long it is
@@ -222,8 +209,8 @@ def format_of(columns: set[str], path: str | Path = "") -> Callable:
     have = ", ".join(sorted(columns))
     if path:
         raise ValueError(f"{path} has the columns {have}; rename them to {KNOWN}")
-    known = 'has no "messages" and "images", nor other columns that are known'
-    raise ValueError(f"{known} (it has {have[:200]}); use {KNOWN}")
+    have = f'no "messages" and "images", nor other columns that are known (it has {have[:200]})'
+    raise ValueError(f"has {have}; use {KNOWN}")
 
 
 def _from_row(row: dict, id: str, folder: Path) -> Sample:
@@ -247,16 +234,10 @@ class Samples(Sequence):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return replace(self, indices=self.indices[index])
-        return next(self._good([index]))
-
-    def __iter__(self):
-        return self._good(range(len(self)))
-
-    def _good(self, indices: Iterable[int]) -> Iterator[Sample]:
-        for _, sample, problem in check(self, indices):
-            if problem:
-                raise ValueError(problem)
-            yield sample
+        _, sample, problem = next(check(self, [index]))
+        if sample is None:
+            raise ValueError(problem)
+        return sample
 
     def place(self, index: int) -> str:
         return self.rows.place(self.indices[index])[0]

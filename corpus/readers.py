@@ -19,7 +19,7 @@ from data import Sample
 from files import Lines, Parquet, open_rows
 from languages import LANGUAGES
 from pictures import read_picture
-from prompts import ALIASES, blocks, direct_prompt, domain_of, fenced
+from prompts import ALIASES, blocks, direct_prompt, domain_of, fenced, mentions, refine_prompt
 from synth import in_one_turn
 
 ANSWERS = "answers of eval.py"
@@ -87,7 +87,7 @@ def _from_chat(row: dict, id: str, folder: Path) -> Sample:
     image = read_picture(data._only(row.get("image"), "pictures"), folder)
     if not blocks(answer):  # Chart2Code's answers are bare python
         answer = fenced(answer.strip(), "python")
-    if not data.mentions(user.lower()):
+    if not mentions(user.lower()):
         user += f"\nAnswer with {blocks(answer)[-1][0] or 'python'} code."
     return data._sample(row, data._given(row, "id") or id, user, answer, image, strict=True)
 
@@ -101,7 +101,7 @@ def _from_record(row: dict, id: str, folder: Path) -> Sample:
         raise ValueError(f"{sample.id}: its target has no code; refinement rows need the right answer")
     rng = np.random.default_rng(zlib.crc32(f"{sample.id}#{row['index']}".encode()))
     sample.image, sample.id = read_picture(sample.image, folder), f"{sample.id}#{row['index']}"
-    sample.prompt, sample.draft = data.refine_prompt(sample.language, row["code"], rng), row["code"]
+    sample.prompt, sample.draft = refine_prompt(sample.language, row["code"], rng), row["code"]
     return sample
 
 

@@ -33,6 +33,7 @@ from corpus.choose import Choose
 from corpus.publish import quotas
 from corpus.readers import open_source
 from flaws import _other_molecules
+from prompts import language_of
 from render import Renderer, Rendering
 from reward import Reward
 
@@ -129,7 +130,7 @@ def test_every_source_is_read(tmp_path, schema):
     assert [sample.code for sample in samples] == [CODES.get(schema, SVG)] * 5
     for sample in samples:
         assert schema == "svg-stack" or sample.image.tobytes() == picture().tobytes()
-        assert data.language_of(sample.prompt) == sample.language
+        assert language_of(sample.prompt) == sample.language
     assert [s.code for s in read(path, start=3)] == [CODES.get(schema, SVG)] * 2  # from the middle
 
 

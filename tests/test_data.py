@@ -23,8 +23,9 @@ from PIL import Image
 import data
 import loading
 from corpus.inspection import load_usable, usable
-from data import Sample, extract_code, language_of
+from data import Sample
 from flaws import mutate
+from prompts import extract_code, language_of
 from synth import write_parquet
 
 ROOT = Path(__file__).parent.parent

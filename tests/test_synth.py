@@ -13,6 +13,7 @@ from PIL import Image
 import data
 import programs
 import synth
+from prompts import language_of
 from render import Renderer
 
 ROOT = Path(__file__).parents[1]
@@ -94,7 +95,7 @@ def test_easy_shapes_keep_one_order_and_lie_apart():
 @pytest.mark.parametrize("domain", synth.DOMAINS)
 def test_prompts_name_the_language_and_vary(domain):
     samples = [synth.make(domain, index) for index in range(60)]
-    assert {data.language_of(sample.prompt) for sample in samples} == {synth.LANGUAGE_OF[domain]}
+    assert {language_of(sample.prompt) for sample in samples} == {synth.LANGUAGE_OF[domain]}
     assert len({sample.prompt for sample in samples}) > 2
 
 
