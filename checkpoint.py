@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+import releases
 from model import Policy
 from processes import process_number
 
@@ -42,9 +43,8 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
             unfinished.mkdir(parents=True)
         weights = policy.whole_weights()
         policy.save(unfinished, weights)
-        states = [
-            get_optimizer_state_dict(policy, optimizer, options=StateDictOptions(**WHOLE)) for optimizer in optimizers
-        ]
+        options = StateDictOptions(**WHOLE)
+        states = [get_optimizer_state_dict(policy, optimizer, options=options) for optimizer in optimizers]
         if not writes:
             return folder
         rng = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
@@ -110,16 +110,11 @@ def checkpoint_to_resume(run: Path) -> Path | None:
 
 def damage(checkpoint: Path) -> str | None:
     """The file that keeps a checkpoint from being loaded, and why, as far as headers and lengths tell; None if none."""
-    file = checkpoint / "model.safetensors.index.json"
     try:
-        shards = {"model.safetensors"}
-        if file.exists():
-            shards = set(json.loads(file.read_text())["weight_map"].values())
         for file in sorted({checkpoint / "config.json", *checkpoint.glob("*.json")}):
             json.loads(file.read_text(encoding="utf-8"))
-        for file in sorted(checkpoint / name for name in shards):
-            with safe_open(file, "pt"):
-                pass
+        for file in releases.weight_files(checkpoint):
+            safe_open(file, "pt")
         file = checkpoint / "trainer.pt"
         torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # json, safetensors, torch and its pickle have one each for a file that is cut off

@@ -5,19 +5,14 @@ generation config are its own bytes, so whoever opens a release (transformers 4.
 it. A folder that lacks something, or asks for something that this project would not do, is refused in one sentence.
 """
 
-import copy
 import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
 FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
@@ -43,8 +38,7 @@ WITHOUT_EFFECT = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# found and read
+# ------------------------------------------------------------------------------------------------------- found and read
 
 
 def find_folder(path: str | Path) -> Path:
@@ -73,24 +67,21 @@ def read_files(folder: Path) -> dict[str, bytes]:
         try:
             said = json.loads(content.decode()) if name.endswith(".json") else {}  # decoded: a BOM is refused here, too
         except ValueError as error:
-            raise ValueError(f"{folder}/{name} is no JSON ({error}); copy it from the model's release again.") from None
+            raise broken(f"{folder}/{name} is no JSON ({error})") from None
         if not isinstance(said, dict):
-            raise ValueError(f"{folder}/{name} holds no JSON object; copy it from the model's release again.")
+            raise broken(f"{folder}/{name} holds no JSON object")
     return files
 
 
-def read_config(folder: Path, files: dict[str, bytes]) -> "PretrainedConfig":
-    """Raises FileNotFoundError or ValueError where `folder` holds no model that can be trained here as it is meant."""
-    if "config.json" not in files:
-        adapter = (folder / "adapter_config.json").exists()
-        remedy = "merge its adapter into the model first" if adapter else "of a run, give checkpoints/step-N"
-        raise FileNotFoundError(f"{folder} is no model's folder, it has no config.json; {remedy}.")
-    said = json.loads(files["config.json"])
+def read_config(folder: Path, files: dict[str, bytes]):
+    """The transformers config of a folder. Raises ValueError where it holds no model that can be trained here as it is
+    meant."""
+    said = json.loads(files.get("config.json", b"{}"))
     family = said.get("model_type")
     if family is None:
-        raise ValueError(
-            f"{folder}/config.json is no model's, it has no model_type; of a run, give checkpoints/step-N."
-        )
+        adapter = (folder / "adapter_config.json").exists()
+        remedy = "merge its adapter into the model first" if adapter else "of a run, give checkpoints/step-N"
+        raise ValueError(f"{folder} is no model's folder, it has no config.json with a model_type; {remedy}.")
     if family not in FAMILIES:
         raise ValueError(f"{folder} is a {family} model; nanovinci trains {' and '.join(FAMILIES)}.")
     if quantized := said.get("quantization_config") or said.get("compression_config"):
@@ -99,24 +90,21 @@ def read_config(folder: Path, files: dict[str, bytes]) -> "PretrainedConfig":
     text = said.get("text_config") or (said if family == "qwen2_5_vl" else None)  # whose older configs are flat
     for name, part in (("text_config", text), ("vision_config", said.get("vision_config"))):
         if not isinstance(part, dict):
-            raise ValueError(f"{folder}/config.json has no {name}; copy it from the model's release again.")
+            raise broken(f"{folder}/config.json has no {name}")
     from transformers import AutoConfig
 
     config = readable(f"{folder}/config.json", "it", AutoConfig.from_pretrained, folder)
     if not any("rope_theta" in (part or {}) for part in (text, text.get("rope_parameters"), text.get("rope_scaling"))):
-        raise ValueError(
-            f"{folder}/config.json has no rope_theta, and a default need not be what it was trained with; "
-            "copy it from the model's release again."
-        )
+        raise broken(f"{folder}/config.json has no rope_theta, and a default need not be what it was trained with")
     if not {"preprocessor_config.json", "processor_config.json"} & files.keys():
-        raise FileNotFoundError(f"{folder} has no preprocessor_config.json; copy it from the model's release.")
+        raise broken(f"{folder} has no preprocessor_config.json")
     if unread := unread_options(config):
         asked = ", ".join(unread)
         raise ValueError(f"{folder}/config.json asks for what nanovinci does not do: {asked}; give a model without.")
     return config
 
 
-def unread_options(config: "PretrainedConfig") -> list[str]:
+def unread_options(config) -> list[str]:
     """Options of the text model, as "name value", that would change its numbers and that the sampler would ignore."""
     text, rope = config.text_config, config.text_config.rope_parameters
     said = {name: rope.get(name, getattr(text, name, None)) for name in WITHOUT_EFFECT}
@@ -133,24 +121,24 @@ def unread_options(config: "PretrainedConfig") -> list[str]:
     return unread
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that have to hold a folder's weights, whether they are there or not; none where they are in files older
+    than safetensors, which transformers reads."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if index.exists() and not whole.exists():
+        return sorted(folder / name for name in set(json.loads(index.read_bytes())["weight_map"].values()))
+    return [] if any(folder.glob("pytorch_model*.bin")) and not whole.exists() else [whole]
+
+
 def check_weights(folder: Path) -> None:
-    """Raise FileNotFoundError or ValueError, naming the file, where weights are missing or cut off."""
-    names, index = ["model.safetensors"], folder / "model.safetensors.index.json"
-    if not (folder / names[0]).exists():
-        if not index.exists() and any(folder.glob("pytorch_model*.bin")):  # older: transformers reads them
-            return
-        if not index.exists():
-            raise FileNotFoundError(
-                f"{folder} has no weights, neither {names[0]} nor {index.name} with its shards; "
-                "copy them from the model's release."
-            )
-        names = readable(index, "it", lambda: sorted(set(json.loads(index.read_bytes())["weight_map"].values())))
-    for name in names:
-        if not (folder / name).exists():
-            raise FileNotFoundError(
-                f"{folder} has no {name}, which {index.name} names; copy it from the model's release."
-            )
-        readable(folder / name, "it", safe_open, folder / name, "pt")
+    """Raise ValueError, naming the file, where weights are missing or cut off."""
+    index = "model.safetensors.index.json"
+    for file in readable(folder / index, "it", weight_files, folder):
+        if not file.exists() and not (folder / index).exists():
+            raise broken(f"{folder} has no weights, neither {file.name} nor {index} with its shards", "them")
+        if not file.exists():
+            raise broken(f"{folder} has no {file.name}, which {index} names")
+        readable(file, "it", safe_open, file, "pt")
 
 
 def check_loaded(folder: Path, info: dict) -> str:
@@ -160,15 +148,11 @@ def check_loaded(folder: Path, info: dict) -> str:
     what, missing, left = f"The weights in {folder}", info["missing_keys"], info["unexpected_keys"]
     if missing:
         also = f" and have {some(left)}, for which there is no place" if left else ""
-        raise ValueError(
-            f"{what} lack {some(missing)}{also}; copy them and config.json from the model's release again."
-        )
+        raise broken(f"{what} lack {some(missing)}{also}", "them and config.json")
     if other := {name: (tuple(has), tuple(wants)) for name, has, wants in info["mismatched_keys"]}:
         has, wants = other[min(other)]
-        raise ValueError(
-            f"{what} have other shapes than config.json asks for: {some(other)}, {has} instead of {wants}; "
-            "copy them and config.json from the model's release again."
-        )
+        shapes = f"{some(other)}, {has} instead of {wants}"
+        raise broken(f"{what} have other shapes than config.json asks for: {shapes}", "them and config.json")
     return f"{what} have {some(left)}, for which there is no place in the model: left out." if left else ""
 
 
@@ -187,9 +171,12 @@ def readable(what: str | Path, remedy: str, load: Callable, *arguments, **option
     try:
         return load(*arguments, **options)
     except Exception as error:
-        raise ValueError(
-            f"{what} cannot be read ({first_line(error)}); copy {remedy} from the model's release again."
-        ) from error
+        raise broken(f"{what} cannot be read ({first_line(error)})", remedy) from error
+
+
+def broken(said: str, remedy: str = "it") -> ValueError:
+    """What to raise for a folder that is not as it was released. remedy: what to copy."""
+    return ValueError(f"{said}; copy {remedy} from the model's release again.")
 
 
 def first_line(error: Exception) -> str:
@@ -198,8 +185,7 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# the tokenizer and its chat template
+# ---------------------------------------------------------------------------------- the tokenizer and its chat template
 
 PICTURE = "<|image_pad|>"
 PROMPT = "\ue000prompt\ue000"  # stands for a user's text; no template has it
@@ -207,22 +193,18 @@ SYSTEM = "\ue000system\ue000"
 ANSWER = "\ue000answer\ue000"
 
 
-def check_tokenizer(tokenizer, config: "PretrainedConfig") -> None:
+def check_tokenizer(tokenizer, config) -> None:
     """Raise ValueError where a tokenizer is not the one that `config` was made with: transformers makes an empty one
     where there are no files."""
     words, picture, vocabulary = tokenizer.get_vocab(), config.image_token_id, config.text_config.vocab_size
     if words.get(PICTURE) != picture:
-        raise ValueError(
-            f"{PICTURE} is token {words.get(PICTURE, 'none')} of its tokenizer and {picture} in its config.json "
-            "(image_token_id); copy tokenizer.json and tokenizer_config.json from the model's release."
-        )
+        said = f"{words.get(PICTURE, 'none')} of its tokenizer and {picture} in its config.json (image_token_id)"
+        raise broken(f"{PICTURE} is token {said}", " and ".join(TOKENIZER))
     if (largest := max(words.values())) >= vocabulary:
-        raise ValueError(
-            f"its tokenizer has a token {largest}, its config.json a vocab_size of {vocabulary}; "
-            "copy tokenizer.json from the model's release."
-        )
+        said = f"its tokenizer has a token {largest}, its config.json a vocab_size of {vocabulary}"
+        raise broken(said, "tokenizer.json")
     if tokenizer.eos_token_id is None:
-        raise ValueError("its tokenizer has no eos_token; copy tokenizer_config.json from the model's release.")
+        raise broken("its tokenizer has no eos_token", "tokenizer_config.json")
 
 
 def take_template(tokenizer, files: dict[str, bytes]) -> None:
@@ -232,16 +214,14 @@ def take_template(tokenizer, files: dict[str, bytes]) -> None:
         tokenizer.chat_template = said.get("chat_template") or tokenizer.chat_template
 
 
-def check_image_processor(folder: Path, image_processor, config: "PretrainedConfig") -> None:
+def check_image_processor(folder: Path, image_processor, config) -> None:
     """Raise ValueError where an image processor cuts other patches than the vision tower takes."""
     vision = config.vision_config
     takes = (vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size)
     cuts = (image_processor.patch_size, image_processor.temporal_patch_size, image_processor.merge_size)
     if cuts != takes:
-        raise ValueError(
-            f"{folder}/preprocessor_config.json makes patches of {cuts} (side, frames, merged side), config.json takes "
-            f"{takes}; copy it from the model's release."
-        )
+        said = f"makes patches of {cuts} (side, frames, merged side), config.json takes {takes}"
+        raise broken(f"{folder}/preprocessor_config.json {said}")
 
 
 def prompt_text(tokenizer, prompt: str, system: str = "") -> str:
@@ -258,25 +238,23 @@ def chat_frame(tokenizer, system: bool = False) -> list[str]:
 
     Raises ValueError for a template that cannot place a picture, or does not end an answer with the tokenizer's eos.
     """
-    remedy = "copy chat_template.json or chat_template.jinja from the model's release."
+    its_file = "chat_template.json or chat_template.jinja"
     if not tokenizer.chat_template:
-        raise ValueError(f"its tokenizer has no chat template; {remedy}")
+        raise broken("its tokenizer has no chat template", its_file)
     try:
         text = prompt_text(tokenizer, PROMPT, SYSTEM if system else "")
         answered = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": ANSWER}]
         answered = tokenizer.apply_chat_template(answered, tokenize=False)
     except Exception as error:  # jinja's own, and whatever its expressions raise
-        raise ValueError(f"its chat template takes no pictures ({first_line(error)}); {remedy}") from error
+        raise broken(f"its chat template takes no pictures ({first_line(error)})", its_file) from error
     if text.count(PROMPT) != 1 or text.count(PICTURE) != 1:
-        raise ValueError(f"its chat template does not place one {PICTURE} beside a user's text; {remedy}")
+        raise broken(f"its chat template does not place one {PICTURE} beside a user's text", its_file)
     if system and not 0 <= text.find(SYSTEM) < text.find(PROMPT):
         raise ValueError("its chat template has no place for a system message")
     end = tokenizer.eos_token
     if not answered.partition(ANSWER)[2].lstrip().startswith(end):
-        raise ValueError(
-            f"its chat template does not end an answer with the tokenizer's eos_token {end}; copy "
-            "tokenizer_config.json and chat_template.json or chat_template.jinja from the model's release."
-        )
+        said = f"its chat template does not end an answer with the tokenizer's eos_token {end}"
+        raise broken(said, f"tokenizer_config.json and {its_file}")
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     head, *middle, tail = text.replace(SYSTEM, PROMPT).split(PROMPT)
     first = lambda part: min(part.find(token) for token in special if token in part)  # noqa: E731
@@ -298,8 +276,7 @@ def split_prompt(tokenizer, frame: list[str], prompt: str, system: str = "") -> 
     return [head, text[len(head) : at], middle[0], text[at + len(middle[0]) : end], tail]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# written back
+# --------------------------------------------------------------------------------------------------------- written back
 
 
 def write_files(folder: Path, files: dict[str, bytes], image_processor, dtype: torch.dtype) -> None:
@@ -309,7 +286,8 @@ def write_files(folder: Path, files: dict[str, bytes], image_processor, dtype: t
     for name, content in files.items():
         (folder / name).write_bytes(content)
     config = json.loads((folder / "config.json").read_bytes())
-    _rewrite(folder / "config.json", _with_older_names(config, str(dtype).removeprefix("torch.")))
+    _add_older_names(config, str(dtype).removeprefix("torch."))
+    _rewrite(folder / "config.json", config)
     tokenizer = json.loads((folder / "tokenizer_config.json").read_bytes())
     if tokenizer.get("tokenizer_class") == "TokenizersBackend":
         tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -331,11 +309,10 @@ def _rewrite(path: Path, content: dict) -> None:
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _with_older_names(config: dict, dtype: str) -> dict:
-    """A config.json that transformers 4.57 understands, too: it reads rope_scaling and rope_theta where 5 reads
+def _add_older_names(config: dict, dtype: str) -> None:
+    """Make transformers 4.57 understand a config.json, too: it reads rope_scaling and rope_theta where 5 reads
     rope_parameters. Both ways of writing may stand side by side. vLLM wants one of rope_type and its older name type,
     and asks the text model whether embeddings and head are one."""
-    config = copy.deepcopy(config)
     text = config.get("text_config") or config
     rope = text.get("rope_parameters")
     if rope and not text.get("rope_scaling"):
@@ -344,7 +321,6 @@ def _with_older_names(config: dict, dtype: str) -> dict:
         text.setdefault("tie_word_embeddings", config.get("tie_word_embeddings", False))
     for part in (config, text, config["vision_config"]):
         part.update({name: dtype for name in ("dtype", "torch_dtype") if name in part})
-    return config
 
 
 def _processors(image: dict, video: dict, family: str) -> dict[str, dict]:
