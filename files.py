@@ -11,10 +11,10 @@ import os
 import re
 import sys
 import zlib
-from array import array
 from bisect import bisect_right
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +28,8 @@ SPLITS = {  # and the words for them in names of files and folders, those that `
     "validation": {"validation", "valid", "val", "dev"},
     "test": {"test", "testing", "eval", "evaluation"},
 }
-KINDS = ((".parquet",), (".jsonl", ".jsonl.gz"), (".json", ".json.gz"))  # of files, of which a set has one
+JSON = (".json", ".json.gz")  # lines, too, or an array of rows, or a single object that is no row
+KINDS = ((".parquet",), (".jsonl", ".jsonl.gz"), JSON)  # of files, of which a set has one
 SUFFIXES = sum(KINDS, ())
 BLANK = b"\xef\xbb\xbf \t\r\n"  # bytes before JSON
 GIVE = "give a .parquet, .jsonl or .json, or a folder with such files or a MANIFEST.jsonl"
@@ -68,13 +69,11 @@ def data_files(path: str | Path) -> tuple[list[Path], Path]:
 def _holds_rows(file: Path) -> bool:
     """No for a single JSON object over several lines, as settings and descriptions of a set are."""
     try:
-        with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stream:
-            start = stream.read(64).lstrip(BLANK)
-            first_line = (start + stream.readline()).partition(b"\n")[0]
+        with _unpacked(file) as stream:
+            line = next(filter(None, (line.strip(BLANK) for line in stream)), b"")
     except (OSError, EOFError, zlib.error):
         return True  # whoever reads it says what is wrong
-    one_object = start.startswith(b"{") and not first_line.rstrip().endswith(b"}")
-    return not (one_object and file.name.endswith(KINDS[2]))
+    return not (file.name.endswith(JSON) and line.startswith(b"{") and not line.endswith(b"}"))
 
 
 def _split_asked_for(path: str | Path) -> tuple[Path, str | None]:
@@ -101,8 +100,8 @@ def split_of(file: Path) -> str | None:
 def files_of_split(files: list[Path], folder: Path, split: str | None) -> list[Path]:
     """Those of the split; of train if None, or of what has no name where nothing is called train."""
     splits = {file: split_of(file.relative_to(folder)) for file in files}
-    found = Counter(splits.values())
-    if split == "all" or (split is None and set(found) == {None}):
+    found = list(dict.fromkeys(splits.values()))
+    if split == "all" or (split is None and found == [None]):
         return files
     wanted = split or ("train" if "train" in found else None)
     if wanted not in found:
@@ -153,38 +152,37 @@ class Lines(Sequence):
     def __init__(self, files: Sequence[Path], folder: Path | None = None):
         self.files, self.unpacked = list(files), {}
         self.names = [str(file.relative_to(folder or file.parent)) for file in files]  # what people call them
-        self.offsets, self.lengths, self.numbers, self.ends = array("q"), array("q"), array("q"), []
+        places = []
         for number, file in enumerate(self.files):
             if file.suffix == ".gz":
                 self.unpacked[number] = _whole(file)
             with self._open(number) as stream:
-                for number_in_file, offset, length in _places(file, stream):
-                    self.numbers.append(number_in_file)
-                    self.offsets.append(offset)
-                    self.lengths.append(length)
-            self.ends.append(len(self.offsets))
-        if not self.offsets:
+                places.append(np.fromiter(_places(file, stream), np.dtype((np.int64, 3))))
+        self.places = np.concatenate(places)  # (rows, 3): line or item, offset, length in bytes
+        self.ends = np.cumsum([len(rows) for rows in places]).tolist()
+        if not len(self):
             raise ValueError(f"{_together(self.files)} is empty; write one JSON object a line")
 
     def _open(self, file: int) -> BinaryIO:
         return io.BytesIO(self.unpacked[file]) if file in self.unpacked else open(self.files[file], "rb")
 
     def __len__(self):
-        return len(self.offsets)
+        return len(self.places)
 
     def place(self, index: int) -> tuple[str, str, Path]:
         """(place of a row for people, an id for it, the folder that its paths are relative to)."""
         file = bisect_right(self.ends, index)
         first = self.ends[file - 1] if file else 0
-        what = "item" if _is_json(self.files[file]) else "line"
+        what = "item" if self.names[file].endswith(JSON) else "line"
         stem = self.names[file].removesuffix(".gz").rpartition(".")[0]
-        return f"{self.names[file]} {what} {self.numbers[index]}", f"{stem}-{index - first}", self.files[file].parent
+        return f"{self.names[file]} {what} {self.places[index, 0]}", f"{stem}-{index - first}", self.files[file].parent
 
     def __getitem__(self, index) -> dict:
         """Raises ValueError for what is no JSON object."""
+        _, offset, length = self.places[index].tolist()
         with self._open(bisect_right(self.ends, index)) as stream:
-            stream.seek(self.offsets[index])
-            content = stream.read(self.lengths[index])
+            stream.seek(offset)
+            content = stream.read(length)
         try:
             row = json.loads(content.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
@@ -196,17 +194,13 @@ class Lines(Sequence):
         return row
 
 
-def _is_json(path: Path) -> bool:
-    return path.name.endswith(KINDS[2])
-
-
 def _places(path: Path, stream: BinaryIO) -> Iterator[tuple[int, int, int]]:
     """(line or item, offset, length in bytes) of every object of a file."""
     start = stream.read(64)
     stream.seek(0)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ValueError(f"{path} is UTF-16; write it as UTF-8: iconv -f UTF-16 -t UTF-8")
-    if _is_json(path) and start.strip(BLANK)[:1] == b"[":
+    if path.name.endswith(JSON) and start.strip(BLANK)[:1] == b"[":
         yield from _items(path, _whole(path))
         return
     offset = 0
@@ -239,10 +233,13 @@ def _items(path: Path, content: bytes) -> Iterator[tuple[int, int, int]]:
         counted, offset, at, number = end, offset + length, end, number + 1
 
 
+def _unpacked(path: Path) -> BinaryIO:
+    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
+
+
 def _whole(path: Path) -> bytes:
-    """All of a file, unpacked."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+        with _unpacked(path) as stream:
             content = stream.read(MOST_UNPACKED + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is no whole gzip file ({error}); write or download it again") from None
@@ -281,11 +278,11 @@ class Parquet(Sequence):
                 self.footers.append(read_metadata(file))  # of which nothing else is read yet
             except (OSError, pyarrow.ArrowException) as error:
                 raise ValueError(f"{file} is no readable parquet file ({error}); write or download it again") from None
-            names = Counter(self.footers[-1].schema.to_arrow_schema().names)
-            for name, times in names.items():
-                if times > 1 and (columns is None or name in columns):
-                    raise ValueError(f"{file} has {times} columns {name}; keep one of them")
+            names = self.footers[-1].schema.to_arrow_schema().names
             self.columns.append(set(names))
+            for name in self.columns[-1] if columns is None else self.columns[-1] & columns:
+                if (times := names.count(name)) > 1:
+                    raise ValueError(f"{file} has {times} columns {name}; keep one of them")
         if not sum(footer.num_rows for footer in self.footers):
             raise ValueError(f"{_together(files)} has no rows; write it again")
         self.groups = [(f, g) for f, footer in enumerate(self.footers) for g in range(footer.num_row_groups)]
@@ -299,21 +296,18 @@ class Parquet(Sequence):
         self.file_starts = [0, *np.cumsum([footer.num_rows for footer in self.footers]).tolist()]
         self.kept: OrderedDict[tuple[int, int], pyarrow.Table] = OrderedDict()  # pieces, least recently used first
         self.kept_bytes = 0
-        self.reading: OrderedDict[int, tuple[int, Iterator]] = (
-            OrderedDict()
-        )  # group -> number of its next piece, pieces
-        self.broken: dict[int, tuple[int, str]] = {}  # group -> first piece that cannot be decoded, why
+        self.reading: OrderedDict[int, tuple[int, Iterator]] = OrderedDict()  # group -> its next piece's number, pieces
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def kind(self, kind_of: Callable[[set[str], Path], object]):
         """What kind_of(columns, file) says of each file. Raises ValueError where they differ."""
-        kinds = [kind_of(columns, file) for columns, file in zip(self.columns, self.files, strict=True)]
-        for file, kind in zip(self.files, kinds, strict=True):
-            if kind != kinds[0]:
+        first = kind_of(self.columns[0], self.files[0])
+        for columns, file in zip(self.columns, self.files, strict=True):
+            if kind_of(columns, file) != first:
                 raise ValueError(f"{file} has other columns than {self.files[0].name}; load the two kinds separately")
-        return kinds[0]
+        return first
 
     def place(self, index: int) -> tuple[str, str, Path]:
         """(place of a row for people, an id for it, the folder that its paths are relative to)."""
@@ -364,31 +358,31 @@ class Parquet(Sequence):
         at, pieces = self.reading.pop(group, (sys.maxsize, None))
         if at > piece:
             at, pieces = 0, self._pieces(group)
-        first_broken, why = self.broken.get(group, (sys.maxsize, ""))
-        try:
-            while at <= piece < first_broken:
-                table, at = next(pieces), at + 1
-        except (OSError, pyarrow.ArrowException, StopIteration, MemoryError) as error:
-            first_broken, why = at, " ".join(str(error).split())[:200] or "the file was changed"
-            self.broken[group] = first_broken, why
-        if piece >= first_broken:
-            raise ValueError(f"lies where row group {self.groups[group][1]} cannot be decoded ({why}); write it again")
-        self.reading[group] = at, pieces
-        while len(self.reading) > OPEN_GROUPS:
+        table = next(islice(pieces, piece - at, None))
+        self.reading[group] = piece if isinstance(table, str) else piece + 1, pieces
+        if len(self.reading) > OPEN_GROUPS:
             self.reading.popitem(last=False)
+        if isinstance(table, str):
+            where = f"lies where row group {self.groups[group][1]} cannot be decoded"
+            raise ValueError(f"{where} ({table}); write it again")
         return table
 
-    def _pieces(self, group: int) -> Iterator[pyarrow.Table]:
-        """A row group, piece by piece."""
+    def _pieces(self, group: int) -> Iterator[pyarrow.Table | str]:
+        """A row group, piece by piece; from where it cannot be decoded on, again and again why."""
         (file, number), size = self.groups[group], int(self.piece_rows[group])
         columns = sorted(self.columns[file] & (self.wanted or self.columns[file]))
         options = {"metadata": self.footers[file], "buffer_size": 1 << 20, "page_checksum_verification": True}
-        with ParquetFile(self.files[file], **options) as parquet:
-            parts = []  # of a piece: Arrow may cut it where a dictionary changes
-            for batch in parquet.iter_batches(size, row_groups=[number], columns=columns, use_threads=False):
-                parts.append(batch)
-                if sum(part.num_rows for part in parts) == size:
+        why, parts = "the file was changed", []  # parts of a piece: Arrow may cut it where a dictionary changes
+        try:
+            with ParquetFile(self.files[file], **options) as parquet:
+                for batch in parquet.iter_batches(size, row_groups=[number], columns=columns, use_threads=False):
+                    parts.append(batch)
+                    if sum(part.num_rows for part in parts) == size:
+                        yield pyarrow.Table.from_batches(parts)
+                        parts = []
+                if parts:
                     yield pyarrow.Table.from_batches(parts)
-                    parts = []
-            if parts:
-                yield pyarrow.Table.from_batches(parts)
+        except (OSError, pyarrow.ArrowException, MemoryError) as error:
+            why = " ".join(str(error).split())[:200] or why
+        while True:
+            yield why
