@@ -4,7 +4,9 @@ A number over the answers of a step is one line of METRICS: with it, it is in me
 format, and in curves.png (report/curves.py draws whatever metrics.jsonl holds).
 """
 
+import contextlib
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -89,6 +91,14 @@ def training_metrics(sums: dict) -> dict[str, float]:
     metrics = {"loss": sums["loss"], "clipped": sums["clipped"] / tokens, "mismatch": sums["mismatch"] / tokens}
     metrics |= {"mismatch_max": sums["mismatch_max"], "trained_tokens": int(sums["trained_tokens"])}
     return metrics | ({"kl": sums["kl"] / tokens} if "kl" in sums else {})
+
+
+@contextlib.contextmanager
+def timer(times: dict, name: str):
+    """Adds the seconds of a block to times[name]."""
+    start = time.perf_counter()
+    yield
+    times[name] = times.get(name, 0.0) + time.perf_counter() - start
 
 
 def status_line(metrics: dict) -> str:

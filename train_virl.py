@@ -32,37 +32,29 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 import data
 import loading
 from checkpoint import latest_checkpoint, save_checkpoint
 from data import Sample, Samples
 from loading import Tally
-from model import Policy, lent
+from model import Policy
 from packing import Prompt, pack
-from processes import from_all, join_processes, process_number
+from processes import from_all, join_processes, process_number, whole
 from records import Record
 from render import Renderer, Rendering
 from reward import Reward, alignment, flat
-from rollout import Completion, generate
+from rollout import Completion, generate, half_the_threads
 from run import Rule, Run, parse_config, run_script
-from step import rollout_metrics, status_line, training_metrics, write_samples
-from training import (
-    Training,
-    autocast,
-    half_the_threads,
-    load_trainer,
-    narrow,
-    optimizer_step,
-    progress_bar,
-    split_rows,
-    timer,
-)  # fmt: skip
+from step import rollout_metrics, status_line, timer, training_metrics, write_samples
+from training import Training, autocast, load_trainer, optimizer_step, progress_bar, split_rows  # fmt: skip
 
 
 @dataclass
@@ -350,7 +342,7 @@ def update(policy: Policy, groups: list[Group], total: float, config: Config, re
     live = [group for group in groups if reference is not None or np.abs(group.advantages).max() > 0] or groups[:1]
     answers = [(group.prompt, list(map(Answer, group.completions, group.advantages))) for group in live]
     on_device = lambda values: torch.tensor(values, dtype=torch.float32, device=policy.device)  # noqa: E731
-    with lent(reference, policy.device):
+    with on_the_device(reference, policy.device):
         for part, factor in split_rows(answers, config.row_tokens):
             row = pack([(prompt, [answer.completion.ids for answer in own]) for prompt, own in part]).to(policy.device)
             in_order = [answer for _, own in part for answer in own]
@@ -389,6 +381,40 @@ def waves(groups: list[Group], config: Config, step: int) -> list[list[list[Grou
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# the policies beside the one that is trained: the sampler of several processes, the reference
+
+
+def inference_dtype(device: str) -> torch.dtype:
+    """The number format of weights that are not trained."""
+    return torch.bfloat16 if str(device).startswith("cuda") else torch.float32
+
+
+@torch.no_grad()
+def copy_weights(sampler: Policy, sharded: Policy) -> None:
+    """Give the sampler the weights of a sharded policy: sampling needs all of them in every process. Shards arrive in
+    place, in the number format of the sampler; after sampling once, that place is the engine's buffer."""
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the name before torch 2.13
+    for mine, theirs in zip(sampler.parameters(), sharded.parameters(), strict=True):
+        mesh = theirs.device_mesh
+        if len(theirs) % mesh.shape[-1]:
+            mine.copy_(whole(theirs))
+        else:
+            gather(mine.detach(), theirs.to_local().to(mine.dtype), group=mesh.get_group(mesh.ndim - 1))
+
+
+@contextmanager
+def on_the_device(policy: Policy | None, device):
+    """A policy that waits in host memory (`shard` with offload), on the device for as long as it takes. What is sharded
+    over several processes comes and goes by itself."""
+    alone = policy is not None and process_number()[1] == 1
+    if alone:
+        policy.to(device)
+    yield
+    if alone:
+        policy.cpu()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -401,10 +427,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     policy, optimizers, state = load_trainer(checkpoint, config)
     sampler = policy  # several processes train shards of the weights; sampling wants all of them, in bf16 on GPUs
     if process_number()[1] > 1:
-        sampler = Policy.load(checkpoint or config.model, config.device, narrow(config.device))
+        sampler = Policy.load(checkpoint or config.model, config.device, inference_dtype(config.device))
     reference = None
     if config.kl > 0:
-        reference = Policy.load(config.model, config.device, narrow(config.device)).shard(offload=True)
+        reference = Policy.load(config.model, config.device, inference_dtype(config.device)).shard(offload=True)
         reference.requires_grad_(False)
     reward = Reward(config.reward_mode, config.encoder, config.alignment_weight, device=config.device)
     renderer = Renderer(
@@ -431,7 +457,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     save_checkpoint(run.folder, step + 1, policy, optimizers, tally.state(), config.keep)
                 continue
             if sampler is not policy:
-                sampler.copy_weights(policy)
+                copy_weights(sampler, policy)
             with timer(times, "time/rollout"), half_the_threads():
                 groups = rollout(sampler, batch, renderer, config, step)
                 sampler.engine.release_memory()

@@ -17,7 +17,7 @@ from metrics.pixels import ssim
 from records import NO_CODE, Record
 from render import Rendering
 from reward import alignment
-from training import half_the_threads
+from rollout import half_the_threads
 
 
 def answers_of(source, samples: Sequence[Sample], G: int, **options) -> Iterator:

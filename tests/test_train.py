@@ -26,8 +26,8 @@ import training
 from checkpoint import load_trainer_state, save_checkpoint
 from model import Policy
 from packing import pack
+from rollout import half_the_threads
 from train_virl import group_advantages, kl_penalty, policy_loss
-from training import half_the_threads
 
 ROOT = Path(__file__).parent.parent
 
