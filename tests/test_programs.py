@@ -282,6 +282,12 @@ def test_a_saved_file_can_be_read_again(renderer, name):
     assert draws(renderer, code + ANOTHER).size == (100, 100)  # the check did not end the program
 
 
+@pytest.mark.parametrize("options", ["", ", transparent=True", ", facecolor=(1, 0, 0, 0.5), dpi=77"])
+def test_a_saved_png_has_the_pixels_that_were_drawn(renderer, options):
+    code = FIGURE + f"f.savefig('a.png'{options})\nfrom PIL import Image\na = np.asarray(Image.open('a.png'))\n"
+    assert draws(renderer, code + f"assert np.array_equal(a, f.canvas.buffer_rgba())\n{ANOTHER}").size == (100, 100)
+
+
 def test_a_shown_figure_has_its_own_size_whatever_files_would_have(renderer):
     settings = "plt.rcParams.update({'savefig.dpi': 50, 'savefig.bbox': 'tight', 'figure.dpi': 200})\n"
     settings += "plt.figure(figsize=(3, 2)); plt.plot([1, 2]); plt.show()"
