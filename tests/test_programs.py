@@ -521,6 +521,14 @@ def test_eastern_letters_are_drawn_in_any_font(renderer, words, family):
     assert not same(one, other)  # as boxes they would be the same
 
 
+def test_a_font_is_made_before_the_fork_and_knows_its_file(renderer):
+    code = HEAD + "from matplotlib import font_manager as m\nassert m._get_font.cache_info().currsize\n"
+    code += "path = m.findfont('DejaVu Sans')\n"
+    draws(renderer, code + "assert m.get_font(path).fname == path\nplt.plot([1, 2]); plt.show()")
+    empty = "open('a.ttf', 'w')\nplt.title('x', fontproperties=m.FontProperties(fname='a.ttf')); plt.show()"
+    assert "RuntimeError" in renderer.render(code + empty, "python").error  # FreeType's, not mmap's
+
+
 def test_font_files_of_other_machines(renderer):
     if fonts.file_for("simhei.ttf") is None or fonts.file_for("arial.ttf") is None:
         pytest.skip("fonts-wqy-microhei or the Liberation fonts are not installed")
