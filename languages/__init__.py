@@ -38,7 +38,7 @@ def kind_of(code: str, language: str) -> str:
     imported = {words[0].split(".")[0] for words in names if words}
     if imported & MOLECULES and imported <= SMALL:
         return "molecule"
-    return "tables" if imported & TABLES else "python"
+    return "tables" if imported & (TABLES | MOLECULES) else "python"
 
 
 class ProgramError(Exception):

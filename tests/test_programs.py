@@ -130,7 +130,7 @@ def test_an_interpreter_that_cannot_draw_is_refused(tmp_path):
         ("from scipy.stats import norm", "tables"),
         ("from rdkit import Chem\nimport io, os.path\nfrom PIL import Image", "molecule"),
         ("from indigo import Indigo", "molecule"),
-        ("from rdkit import Chem\nimport matplotlib.pyplot as plt", "python"),
+        ("from rdkit import Chem\nimport matplotlib.pyplot as plt", "tables"),
         ("# rdkit\nprint('import rdkit')", "python"),
         ("def f():\n    from rdkit.Chem import Draw", "molecule"),
     ],
