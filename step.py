@@ -36,6 +36,7 @@ def rollout_metrics(groups: list) -> dict:
         "reward/visual": mean(score.visual for score in scores),
         "reward/coarse": mean(score.coarse for score in scores),
         "reward/alignment": mean(score.alignment for score in scores),
+        **{f"reward/{name}": mean(score.parts[name] for score in scores) for name in scores[0].parts},
         "render_ok": mean(score.executed for score in scores),
         "zero_variance_groups": int(flat(rewards).sum()),
         "length/mean": float(lengths.mean()),

@@ -40,7 +40,7 @@ from model import Policy, lent
 from packing import Prompt, pack
 from processes import from_all, join_processes, process_number
 from render import Renderer, Rendering
-from reward import Reward, Score, alignment, flat
+from reward import DEFAULT, Rewards, Score, flat
 from rollout import Completion, generate
 from run import Run, half_the_threads, progress_bar, run_script, timer
 from settings import parse_config
@@ -92,12 +92,15 @@ class Config(Training):
     """Weight of the KL to the starting model; above 0 keeps a copy of it, in host memory while it is not needed."""
     normalize_std: bool = True
     """Divide advantages by their group's standard deviation (GRPO); off is Dr.GRPO."""
+    reward: tuple[str, ...] = DEFAULT
+    """What an answer is worth, the sum of weight times reward: NAME=WEIGHT of visual and alignment (a code block in the
+    asked-for language), or FILE.py:FUNCTION=WEIGHT, as reward.py says; weights are 1 if not given."""
     reward_mode: Literal["calibrated", "vincicoder"] = "calibrated"
     """How similarity becomes a reward; see reward.py."""
     encoder: str = "pyramid"
-    """Image features of the reward: "pyramid" needs no weights, otherwise a DINOv2 folder or hub name."""
-    alignment_weight: float = 0.1
-    """Share of the reward for answering with a code block in the asked-for language."""
+    """Image features of the reward: "pyramid" needs no weights; else a DINOv2 folder or hub name, or FILE.py:NAME."""
+    alignment_weight: float | None = None
+    """W is short for --reward visual=1-W alignment=W."""
     row_tokens: int = 32768
     """Tokens of one packed row; larger groups get a row of their own."""
     render_workers: int | None = None
@@ -262,21 +265,32 @@ def start_judging(device: torch.device) -> None:
         torch.cuda.set_stream(torch.cuda.Stream(device))
 
 
-def judge(groups: list[Group], reward: Reward, config: Config, times: dict) -> None:
+def rewards_of(config: Config) -> Rewards:
+    """Raises ValueError where --alignment-weight comes on top of --reward."""
+    reward, share = config.reward, config.alignment_weight
+    if share is not None and tuple(reward) != DEFAULT:
+        raise ValueError(
+            "--alignment-weight is short for a --reward of visual and alignment: give the one or the other"
+        )
+    chosen = reward if share is None else (f"visual={1 - share}", f"alignment={share}")
+    return Rewards.of(chosen, config.reward_mode, config.encoder, device=config.device)
+
+
+def judge(groups: list[Group], rewards: Rewards, config: Config, times: dict) -> None:
     """Wait for the renderings of `groups`, score them all in one call, and give each answer its advantage."""
     with timer(times, "judge/render_wait"):
         for group in groups:
             no_code = Rendering(None, f"no ```{group.sample.language} block in the answer", 0.0)
             group.renderings = [future.result() if future else no_code for future in group.drawing]
     with timer(times, "judge/reward"):
-        targets = [group.sample.image for group in groups for _ in group.completions]
+        samples = [group.sample for group in groups for _ in group.completions]
+        texts = [completion.text for group in groups for completion in group.completions]
         renderings = [rendering for group in groups for rendering in group.renderings]
-        aligned = [alignment(c.text, group.sample.language, reward.mode) for group in groups for c in group.completions]
-        scores = iter(reward.score(targets, renderings, aligned))
+        scores = iter(rewards.score(samples, texts, renderings))
     for group in groups:
         group.scores = [next(scores) for _ in group.completions]
-    rewards = np.array([[score.total for score in group.scores] for group in groups])
-    for group, advantages in zip(groups, group_advantages(rewards, config.normalize_std), strict=True):
+    totals = np.array([[score.total for score in group.scores] for group in groups])
+    for group, advantages in zip(groups, group_advantages(totals, config.normalize_std), strict=True):
         group.advantages = advantages
 
 
@@ -344,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.kl > 0:
         reference = Policy.load(config.model, config.device, narrow(config.device)).shard(offload=True)
         reference.requires_grad_(False)
-    reward = Reward(config.reward_mode, config.encoder, config.alignment_weight, device=config.device)
+    rewards = rewards_of(config)
     renderer = Renderer(
         config.render_workers or max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
         config.render_timeout,
@@ -376,7 +390,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
             lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
             parts = waves(groups, config, step)
-            judged = iter([judges.submit(judge, wave, reward, config, times) for part in parts for wave in part])
+            judged = iter([judges.submit(judge, wave, rewards, config, times) for part in parts for wave in part])
             for minibatch in parts:
                 total, sums = loss_total(sum(minibatch, []), config), defaultdict(float)
                 for wave in minibatch:
