@@ -74,6 +74,8 @@ def rollout_metrics(groups: list) -> dict[str, float]:
     """METRICS over the answers of a step, of all processes; each domain's rewards; the share of each failure."""
     step = Rollout.of(groups)
     metrics = {name: value if isinstance(value := of(step), int) else float(value) for name, (of, _) in METRICS.items()}
+    for name in step.scores[0].parts:  # each reward by its name
+        metrics[f"reward/{name}"] = step.mean(lambda score, name=name: score.parts[name])
     for domain in sorted(set(step.domains)):
         scores = [score for its, score in zip(step.domains, step.scores, strict=True) if its == domain]
         metrics[f"visual/{domain}"] = float(np.mean([score.visual for score in scores]))

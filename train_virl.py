@@ -50,11 +50,11 @@ from packing import Prompt, pack
 from processes import from_all, join_processes, process_number, whole
 from records import Record
 from render import Renderer, Rendering
-from reward import Reward, alignment, flat
+from reward import DEFAULT, Rewards, flat
 from rollout import Completion, generate, half_the_threads
 from run import Rule, Run, parse_config, run_script
 from step import rollout_metrics, status_line, timer, training_metrics, write_samples
-from training import Training, autocast, load_trainer, optimizer_step, progress_bar, split_rows  # fmt: skip
+from training import Training, autocast, load_trainer, optimizer_step, progress_bar, split_rows
 
 
 @dataclass
@@ -101,12 +101,15 @@ class Config(Training):
     """Weight of the KL to the starting model; above 0 keeps a copy of it, in host memory while it is not needed."""
     normalize_std: bool = True
     """Divide advantages by their group's standard deviation (GRPO); off is Dr.GRPO."""
+    reward: tuple[str, ...] = DEFAULT
+    """What an answer is worth, the sum of weight times reward: NAME=WEIGHT of visual and alignment (a code block in the
+    asked-for language), or FILE.py:FUNCTION=WEIGHT, as reward.py says; weights are 1 if not given."""
     reward_mode: Literal["calibrated", "vincicoder"] = "calibrated"
     """How similarity becomes a reward; see reward.py."""
     encoder: str = "pyramid"
-    """Image features of the reward: "pyramid" needs no weights, otherwise a DINOv2 folder or hub name."""
-    alignment_weight: float = 0.1
-    """Share of the reward for answering with a code block in the asked-for language."""
+    """Image features of the reward: "pyramid" needs no weights; else a DINOv2 folder or hub name, or FILE.py:NAME."""
+    alignment_weight: float | None = None
+    """W is short for --reward visual=1-W alignment=W."""
     row_tokens: int = 32768
     """Tokens of one packed row; larger groups get a row of their own."""
     render_workers: int | None = None
@@ -313,7 +316,18 @@ def start_judging(device: torch.device) -> None:
         torch.cuda.set_stream(torch.cuda.Stream(device))
 
 
-def judge(groups: list[Group], reward: Reward, config: Config, times: dict) -> None:
+def rewards_of(config: Config) -> Rewards:
+    """Raises ValueError where --alignment-weight comes on top of --reward."""
+    reward, share = config.reward, config.alignment_weight
+    if share is not None and tuple(reward) != DEFAULT:
+        raise ValueError(
+            "--alignment-weight is short for a --reward of visual and alignment: give the one or the other"
+        )
+    chosen = reward if share is None else (f"visual={1 - share}", f"alignment={share}")
+    return Rewards.of(chosen, config.reward_mode, config.encoder, device=config.device)
+
+
+def judge(groups: list[Group], rewards: Rewards, config: Config, times: dict) -> None:
     """Wait for the renderings of `groups`, score them all in one call, and give each answer its advantage."""
     renderings, texts = [], []
     with timer(times, "judge/render_wait"):
@@ -323,16 +337,14 @@ def judge(groups: list[Group], reward: Reward, config: Config, times: dict) -> N
             texts += [completion.text for completion in group.completions]
     with timer(times, "judge/reward"):
         samples = [group.sample for group in groups for _ in group.completions]
-        targets = [sample.image for sample in samples]
-        aligned = [alignment(text, s.language, reward.mode) for text, s in zip(texts, samples, strict=True)]
-        measured = iter(zip(renderings, reward.score(targets, renderings, aligned), strict=True))
+        measured = iter(zip(renderings, rewards.score(samples, texts, renderings), strict=True))
     for group in groups:
         group.records = [
             Record(group.sample, c.index, c.text, code, *next(measured), None, [], len(c.ids), c.finish, "sampled")
             for c, code in zip(group.completions, group.codes, strict=True)
         ]
-    rewards = np.array([[record.score.total for record in group.records] for group in groups])
-    for group, advantages in zip(groups, group_advantages(rewards, config.normalize_std), strict=True):
+    totals = np.array([[record.score.total for record in group.records] for group in groups])
+    for group, advantages in zip(groups, group_advantages(totals, config.normalize_std), strict=True):
         group.advantages = advantages
 
 
@@ -432,7 +444,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.kl > 0:
         reference = Policy.load(config.model, config.device, inference_dtype(config.device)).shard(offload=True)
         reference.requires_grad_(False)
-    reward = Reward(config.reward_mode, config.encoder, config.alignment_weight, device=config.device)
+    rewards = rewards_of(config)
     renderer = Renderer(
         config.render_workers or max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
         config.render_timeout,
@@ -464,7 +476,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
             lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
             parts = waves(groups, config, step)
-            judged = iter([judges.submit(judge, wave, reward, config, times) for part in parts for wave in part])
+            judged = iter([judges.submit(judge, wave, rewards, config, times) for part in parts for wave in part])
             for minibatch in parts:
                 total, sums = loss_total(sum(minibatch, []), config), defaultdict(float)
                 for wave in minibatch:
