@@ -41,7 +41,7 @@ from records import Record, RecordWriter, named_folders, read_records
 from render import Renderer
 from report.answers import without_pictures, write_report
 from report.statistics import compare_all, print_summary, summarize
-from reward import Reward
+from reward import DEFAULT, Rewards
 
 
 # ------------------------------------------------------------------------------------------------------- evaluation
@@ -49,7 +49,7 @@ def evaluate(
     policy,
     samples: Iterable[Sample],
     renderer: Renderer,
-    reward: Reward,
+    rewards: Rewards,
     G: int = 1,
     temperature: float = 0.0,
     max_new_tokens: int = 1024,
@@ -83,9 +83,9 @@ def evaluate(
 
     with tqdm(total=total and total * G * (1 + refine), desc="evaluate", unit="answer", smoothing=0.05) as bar:
         for seeds, answers in rounds.a_step_ahead(asked()):  # a chunk is drawn while the one before it is scored
-            records = rounds.records_of(answers, scorer, reward, temperature)
+            records = rounds.records_of(answers, scorer, rewards, temperature)
             for k in range(refine):
-                records = rounds.refine(policy, records, scorer, reward, bar, seed=seeds[1 + k], **options)
+                records = rounds.refine(policy, records, scorer, rewards, bar, seed=seeds[1 + k], **options)
             executed += sum(record.score.executed for record in records)
             visual += sum(record.score.visual for record in records)
             count += len(records)
@@ -172,10 +172,13 @@ class Run:
     """Targets decoded together."""
     concurrency: int = 16
     """Requests to the server at a time."""
+    reward: tuple[str, ...] = DEFAULT
+    """What an answer is worth, by which the best of several is chosen: NAME=WEIGHT of visual and alignment, or
+    FILE.py:FUNCTION=WEIGHT, as reward.py says. The visual score is shown whatever is chosen."""
     reward_mode: Literal["calibrated", "vincicoder"] = "calibrated"
     """calibrated, or the numbers of the released code."""
     encoder: str = "pyramid"
-    """pyramid (no weights), or a DINOv2 folder or hub name."""
+    """pyramid (no weights), or a DINOv2 folder or hub name, or FILE.py:NAME."""
     workers: int | None = None
     """Rendering workers per language; one per core if not given."""
     timeout: float = 10.0
@@ -202,7 +205,8 @@ class Run:
             targets = self.targets(renderer)
             same = {k: v for k, v in vars(self).items() if not k.startswith(MAY_CHANGE)}
             with RecordWriter(self.out, same) as writer:
-                reward = Reward(self.reward_mode, self.encoder, device=self.device, cache_mb=64)
+                options = {"device": self.device, "cache_mb": 64}
+                rewards = Rewards.of(self.reward, self.reward_mode, self.encoder, **options)
                 options = {name: getattr(self, name) for name in DECODING}
                 options |= {"total": len(targets.ids), "done": writer.done, "left_out": targets.left_out}
                 scorer = Scorer(renderer, self.as_published, Weights.of(self))
@@ -210,7 +214,7 @@ class Run:
                 notes = {"targets": targets.notes, "answers": getattr(source, "notes", [])}
                 for note in notes["targets"] + notes["answers"]:
                     print(note)
-                for record in evaluate(source, targets.samples, renderer, reward, scorer=scorer, **options):
+                for record in evaluate(source, targets.samples, renderer, rewards, scorer=scorer, **options):
                     writer.append(record)
         if judge:
             judge.judge(read_records(self.out))

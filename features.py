@@ -1,15 +1,25 @@
 """A picture's frames, and what an encoder sees in them: the features that reward.py compares.
 
 A picture is cut into K tiles, in a grid that follows its aspect ratio, and shrunk to one thumbnail. An encoder turns
-each of these frames into features: `Pyramid` needs no weights, `DinoV2` is the paper's.
+each of these frames into `Features`: `Pyramid` needs no weights, `DinoV2` is the paper's. An encoder has
+
+    frame_side(tile_width, tile_height) -> int        S, for a tile of that size in pixels
+    encoder(frames, backgrounds) -> Features          of (F, 3, S, S) uint8 and (F, 3) float, the targets' background
+                                                      colours, or None where nothing is to be held against them
 
 Axes: F frames (thumbnail first, then the K tiles row by row), S frame side in pixels, D features.
 """
 
+import importlib.util
 import math
 import os
 import re
-from functools import lru_cache
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +91,52 @@ def background_of(image: Image.Image) -> tuple[int, int, int]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Encoders: (F, 3, S, S) uint8 frames, (F, 3) background colours or None -> list of feature groups, each (F, D)
+# Encoders
+
+
+@dataclass
+class Features:
+    """What an encoder sees in F frames, in one of two forms: `vectors` (F, D), or for each level of a pyramid `colours`
+    and `edges`, both (F, D of the level), which are compared apart."""
+
+    vectors: Tensor | None = None
+    colours: Sequence[Tensor] = ()
+    edges: Sequence[Tensor] = ()
+
+    def tensors(self) -> list[Tensor]:
+        """The vectors alone, or colours and edges in turn."""
+        if self.vectors is not None:
+            return [self.vectors]
+        return [tensor for level in zip(self.colours, self.edges, strict=True) for tensor in level]
+
+    def each(self, change: Callable[..., Tensor], *others: "Features") -> "Features":
+        """change(tensor, and those in its place in the others) of each of the tensors."""
+        changed = [change(*same) for same in zip(self.tensors(), *(f.tensors() for f in others), strict=True)]
+        return Features(changed[0]) if self.vectors is not None else Features(None, changed[::2], changed[1::2])
+
+    def check(self, frames: int, encoder: str) -> None:
+        """Raises ValueError, naming the encoder, for what is of neither form, of another shape, or no number."""
+        form = (self.vectors is not None, len(self.colours), len(self.edges))
+        if form != (True, 0, 0) and (form[0] or not form[1] or form[1] != form[2]):
+            raise ValueError(f"encoder {encoder} has to give vectors, or as many colours as edges, and not both")
+        for tensor in self.tensors():
+            if tensor.ndim != 2 or len(tensor) != frames:
+                raise ValueError(f"encoder {encoder} gave {tuple(tensor.shape)} for {frames} frames, not ({frames}, D)")
+        if not torch.stack([tensor.isfinite().all() for tensor in self.tensors()]).all():
+            raise ValueError(f"encoder {encoder} gave features that are no finite numbers (NaN or infinity)")
+
+
+def encoder_of(name: str, device: str = "cpu"):
+    """ "pyramid", FILE.py:NAME (a class or function without arguments that makes an encoder), a DINOv2 folder or a hub
+    name. Raises ValueError, FileNotFoundError or RuntimeError, in one sentence, where there is none."""
+    if name == "pyramid":
+        return Pyramid()
+    if not is_own_code(name):
+        return DinoV2(name).to(device)
+    encoder = called(own_code(name), name)
+    if not callable(encoder) or not callable(getattr(encoder, "frame_side", None)):
+        raise ValueError(f"{name} makes no encoder: that is called with frames, and has frame_side; see features.py")
+    return encoder.to(device) if isinstance(encoder, nn.Module) else encoder
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -143,28 +198,27 @@ class Pyramid:
     """Weight-free features: colours against the background and edge orientations, each at several scales.
 
     Every level halves the resolution with an overlapping 4 x 4 box, down to 2 or 3 cells a side: fine levels ask for
-    exact places, coarse ones still see a shape that has moved. Groups come in pairs (colour, edges), one pair a level.
+    exact places, coarse ones still see a shape that has moved.
     """
 
     tile_size = 112  # px, the largest frame side
-    paired = True
 
     def frame_side(self, tile_width: float, tile_height: float) -> int:
         """Frame side for a tile of that size: its own resolution in multiples of 16, at most `tile_size`."""
         return max(16, min(self.tile_size, round(math.sqrt(tile_width * tile_height) / 16) * 16))
 
-    def __call__(self, frames: Tensor, backgrounds: Tensor | None) -> list[Tensor]:
+    def __call__(self, frames: Tensor, backgrounds: Tensor | None) -> Features:
         pixels = frames.float()
         if backgrounds is not None:
             pixels -= backgrounds[:, :, None, None]  # edges do not notice
         colour = (OPPONENT.to(pixels) @ pixels.flatten(2)).view_as(pixels)
         # wrong hue costs more than wrong lightness; a pale fill is content too, hence large differences saturate
         colour /= root(dot(colour, colour)).add_(0.75)[:, None]
-        edges, groups = edge_tensor(pixels), []
+        edges, levels = edge_tensor(pixels), []
         while edges.shape[-1] >= 4:
             colour, edges = halved(colour), halved(edges)
-            groups += [colour.flatten(1), orientations(*edges.unbind(1)).flatten(1)]
-        return groups
+            levels.append((colour.flatten(1), orientations(*edges.unbind(1)).flatten(1)))
+        return Features(None, *zip(*levels, strict=True))
 
 
 class DinoV2(nn.Module):
@@ -175,7 +229,6 @@ class DinoV2(nn.Module):
     """
 
     tile_size = 448
-    paired = False
 
     def __init__(self, name: str):
         super().__init__()
@@ -196,16 +249,16 @@ class DinoV2(nn.Module):
     def frame_side(self, tile_width: float, tile_height: float) -> int:
         return self.tile_size
 
-    def __call__(self, frames: Tensor, backgrounds: Tensor | None) -> list[Tensor]:
+    def __call__(self, frames: Tensor, backgrounds: Tensor | None) -> Features:
         if backgrounds is None:
-            return [self.cls(frames)]
+            return Features(self.cls(frames))
         if len(self.blanks) > 4096:  # photographs: each has a background of its own
             self.blanks.clear()
         for colour in {tuple(colour) for colour in backgrounds.tolist()} - self.blanks.keys():
             blank = torch.tensor(colour, device=frames.device).view(1, 3, 1, 1).expand(1, 3, *frames.shape[2:])
             self.blanks[colour] = F.normalize(self.cls(blank), dim=1)[0]
         blanks = torch.stack([self.blanks[tuple(colour)] for colour in backgrounds.tolist()])
-        return [F.normalize(self.cls(frames), dim=1) - blanks]
+        return Features(F.normalize(self.cls(frames), dim=1) - blanks)
 
     def cls(self, frames: Tensor) -> Tensor:
         """(F, 3, S, S) uint8 -> (F, D). Pixels pass through bfloat16, as in the released code."""
@@ -227,3 +280,49 @@ def content(frames: Tensor, backgrounds: Tensor) -> Tensor:
     difference = root(dot(pixels, pixels))
     edges = edge_tensor(pixels)[:, :2].sum(1)
     return torch.stack([(difference / (difference + 255 / 4)).mean((1, 2)), edges.mean((1, 2))], dim=1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The user's own code: FILE.py:NAME on a command line
+
+
+def is_own_code(name: str) -> bool:
+    return name.rpartition(":")[0].endswith(".py")
+
+
+@cache
+def _module(path: Path):
+    spec = importlib.util.spec_from_file_location(f"own_code_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickle look
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file does
+        raise ValueError(f"{path} cannot be imported: {_what_and_where(error)}") from error
+    return module
+
+
+def own_code(name: str) -> Callable:
+    """What FILE.py:NAME stands for. Raises ValueError, in one sentence, for a file that is not there or cannot be
+    imported, and for a name that is not in it."""
+    file, _, attribute = name.rpartition(":")
+    if not Path(file).is_file():
+        raise ValueError(f"{name}: there is no file {file}")
+    module = _module(Path(file).resolve())
+    if not callable(getattr(module, attribute, None)):
+        known = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
+        raise ValueError(f"{name}: {file} has no function {attribute!r}; it has {', '.join(known) or 'none'}")
+    return getattr(module, attribute)
+
+
+def called(function: Callable, name: str, *arguments):
+    """What the user's function returns. Raises ValueError, with the line of the user's, for what it raises."""
+    try:
+        return function(*arguments)
+    except Exception as error:  # whatever a user's function does
+        raise ValueError(f"{name} raised {_what_and_where(error)}") from error
+
+
+def _what_and_where(error: Exception) -> str:
+    last, said = traceback.extract_tb(error.__traceback__)[-1], " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {said} ({Path(last.filename).name} line {last.lineno})"

@@ -105,10 +105,9 @@ def files_of_split(files: list[Path], folder: Path, split: str | None) -> list[P
         return files
     wanted = split or ("train" if "train" in found else None)
     if wanted not in found:
-        named = sorted(name for name in found if name)
-        others = f"has only {' and '.join(named)}" if named else "names no splits"
-        say = f"{folder}:{named[0]} or {folder}:all" if named else folder
-        raise ValueError(f"{folder} {others}, where the split {wanted or 'train'} is asked for; say {say}")
+        named = sorted(name for name in found if name) or ["all"]
+        others = f"has only {' and '.join(named)}, where the split {wanted or 'train'} is asked for"
+        raise ValueError(f"{folder} {others}; say {folder}:{named[0]} or {folder}:all")
     chosen = [file for file in files if splits[file] == wanted]
     if len(chosen) < len(files):
         what = f"the split {wanted}" if wanted else "what belongs to no split"

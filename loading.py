@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +38,8 @@ ENOUGH = 1000  # rows after which their share is taken for that of all
 def training_samples(path: str | Path) -> Samples:
     """The data set, of which nothing but a few rows is read yet. Raises ValueError where none of these can be used."""
     samples = data.load(path)
-    problems = [problem for _, sample, problem in data.check(samples, _some_rows(samples)) if sample is None]
-    if len(problems) == len(_some_rows(samples)):
+    problems = [problem for _, _, problem in data.check(samples, _some_rows(samples))]
+    if all(problems):
         raise ValueError(
             f"{path} holds no usable sample: {len(problems)} rows were tried, the first is {problems[0]}. "
             f"`python -m corpus inspect {path}` says what is wrong with the others."
@@ -53,10 +52,9 @@ def _some_rows(samples: Samples) -> list[int]:
     spread = lambda count, most: np.unique(np.linspace(0, count - 1, most).astype(int)).tolist()  # noqa: E731
     if not isinstance(samples.rows, Parquet):
         return spread(len(samples), PROBED)
-    rows = samples.rows
-    groups = spread(len(rows.groups), HAND)
-    firsts = [range(int(rows.starts[g]), int(rows.starts[g] + min(rows.sizes[g], PROBED // HAND))) for g in groups]
-    return list(chain(*firsts))
+    starts, sizes = samples.rows.starts, samples.rows.sizes
+    groups = spread(len(starts), HAND)
+    return [int(starts[group]) + k for group in groups for k in range(min(sizes[group], PROBED // HAND))]
 
 
 # ---------------------------------------------------------------------------------------------------------------- order
@@ -67,8 +65,10 @@ def batch_indices(samples: Samples, batch_size: int, seed: int, step: int, alike
     count, rows = len(samples), []
     if count < 1 or batch_size < 1:
         raise ValueError(f"{count} rows and batch_size={batch_size} must be at least 1; check the data path")
-    local = isinstance(samples.rows, Parquet) and count == len(samples.rows)
-    window = batch_size * _batches_of_a_window(samples.rows, batch_size) if local else 0
+    local, window = isinstance(samples.rows, Parquet) and count == len(samples.rows), 0
+    if local:  # the next window is read while this one is in use
+        fit = min(MOST_ROWS, (files.KEPT_MB << 20) / 2 / samples.rows.bytes_per_row)
+        window = batch_size * max(1, int(fit) // batch_size)
     while len(rows) < batch_size:
         position = step * batch_size + len(rows)  # counted over all epochs
         epoch = position // count
@@ -87,11 +87,6 @@ def batch_indices(samples: Samples, batch_size: int, seed: int, step: int, alike
 def _whole_epoch(count: int, seed: int, epoch: int) -> np.ndarray:
     """(count,) int64: all rows, shuffled."""
     return np.random.default_rng((seed, epoch)).permutation(count)
-
-
-def _batches_of_a_window(rows: Parquet, batch_size: int) -> int:
-    fit = (files.KEPT_MB << 20) / 2 / rows.bytes_per_row  # the next window is read while this one is in use
-    return max(1, int(min(fit, MOST_ROWS)) // batch_size)
 
 
 @lru_cache(maxsize=4)
@@ -201,7 +196,9 @@ class Tally:
                 if row not in self.bad:
                     self.bad[row] = reason = data.reason_of(problem)
                     reasons[reason] += 1
-                    self._name(problem, reasons[reason])
+                    if process_number()[0] == 0 and reasons[reason] <= NAMED:
+                        more = " (others like it are counted, and not named)" if reasons[reason] == NAMED else ""
+                        tqdm.write(f"left out: {problem}{more}", file=sys.stderr)
         known = min(self.seen, self.rows)  # after an epoch, all
         if known >= min(self.rows, ENOUGH):
             self._stop_where_hopeless(known)
@@ -224,11 +221,6 @@ class Tally:
 
     def _often(self, count: int) -> str:
         return "; ".join(f"{count} x {reason}" for reason, count in self.reasons().most_common(count))
-
-    def _name(self, problem: str, number: int) -> None:
-        if process_number()[0] == 0 and number <= NAMED:
-            more = " (others like it are counted, and not named)" if number == NAMED else ""
-            tqdm.write(f"left out: {problem}{more}", file=sys.stderr)
 
     def _stop_where_hopeless(self, known: int) -> None:
         if len(self.bad) > self.max_rejects * known:

@@ -12,12 +12,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import nn
@@ -185,7 +183,7 @@ class Policy(nn.Module):
         """Spread weights, gradients and what optimizers keep over the processes of a machine; every machine holds all
         of them (FSDP2: fp32 shards, bf16 compute on GPUs). Gradients are averaged over all processes.
 
-        offload: weights wait in host memory until they are needed (`lent`).
+        offload: weights wait in host memory until they are needed.
         """
         from torch.distributed.device_mesh import init_device_mesh  # a second, for several processes alone
         from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
@@ -203,18 +201,6 @@ class Policy(nn.Module):
         for block in [*self.hf.model.visual.blocks, *self.hf.model.language_model.layers]:
             fully_shard(block, **options)
         return fully_shard(self, **options, reshard_after_forward=offload or None)
-
-    @torch.no_grad()
-    def copy_weights(self, sharded: "Policy") -> None:
-        """Take over the weights of a sharded policy: sampling needs all of them in every process. Shards arrive in
-        place, in the number format of this policy; after sampling once, that place is the engine's buffer."""
-        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the name before torch 2.13
-        for mine, theirs in zip(self.parameters(), sharded.parameters(), strict=True):
-            mesh = theirs.device_mesh
-            if len(theirs) % mesh.shape[-1]:
-                mine.copy_(whole(theirs))
-            else:
-                gather(mine.detach(), theirs.to_local().to(mine.dtype), group=mesh.get_group(mesh.ndim - 1))
 
     def whole_weights(self) -> dict[str, torch.Tensor]:
         """All weights as they are trained, by Hugging Face's names, shared ones once, in the first process; {} in the
@@ -237,18 +223,6 @@ class Policy(nn.Module):
         if "tokenizer_config.json" not in self.files:
             self.tokenizer.save_pretrained(folder)
         releases.write_files(folder, self.files, self.image_processor, self.save_dtype)
-
-
-@contextmanager
-def lent(policy: Policy | None, device):
-    """A policy that waits in host memory (`shard` with offload), on the device for as long as it takes. What is sharded
-    over several processes comes and goes by itself."""
-    alone = policy is not None and process_number()[1] == 1
-    if alone:
-        policy.to(device)
-    yield
-    if alone:
-        policy.cpu()
 
 
 def _patch_embedding(conv: nn.Conv3d, patches: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,23 @@
-"""How much a rendering looks like its target picture: the coarse-to-fine visual reward of ViRL.
+"""What an answer is worth: how much its rendering looks like the target picture, and whatever else one asks of it.
 
     python reward.py target.png attempt.svg                    # a program: rendered in the sandbox, then scored
     python reward.py target.png attempt.png -o compare.png     # a picture: scored as it is
     python reward.py target.png attempt.py --mode vincicoder --encoder facebook/dinov2-large
+    python reward.py target.png attempt.svg --reward visual=0.8 mine.py:shorter=0.2
 
-Both pictures are cut into K tiles (fine) and shrunk to one thumbnail (coarse); an encoder turns each of these 1 + K
-frames into features, and features are compared frame by frame. What comes out is
+A reward is a function
 
-    total = (1 - alignment_weight) * visual + alignment_weight * alignment                        all of them in [0, 1]
+    reward(samples, texts, renderings) -> (B,) finite numbers
+
+of B answers: samples[i] is the data.Sample (its `image` the target), texts[i] the whole answer, renderings[i] what its
+code drew (render.Rendering, whose `image` is None where nothing came out). `visual` and `alignment` are built in; any
+other is FILE.py:FUNCTION, the user's own code. What comes out is the weighted sum of those that were chosen, with the
+weights as they are given, by default
+
+    total = 0.9 * visual + 0.1 * alignment                                                        all of them in [0, 1]
+
+For `visual`, the coarse-to-fine reward of ViRL, both pictures are cut into K tiles (fine) and shrunk to one thumbnail
+(coarse); an encoder turns each of these 1 + K frames into features, and features are compared frame by frame.
 
 Mode `vincicoder` gives the numbers of the paper's released code with a DINOv2 encoder: s = (cosine + 1) / 2 per frame,
 visual = plain mean over tiles and thumbnail, total = 0 without alignment. There an empty page is worth more than a
@@ -24,7 +34,7 @@ an empty page is worth 0 and "mostly white" earns nothing:
 The pyramid compares colours and edges apart at each of its levels: s = mean of 0.25 edges + 0.75 sqrt(colours * edges).
 A page with less than a tenth of the target's edges is scaled down further, to 0 for a plain one.
 
-Axes: F frames (thumbnail first, then the K tiles row by row), S frame side in pixels, D features.
+Axes: B answers, F frames (thumbnail first, then the K tiles row by row), S frame side in pixels, D features.
 """
 
 import environment  # noqa: F401
@@ -33,9 +43,10 @@ import hashlib
 import itertools
 import math
 import os
+import re
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,19 +59,50 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
-from data import extract_code
-from features import DinoV2, Pyramid, background_of, calibrated_grid, content, cut_frames, vincicoder_grid
+from data import Sample
+from features import (
+    Features,
+    background_of,
+    calibrated_grid,
+    called,
+    content,
+    cut_frames,
+    encoder_of,
+    is_own_code,
+    own_code,
+    vincicoder_grid,
+)
 from languages import SUFFIXES, suffix_of
 from pictures import to_rgb, upright
+from prompts import extract_code, fenced
 from render import Renderer, Rendering
+
+BUILT_IN = {  # name -> what it rewards; they are measured on every answer, for reports, whichever are chosen
+    "visual": "a rendering that looks like the target",
+    "alignment": "a closed code block in the language that was asked for",
+}
+DEFAULT = ("visual=0.9", "alignment=0.1")
+RESERVED = (*BUILT_IN, "mean", "std_in_group", "coarse")  # names of a training's metrics
+
+
+@dataclass
+class Likeness:
+    """How much one rendering looks like its target, all in [0, 1]: the fields of Score that say so."""
+
+    visual: float
+    coarse: float
+    fine: list[float]
+    grid: tuple[int, int]
+    weights: list[float]
+    shape: float = 1.0
 
 
 @dataclass
 class Score:
-    """One rendering against its target. All values in [0, 1]; a failed rendering has visual 0 and keeps its error."""
+    """One answer to its target. A failed rendering has visual 0 and keeps its error."""
 
-    total: float
-    visual: float
+    total: float  # the sum of weight * part
+    visual: float  # as those below in [0, 1]
     coarse: float
     fine: list[float]  # (K,), row by row
     alignment: float
@@ -69,10 +111,15 @@ class Score:
     grid: tuple[int, int] = (1, 1)  # (cols, rows), K = cols * rows
     weights: list[float] = field(default_factory=list)  # (K,), sum 1: what each tile counts in the mean of `fine`
     shape: float = 1.0  # factor for errors of aspect ratio and size
+    parts: dict[str, float] = field(default_factory=dict)  # the rewards that were chosen, by their names
 
     def fine_mean(self) -> float:
         """What the tiles come to, each by its weight."""
         return sum(w * s for w, s in zip(self.weights, self.fine, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# How much two pictures look alike
 
 
 def shape_factor(target: tuple[int, int], rendering: tuple[int, int]) -> float:
@@ -87,7 +134,7 @@ def tanimoto(t: Tensor, r: Tensor) -> Tensor:
     """(..., D), (..., D) -> (...) in [0, 1]: <t, r> / (|t|^2 + |r|^2 - <t, r>), 1 where both are empty."""
     dot = (t * r).sum(-1)
     union = t.square().sum(-1) + r.square().sum(-1) - dot
-    return torch.where(union > 1e-9, dot / union.clamp_min(1e-9), 1.0).clamp(0, 1)
+    return torch.where(union <= 1e-9, 1.0, dot / union.clamp_min(1e-9)).clamp(0, 1)
 
 
 def digest(image: Image.Image) -> bytes:
@@ -104,32 +151,26 @@ class Target:
     grid: tuple[int, int]
     side: int
     background: tuple[int, int, int]
-    features: list[Tensor] = field(default_factory=list)  # groups of (F, D)
+    features: Features | None = None  # of its F frames
     content: Tensor | None = None  # (F, 2)
 
     def nbytes(self) -> int:
-        return sum(group.nbytes for group in self.features)
+        return sum(tensor.nbytes for tensor in self.features.tensors())
 
 
-def flat(rewards: np.ndarray) -> np.ndarray:
-    """(N, G) -> (N,) bool: the groups in which no answer is better than another, but for rounding."""
-    return rewards.max(1) - rewards.min(1) < 1e-8
+class Visual:
+    """Compares renderings with targets: `Visual().compare(targets, renderings)`.
 
-
-class Reward:
-    """Scores renderings against targets: `Reward().score(targets, renderings, alignments)`.
-
-    mode: "calibrated" or "vincicoder". encoder: "pyramid", a DINOv2 folder, or a hub name. alignment_weight: share of
-    the alignment in `total`. coarse_weight: share of the thumbnail in `visual` (calibrated mode only; the released mode
-    takes a plain mean). batch_frames: frames encoded at a time. cache_mb: bound on the features of targets kept.
-    `frames_encoded` and `cache_hits` count the encoder's work and the targets it was spared.
+    mode: "calibrated" or "vincicoder". encoder: as features.encoder_of takes it. coarse_weight: share of the thumbnail
+    in `visual` (calibrated mode only; the released mode takes a plain mean). batch_frames: frames encoded at a time.
+    cache_mb: bound on the features of targets kept. `frames_encoded` and `cache_hits` count the encoder's work and the
+    targets it was spared.
     """
 
     def __init__(
         self,
         mode: Literal["calibrated", "vincicoder"] = "calibrated",
         encoder: str = "pyramid",
-        alignment_weight: float = 0.1,
         coarse_weight: float = 0.5,
         device: str = "cpu",
         batch_frames: int = 32,
@@ -137,25 +178,20 @@ class Reward:
     ):
         if mode not in ("calibrated", "vincicoder"):
             raise ValueError(f"unknown reward mode {mode!r}: use 'calibrated' or 'vincicoder'")
-        if not (0 <= alignment_weight <= 1 and 0 <= coarse_weight <= 1):
-            raise ValueError(f"alignment_weight {alignment_weight} and coarse_weight {coarse_weight} must lie in 0..1")
-        self.mode, self.alignment_weight, self.coarse_weight = mode, alignment_weight, coarse_weight
-        self.encoder = Pyramid() if encoder == "pyramid" else DinoV2(encoder).to(device)
+        if not 0 <= coarse_weight <= 1:
+            raise ValueError(f"coarse_weight {coarse_weight} must lie in 0..1")
+        self.mode, self.coarse_weight = mode, coarse_weight
+        self.encoder, self.encoder_name = encoder_of(encoder, device), encoder
         self.device, self.batch_frames, self.cache_bytes = device, batch_frames, cache_mb * 2**20
         self.cache: OrderedDict[bytes, Target] = OrderedDict()  # least recently used first
         self.frames_encoded = self.cache_hits = 0
         self.threads = ThreadPoolExecutor(os.cpu_count())  # Pillow resizes without holding the interpreter's lock
 
     @torch.inference_mode()
-    def score(
-        self, targets: Sequence[Image.Image], renderings: Sequence[Rendering], alignments: Sequence[float]
-    ) -> list[Score]:
-        """One Score for each of B (target, rendering, alignment). Equal targets, and equal renderings of one target,
-        are encoded once, a target that is all its renderings not at all. The score of one pair does not depend on the
-        rest of the batch."""
-        if not len(targets) == len(renderings) == len(alignments):
-            lengths = f"{len(targets)} targets, {len(renderings)} renderings, {len(alignments)} alignments"
-            raise ValueError(f"{lengths}: give the same number of each")
+    def compare(self, targets: Sequence[Image.Image], renderings: Sequence[Rendering]) -> list[Likeness]:
+        """One Likeness for each of B (target, rendering). Equal targets, and equal renderings of one target, are
+        encoded once, a target that is all its renderings not at all. What one pair gets does not depend on the rest of
+        the batch."""
         pictures = {id(p): p for p in [*targets, *(r.image for r in renderings)] if p is not None}
         hashes = {key: digest(picture) for key, picture in pictures.items()}  # a group shares one object: hashed once
         keys = [(hashes[id(t)], hashes.get(id(r.image))) for t, r in zip(targets, renderings, strict=True)]
@@ -163,21 +199,17 @@ class Reward:
         for key, target, rendering in zip(keys, targets, renderings, strict=True):
             if rendering.image is not None and key[0] != key[1]:
                 wanted[key[0]], pairs[key] = target, rendering.image
-        visuals = self._compare(self._targets(wanted), pairs)
+        compared = self._compare(self._targets(wanted), pairs)
 
-        scores = []
-        for key, target, rendering, aligned in zip(keys, targets, renderings, alignments, strict=True):
-            executed = rendering.image is not None
-            parts = visuals.get(key)
-            if parts is None:  # there is no picture, or it is the target itself: nothing was encoded
-                value, grid = float(executed), self._grid(target.size)
-                fine, weights = [value] * math.prod(grid), [1 / math.prod(grid)] * math.prod(grid)
-                parts = {"visual": value, "coarse": value, "fine": fine, "grid": grid, "weights": weights}
-            total = (1 - self.alignment_weight) * parts["visual"] + self.alignment_weight * aligned
-            if self.mode == "vincicoder" and not aligned:
-                total = 0.0  # the released code draws no answer whose block it does not find
-            scores.append(Score(total, alignment=aligned, executed=executed, error=rendering.error, **parts))
-        return scores
+        likenesses = []
+        for key, target, rendering in zip(keys, targets, renderings, strict=True):
+            likeness = compared.get(key)
+            if likeness is None:  # there is no picture, or it is the target itself: nothing was encoded
+                value, grid = float(rendering.image is not None), self._grid(target.size)
+                tiles = math.prod(grid)
+                likeness = Likeness(value, value, [value] * tiles, grid, [1 / tiles] * tiles)
+            likenesses.append(likeness)
+        return likenesses
 
     def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
         return vincicoder_grid(*size) if self.mode == "vincicoder" else calibrated_grid(*size)
@@ -194,7 +226,8 @@ class Reward:
             jobs.append((key, images[key], new[key]))
         for keys, features, contents in self._encode(jobs):
             for i, key in enumerate(keys):
-                new[key].features, new[key].content = [group[i].clone() for group in features], contents[i].clone()
+                new[key].features = features.each(lambda tensor: tensor[i].clone())  # noqa: B023
+                new[key].content = contents[i].clone()
         for key, target in {**found, **new}.items():
             self.cache[key] = target
             self.cache.move_to_end(key)
@@ -203,9 +236,9 @@ class Reward:
             size -= self.cache.popitem(last=False)[1].nbytes()
         return {**found, **new}
 
-    def _encode(self, jobs: list[tuple[Any, Image.Image, Target]]) -> Iterator[tuple[list, list[Tensor], Tensor]]:
+    def _encode(self, jobs: list[tuple[Any, Image.Image, Target]]) -> Iterator[tuple[list, Features, Tensor]]:
         """Encodes pictures, each as the plan of its target says, in batches of P equally planned ones: (key, picture,
-        target) of each -> the P keys, the feature groups (P, F, D), the contents (P, F, 2)."""
+        target) of each -> the P keys, the features, now (P, F, D), the contents (P, F, 2)."""
         jobs = sorted(jobs, key=lambda job: (job[2].side, math.prod(job[2].grid)))
         for (_, tiles), group in itertools.groupby(jobs, key=lambda job: (job[2].side, math.prod(job[2].grid))):
             group = list(group)
@@ -216,8 +249,18 @@ class Reward:
                 colours = torch.tensor([target.background for target in targets], dtype=torch.float32)
                 colours = colours.repeat_interleave(shape[1], dim=0).to(self.device)  # (P * F, 3)
                 self.frames_encoded += len(pixels)
-                features = self.encoder(pixels, None if self.mode == "vincicoder" else colours)
-                yield keys, [f.unflatten(0, shape) for f in features], content(pixels, colours).unflatten(0, shape)
+                features = self._features(pixels, None if self.mode == "vincicoder" else colours)
+                features = features.each(lambda tensor: tensor.unflatten(0, shape))  # noqa: B023
+                yield keys, features, content(pixels, colours).unflatten(0, shape)
+
+    def _features(self, pixels: Tensor, colours: Tensor | None) -> Features:
+        """Of (F, 3, S, S). Raises ValueError for what cannot be compared: whoever wrote the encoder made a mistake."""
+        encode = (self.encoder, self.encoder_name, pixels, colours)
+        features = called(*encode) if is_own_code(self.encoder_name) else self.encoder(pixels, colours)
+        if not isinstance(features, Features):
+            raise ValueError(f"encoder {self.encoder_name} gave {type(features).__name__}, not features.Features")
+        features.check(len(pixels), self.encoder_name)
+        return features
 
     def _frames(self, image: Image.Image, target: Target) -> Tensor:
         """(F, 3, S, S) uint8. The released code resizes before it converts (palettes by nearest neighbour, transparency
@@ -229,30 +272,35 @@ class Reward:
         return cut_frames(resized, resized.resize(small, Image.Resampling.BOX))
 
     def _compare(self, targets: dict[bytes, Target], pairs: dict[tuple[bytes, bytes], Image.Image]) -> dict:
-        """(target hash, rendering hash) -> the visual fields of Score."""
+        """(target hash, rendering hash) -> Likeness."""
         jobs = [(pair, image, targets[pair[0]]) for pair, image in pairs.items()]
         if self.mode == "vincicoder":  # the released code stretches a rendering to the target's size first
             jobs = [(pair, image.convert("RGB").resize(target.size), target) for pair, image, target in jobs]
-        visuals = {}
+        likenesses = {}
         for keys, features, contents in self._encode(jobs):
-            wanted = [torch.stack(group) for group in zip(*(targets[key].features for key, _ in keys), strict=True)]
-            for pair, s, amount in zip(keys, self._similarity(wanted, features), contents, strict=True):
-                visuals[pair] = self._combine(s, targets[pair[0]], amount, pairs[pair].size)
-        return visuals
+            first, *others = [targets[key].features for key, _ in keys]
+            wanted = first.each(lambda *tensors: torch.stack(tensors), *others)
+            similarity = self._similarity(wanted, features)
+            if not similarity.isfinite().all():
+                raise ValueError(f"encoder {self.encoder_name} gave features too large to be compared")
+            for pair, s, amount in zip(keys, similarity, contents, strict=True):
+                likenesses[pair] = self._combine(s, targets[pair[0]], amount, pairs[pair].size)
+        return likenesses
 
-    def _similarity(self, t: list[Tensor], r: list[Tensor]) -> Tensor:
-        """Groups of (P, F, D) twice -> (P, F). Edges make a pyramid's level count, colours make it count fully: a plain
+    def _similarity(self, t: Features, r: Features) -> Tensor:
+        """Features (P, F, D) twice -> (P, F). Edges make a pyramid's level count, colours make it count fully: a plain
         page of the right colour is worth nothing, the right drawing in wrong colours a quarter."""
         if self.mode == "vincicoder":
-            return ((F.cosine_similarity(torch.cat(t, -1), torch.cat(r, -1), dim=-1) + 1) / 2).clamp_max(1)
-        groups = torch.stack([tanimoto(a, b) for a, b in zip(t, r, strict=True)])  # (groups, P, F)
-        if not self.encoder.paired:
-            return groups[0]
-        colour, edges = groups[::2], groups[1::2]
-        return (0.25 * edges + 0.75 * (colour * edges).sqrt()).mean(0)
+            pair = (torch.cat(features.tensors(), -1) for features in (t, r))
+            return ((F.cosine_similarity(*pair, dim=-1) + 1) / 2).clamp_max(1)
+        s = t.each(tanimoto, r)  # (P, F) each
+        if s.vectors is not None:
+            return s.vectors
+        colours, edges = torch.stack(s.colours), torch.stack(s.edges)
+        return (0.25 * edges + 0.75 * (colours * edges).sqrt()).mean(0)
 
-    def _combine(self, s: Tensor, target: Target, contents: Tensor, size: tuple[int, int]) -> dict:
-        """s (F,): similarities of the frames; contents (F, 2), size: the rendering's -> the visual fields of Score."""
+    def _combine(self, s: Tensor, target: Target, contents: Tensor, size: tuple[int, int]) -> Likeness:
+        """s (F,): similarities of the frames; contents (F, 2), size: the rendering's."""
         coarse, fine = s[0].item(), s[-math.prod(target.grid) :]
         if self.mode == "vincicoder":
             visual, shape, weights = s.mean().item(), 1.0, torch.full_like(fine, 1 / len(fine))
@@ -267,8 +315,16 @@ class Reward:
             elif own_edges < 0.1 * edges:  # next to a plain page, of which an encoder may think anything
                 visual *= own_edges / (0.1 * edges)
             visual = min(1.0, visual) * shape
-        parts = {"visual": visual, "coarse": coarse, "fine": fine.tolist(), "weights": weights.tolist()}
-        return {**parts, "grid": target.grid, "shape": shape}
+        return Likeness(visual, coarse, fine.tolist(), target.grid, weights.tolist(), shape)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The rewards that were chosen
+
+
+def flat(rewards: np.ndarray) -> np.ndarray:
+    """(N, G) -> (N,) bool: the groups in which no answer is better than another, but for rounding."""
+    return rewards.max(1) - rewards.min(1) < 1e-8
 
 
 def alignment(text: str, language: str, mode: str = "calibrated") -> float:
@@ -283,6 +339,85 @@ def alignment(text: str, language: str, mode: str = "calibrated") -> float:
         return float(bool(opened) and "```" in rest)
     code = extract_code(text, language)
     return float(bool(code and code.strip()))
+
+
+def parsed(choice: str) -> tuple[str, Callable | None, float]:
+    """(name, the user's function or None for what is built in, weight) of NAME[=WEIGHT] or FILE.py:FUNCTION[=WEIGHT].
+    Raises ValueError, in one sentence, for what is neither."""
+    what, weight = re.fullmatch(r"(.*?)(?:=([^=/:]*))?", choice).groups()
+    try:
+        weight = 1.0 if weight is None else float(weight)
+    except ValueError:
+        raise ValueError(f"--reward {choice}: the weight {weight!r} is no number") from None
+    if not math.isfinite(weight):
+        raise ValueError(f"--reward {choice}: the weight has to be finite")
+    if what in BUILT_IN:
+        return what, None, weight
+    if not is_own_code(what):
+        raise ValueError(f"--reward {choice}: there is no such reward; use {', '.join(BUILT_IN)} or FILE.py:FUNCTION")
+    name = what.rpartition(":")[2]
+    if name in RESERVED:
+        raise ValueError(f"--reward {choice}: {name} has a meaning already; give the function another name")
+    return name, own_code(what), weight
+
+
+def checked(values, name: str, count: int) -> list[float]:
+    """What the reward `name` said of `count` answers. Raises ValueError, naming it, for what are not so many finite
+    numbers."""
+    values = values.tolist() if hasattr(values, "tolist") else values
+    try:
+        numbers = np.array(values, dtype=np.float64)  # None becomes NaN
+    except (TypeError, ValueError):
+        raise ValueError(f"reward {name} gave {str(values)[:80]}, which are no numbers") from None
+    if numbers.shape != (count,):
+        raise ValueError(f"reward {name} gave numbers of shape {numbers.shape} for {count} answers, not ({count},)")
+    if not np.isfinite(numbers).all():
+        worst = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise ValueError(f"reward {name} gave {values[worst]} for answer {worst} of {count}, which is no finite number")
+    return numbers.tolist()
+
+
+class Rewards:
+    """What answers are worth: `Rewards.of(["visual=0.9", "mine.py:shorter=0.1"]).score(samples, texts, renderings)`."""
+
+    def __init__(self, chosen: dict[str, tuple[Callable | None, float]], visual: Visual):
+        """chosen: name -> (the user's function or None for what is built in, weight)."""
+        self.chosen, self.visual = chosen, visual
+
+    @classmethod
+    def of(cls, choices: Sequence[str] = DEFAULT, mode="calibrated", encoder: str = "pyramid", **options) -> "Rewards":
+        """choices: each as `parsed` takes it. The rest is what Visual takes. Raises ValueError for two of one name."""
+        chosen = {}
+        for name, function, weight in map(parsed, choices):
+            if name in chosen:
+                raise ValueError(f"--reward has two rewards named {name}; give each once, under a name of its own")
+            chosen[name] = function, weight
+        if not chosen:
+            raise ValueError(f"--reward is empty; give {' '.join(DEFAULT)}, or others")
+        return cls(chosen, Visual(mode, encoder, **options))
+
+    def score(self, samples: Sequence[Sample], texts: Sequence[str], renderings: Sequence[Rendering]) -> list[Score]:
+        """One Score for each of B answers. Raises ValueError, naming the reward, for one that cannot be used."""
+        if not len(samples) == len(texts) == len(renderings):
+            lengths = f"{len(samples)} samples, {len(texts)} texts, {len(renderings)} renderings"
+            raise ValueError(f"{lengths}: give the same number of each")
+        mode = self.visual.mode
+        likenesses = self.visual.compare([sample.image for sample in samples], renderings)
+        aligned = [alignment(text, sample.language, mode) for text, sample in zip(texts, samples, strict=True)]
+        built_in = {"visual": [likeness.visual for likeness in likenesses], "alignment": aligned}
+        parts = {}
+        for name, (function, _) in self.chosen.items():
+            values = called(function, f"reward {name}", samples, texts, renderings) if function else built_in[name]
+            parts[name] = checked(values, name, len(samples))
+        scores = []
+        for i, (likeness, rendering) in enumerate(zip(likenesses, renderings, strict=True)):
+            own = {name: values[i] for name, values in parts.items()}
+            total = sum(weight * own[name] for name, (_, weight) in self.chosen.items())
+            if mode == "vincicoder" and not aligned[i]:
+                total = 0.0  # the released code draws no answer whose block it does not find
+            said = {"executed": rendering.image is not None, "error": rendering.error, "parts": own}
+            scores.append(Score(total, alignment=aligned[i], **said, **vars(likeness)))
+        return scores
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -345,10 +480,13 @@ class Config:
     """The picture to be reproduced."""
     attempt: tyro.conf.Positional[Path]
     """A program, whose suffix names its language, or a picture that is scored as it is."""
+    reward: tuple[str, ...] = ("visual",)
+    """What is scored: NAME[=WEIGHT] of visual, alignment, or FILE.py:FUNCTION[=WEIGHT]; weights are 1 if not given."""
     mode: Literal["calibrated", "vincicoder"] = "calibrated"
     """Calibrated: an empty page scores 0. Vincicoder: the paper's released numbers."""
     encoder: str = "pyramid"
-    """Image features: "pyramid" (no weights), a DINOv2 folder, or a hub name such as facebook/dinov2-large."""
+    """Image features: "pyramid" (no weights), a DINOv2 folder, a hub name such as facebook/dinov2-large, or
+    FILE.py:NAME (what makes an encoder; features.py says what that is)."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("compare.png")
     """Where the side-by-side picture goes: target, rendering, heat map of the tiles."""
 
@@ -359,17 +497,20 @@ def main() -> None:
         sys.exit(2)
     config = tyro.cli(Config, description=__doc__)
     try:
-        reward = Reward(config.mode, config.encoder)
+        rewards = Rewards.of(config.reward, config.mode, config.encoder)
         target = open_picture(config.target)
-        language = SUFFIXES.get(suffix_of(config.attempt))
+        language, text = SUFFIXES.get(suffix_of(config.attempt)), ""
         if language is None:
             rendering = Rendering(image=to_rgb(open_picture(config.attempt)), error=None, seconds=0.0)
         else:
+            code = config.attempt.read_text(encoding="utf-8")
+            text = fenced(code, language)
             with Renderer(workers=1) as renderer:
-                rendering = renderer.render(config.attempt.read_text(encoding="utf-8"), language, target.size)
+                rendering = renderer.render(code, language, target.size)
         if rendering.image is None:
             raise ValueError(f"{config.attempt} did not render, so it scores 0: {rendering.error}")
-        (score,) = reward.score([target], [rendering], [1.0])
+        sample = Sample(config.target.stem, language or "", language or "", target, "")
+        (score,) = rewards.score([sample], [text], [rendering])
         write_comparison(config.out, target, rendering.image, score)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"reward.py: {error}")
@@ -378,6 +519,10 @@ def main() -> None:
     print(f"fine    {score.fine_mean():.4f}, the mean of {cols} x {rows} tiles by their content:")
     for row in range(rows):
         print("        " + "  ".join(f"{s:.3f}" for s in score.fine[row * cols : (row + 1) * cols]))
+    if list(score.parts) != ["visual"]:
+        chosen = rewards.chosen.items()
+        print("\n".join(f"{name:7} {score.parts[name]:.4f}, weight {weight:g}" for name, (_, weight) in chosen))
+        print(f"total   {score.total:.4f}")
     print(f"wrote {config.out}")
 
 

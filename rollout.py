@@ -17,6 +17,7 @@ completion depends on its prompt, number and seed alone.
 Axes: B slots, G samples per group, P prompt tokens, R response tokens, H query heads, C key/value heads, D head size.
 """
 
+import contextlib
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -350,6 +351,18 @@ class Engine:
         finally:
             self.pool and self.pool.clear()
             self.busy = False
+
+
+@contextlib.contextmanager
+def half_the_threads():
+    """torch on half of its CPU threads meanwhile: the renderer has the other cores. Threads that wait for one another
+    at every operation all stand still as soon as one of them waits for a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def bucket(n: int, most: int) -> int:

@@ -112,7 +112,7 @@ def read_config(path: Path, kind: type):
             raise ValueError(f"{path} has a setting {name!r} that is not known here; remove it, or correct its name.")
         if not _fits(value, known[name]):
             raise ValueError(f"{path}: {name!r} cannot be {value!r:.50}; correct it.")
-    return kind(**saved)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()})
 
 
 def _bare(value):
@@ -124,6 +124,8 @@ def _fits(value, kind) -> bool:
     """Whether a value of a JSON file is one of a field's type. Whole numbers are numbers, true and false are not."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
+    if get_origin(kind) is tuple:  # JSON's lists
+        return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
     kinds = get_args(kind) or (kind,)
     return type(value) in kinds or (float in kinds and type(value) is int)
 

@@ -4,7 +4,9 @@ A number over the answers of a step is one line of METRICS: with it, it is in me
 format, and in curves.png (report/curves.py draws whatever metrics.jsonl holds).
 """
 
+import contextlib
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -72,6 +74,8 @@ def rollout_metrics(groups: list) -> dict[str, float]:
     """METRICS over the answers of a step, of all processes; each domain's rewards; the share of each failure."""
     step = Rollout.of(groups)
     metrics = {name: value if isinstance(value := of(step), int) else float(value) for name, (of, _) in METRICS.items()}
+    for name in step.scores[0].parts:  # each reward by its name
+        metrics[f"reward/{name}"] = step.mean(lambda score, name=name: score.parts[name])
     for domain in sorted(set(step.domains)):
         scores = [score for its, score in zip(step.domains, step.scores, strict=True) if its == domain]
         metrics[f"visual/{domain}"] = float(np.mean([score.visual for score in scores]))
@@ -89,6 +93,14 @@ def training_metrics(sums: dict) -> dict[str, float]:
     metrics = {"loss": sums["loss"], "clipped": sums["clipped"] / tokens, "mismatch": sums["mismatch"] / tokens}
     metrics |= {"mismatch_max": sums["mismatch_max"], "trained_tokens": int(sums["trained_tokens"])}
     return metrics | ({"kl": sums["kl"] / tokens} if "kl" in sums else {})
+
+
+@contextlib.contextmanager
+def timer(times: dict, name: str):
+    """Adds the seconds of a block to times[name]."""
+    start = time.perf_counter()
+    yield
+    times[name] = times.get(name, 0.0) + time.perf_counter() - start
 
 
 def status_line(metrics: dict) -> str:

@@ -32,37 +32,29 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 import data
 import loading
 from checkpoint import latest_checkpoint, save_checkpoint
 from data import Sample, Samples
 from loading import Tally
-from model import Policy, lent
+from model import Policy
 from packing import Prompt, pack
-from processes import from_all, join_processes, process_number
+from processes import from_all, join_processes, process_number, whole
 from records import Record
 from render import Renderer, Rendering
-from reward import Reward, alignment, flat
-from rollout import Completion, generate
+from reward import DEFAULT, Rewards, flat
+from rollout import Completion, generate, half_the_threads
 from run import Rule, Run, parse_config, run_script
-from step import rollout_metrics, status_line, training_metrics, write_samples
-from training import (
-    Training,
-    autocast,
-    half_the_threads,
-    load_trainer,
-    narrow,
-    optimizer_step,
-    progress_bar,
-    split_rows,
-    timer,
-)  # fmt: skip
+from step import rollout_metrics, status_line, timer, training_metrics, write_samples
+from training import Training, autocast, load_trainer, optimizer_step, progress_bar, split_rows
 
 
 @dataclass
@@ -109,12 +101,15 @@ class Config(Training):
     """Weight of the KL to the starting model; above 0 keeps a copy of it, in host memory while it is not needed."""
     normalize_std: bool = True
     """Divide advantages by their group's standard deviation (GRPO); off is Dr.GRPO."""
+    reward: tuple[str, ...] = DEFAULT
+    """What an answer is worth, the sum of weight times reward: NAME=WEIGHT of visual and alignment (a code block in the
+    asked-for language), or FILE.py:FUNCTION=WEIGHT, as reward.py says; weights are 1 if not given."""
     reward_mode: Literal["calibrated", "vincicoder"] = "calibrated"
     """How similarity becomes a reward; see reward.py."""
     encoder: str = "pyramid"
-    """Image features of the reward: "pyramid" needs no weights, otherwise a DINOv2 folder or hub name."""
-    alignment_weight: float = 0.1
-    """Share of the reward for answering with a code block in the asked-for language."""
+    """Image features of the reward: "pyramid" needs no weights; else a DINOv2 folder or hub name, or FILE.py:NAME."""
+    alignment_weight: float | None = None
+    """W is short for --reward visual=1-W alignment=W."""
     row_tokens: int = 32768
     """Tokens of one packed row; larger groups get a row of their own."""
     render_workers: int | None = None
@@ -321,7 +316,18 @@ def start_judging(device: torch.device) -> None:
         torch.cuda.set_stream(torch.cuda.Stream(device))
 
 
-def judge(groups: list[Group], reward: Reward, config: Config, times: dict) -> None:
+def rewards_of(config: Config) -> Rewards:
+    """Raises ValueError where --alignment-weight comes on top of --reward."""
+    reward, share = config.reward, config.alignment_weight
+    if share is not None and tuple(reward) != DEFAULT:
+        raise ValueError(
+            "--alignment-weight is short for a --reward of visual and alignment: give the one or the other"
+        )
+    chosen = reward if share is None else (f"visual={1 - share}", f"alignment={share}")
+    return Rewards.of(chosen, config.reward_mode, config.encoder, device=config.device)
+
+
+def judge(groups: list[Group], rewards: Rewards, config: Config, times: dict) -> None:
     """Wait for the renderings of `groups`, score them all in one call, and give each answer its advantage."""
     renderings, texts = [], []
     with timer(times, "judge/render_wait"):
@@ -331,16 +337,14 @@ def judge(groups: list[Group], reward: Reward, config: Config, times: dict) -> N
             texts += [completion.text for completion in group.completions]
     with timer(times, "judge/reward"):
         samples = [group.sample for group in groups for _ in group.completions]
-        targets = [sample.image for sample in samples]
-        aligned = [alignment(text, s.language, reward.mode) for text, s in zip(texts, samples, strict=True)]
-        measured = iter(zip(renderings, reward.score(targets, renderings, aligned), strict=True))
+        measured = iter(zip(renderings, rewards.score(samples, texts, renderings), strict=True))
     for group in groups:
         group.records = [
             Record(group.sample, c.index, c.text, code, *next(measured), None, [], len(c.ids), c.finish, "sampled")
             for c, code in zip(group.completions, group.codes, strict=True)
         ]
-    rewards = np.array([[record.score.total for record in group.records] for group in groups])
-    for group, advantages in zip(groups, group_advantages(rewards, config.normalize_std), strict=True):
+    totals = np.array([[record.score.total for record in group.records] for group in groups])
+    for group, advantages in zip(groups, group_advantages(totals, config.normalize_std), strict=True):
         group.advantages = advantages
 
 
@@ -350,7 +354,7 @@ def update(policy: Policy, groups: list[Group], total: float, config: Config, re
     live = [group for group in groups if reference is not None or np.abs(group.advantages).max() > 0] or groups[:1]
     answers = [(group.prompt, list(map(Answer, group.completions, group.advantages))) for group in live]
     on_device = lambda values: torch.tensor(values, dtype=torch.float32, device=policy.device)  # noqa: E731
-    with lent(reference, policy.device):
+    with on_the_device(reference, policy.device):
         for part, factor in split_rows(answers, config.row_tokens):
             row = pack([(prompt, [answer.completion.ids for answer in own]) for prompt, own in part]).to(policy.device)
             in_order = [answer for _, own in part for answer in own]
@@ -389,6 +393,40 @@ def waves(groups: list[Group], config: Config, step: int) -> list[list[list[Grou
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# the policies beside the one that is trained: the sampler of several processes, the reference
+
+
+def inference_dtype(device: str) -> torch.dtype:
+    """The number format of weights that are not trained."""
+    return torch.bfloat16 if str(device).startswith("cuda") else torch.float32
+
+
+@torch.no_grad()
+def copy_weights(sampler: Policy, sharded: Policy) -> None:
+    """Give the sampler the weights of a sharded policy: sampling needs all of them in every process. Shards arrive in
+    place, in the number format of the sampler; after sampling once, that place is the engine's buffer."""
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the name before torch 2.13
+    for mine, theirs in zip(sampler.parameters(), sharded.parameters(), strict=True):
+        mesh = theirs.device_mesh
+        if len(theirs) % mesh.shape[-1]:
+            mine.copy_(whole(theirs))
+        else:
+            gather(mine.detach(), theirs.to_local().to(mine.dtype), group=mesh.get_group(mesh.ndim - 1))
+
+
+@contextmanager
+def on_the_device(policy: Policy | None, device):
+    """A policy that waits in host memory (`shard` with offload), on the device for as long as it takes. What is sharded
+    over several processes comes and goes by itself."""
+    alone = policy is not None and process_number()[1] == 1
+    if alone:
+        policy.to(device)
+    yield
+    if alone:
+        policy.cpu()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -401,12 +439,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     policy, optimizers, state = load_trainer(checkpoint, config)
     sampler = policy  # several processes train shards of the weights; sampling wants all of them, in bf16 on GPUs
     if process_number()[1] > 1:
-        sampler = Policy.load(checkpoint or config.model, config.device, narrow(config.device))
+        sampler = Policy.load(checkpoint or config.model, config.device, inference_dtype(config.device))
     reference = None
     if config.kl > 0:
-        reference = Policy.load(config.model, config.device, narrow(config.device)).shard(offload=True)
+        reference = Policy.load(config.model, config.device, inference_dtype(config.device)).shard(offload=True)
         reference.requires_grad_(False)
-    reward = Reward(config.reward_mode, config.encoder, config.alignment_weight, device=config.device)
+    rewards = rewards_of(config)
     renderer = Renderer(
         config.render_workers or max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
         config.render_timeout,
@@ -431,14 +469,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                     save_checkpoint(run.folder, step + 1, policy, optimizers, tally.state(), config.keep)
                 continue
             if sampler is not policy:
-                sampler.copy_weights(policy)
+                copy_weights(sampler, policy)
             with timer(times, "time/rollout"), half_the_threads():
                 groups = rollout(sampler, batch, renderer, config, step)
                 sampler.engine.release_memory()
             # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
             lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
             parts = waves(groups, config, step)
-            judged = iter([judges.submit(judge, wave, reward, config, times) for part in parts for wave in part])
+            judged = iter([judges.submit(judge, wave, rewards, config, times) for part in parts for wave in part])
             for minibatch in parts:
                 total, sums = loss_total(sum(minibatch, []), config), defaultdict(float)
                 for wave in minibatch:

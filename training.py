@@ -1,9 +1,7 @@
 """What both stages share: the policy and its optimizers, an optimizer's step, the rows of a batch, threads."""
 
-import contextlib
 import math
 import os
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -143,11 +141,6 @@ def autocast(device: str):
     return torch.autocast("cuda", torch.bfloat16, enabled=str(device).startswith("cuda"))
 
 
-def narrow(device: str) -> torch.dtype:
-    """The number format of weights that are not trained."""
-    return torch.bfloat16 if str(device).startswith("cuda") else torch.float32
-
-
 def filled(items: Sequence, size: Callable, capacity: int) -> list[list]:
     """Items in their order, in lists whose sizes add up to at most `capacity`, or that hold a single item."""
     lists, free = [], 0
@@ -188,23 +181,3 @@ def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple
 def progress_bar(name: str, start: int, steps: int) -> tqdm:
     hidden = process_number()[0] > 0
     return tqdm(range(start, steps), name, initial=start, total=steps, unit="step", smoothing=0.05, disable=hidden)
-
-
-@contextlib.contextmanager
-def timer(times: dict, name: str):
-    """Adds the seconds of a block to times[name]."""
-    start = time.perf_counter()
-    yield
-    times[name] = times.get(name, 0.0) + time.perf_counter() - start
-
-
-@contextlib.contextmanager
-def half_the_threads():
-    """torch on half of its CPU threads meanwhile: the renderer has the other cores. Threads that wait for one another
-    at every operation all stand still as soon as one of them waits for a core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -16,8 +16,7 @@ from data import Sample
 from metrics.pixels import ssim
 from records import NO_CODE, Record
 from render import Rendering
-from reward import alignment
-from training import half_the_threads
+from rollout import half_the_threads
 
 
 def answers_of(source, samples: Sequence[Sample], G: int, **options) -> Iterator:
@@ -42,15 +41,14 @@ def ask(source, samples: Sequence[Sample], scorer, bar, G, temperature, max_new_
     return sorted(answers, key=lambda answer: (order[answer[0].sample_id], answer[0].index))
 
 
-def records_of(answers: Sequence[tuple], scorer, reward, temperature: float) -> list[Record]:
+def records_of(answers: Sequence[tuple], scorer, rewards, temperature: float) -> list[Record]:
     """Records of what `ask` returned, in its order."""
     nothing = Rendering(None, NO_CODE, 0.0)
     renderings, metrics = [], []
     for _, job in answers:  # the first ones are measured while the last are being drawn
         renderings.append(nothing if job.rendering is None else job.rendering.result())
         metrics.append(scorer.measure(job, renderings[-1]))
-    alignments = [alignment(c.text, job.sample.language, reward.mode) for c, job in answers]
-    scores = reward.score([job.sample.image for _, job in answers], renderings, alignments)
+    scores = rewards.score([job.sample for _, job in answers], [c.text for c, _ in answers], renderings)
     decoding = "greedy" if temperature == 0 else f"sampled T={temperature:g}"
     records = []
     for (c, job), shown, score, measured in zip(answers, renderings, scores, metrics, strict=True):
@@ -61,12 +59,12 @@ def records_of(answers: Sequence[tuple], scorer, reward, temperature: float) -> 
     return records
 
 
-def refine(policy, records: Sequence[Record], scorer, reward, bar, **options) -> list[Record]:
+def refine(policy, records: Sequence[Record], scorer, rewards, bar, **options) -> list[Record]:
     """One more round: the policy sees the target with its last code. An answer without code is kept as it is."""
     drafts = {f"{r.sample.id}#{r.index}": data.as_refinement(r.sample, r.code) for r in records if r.code is not None}
     samples = [replace(sample, id=key) for key, sample in drafts.items()]
     answers = ask(policy, samples, scorer, bar, G=1, **options) if samples else []
-    latest = {record.sample.id: record for record in records_of(answers, scorer, reward, options["temperature"])}
+    latest = {record.sample.id: record for record in records_of(answers, scorer, rewards, options["temperature"])}
     bar.update(len(records) - len(samples))
     refined = []
     for old in records:

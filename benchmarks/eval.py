@@ -37,7 +37,7 @@ from data import Sample  # noqa: E402
 from flaws import mutate  # noqa: E402
 from metrics.scoring import Scorer  # noqa: E402
 from render import Renderer  # noqa: E402
-from reward import Reward  # noqa: E402
+from reward import Rewards  # noqa: E402
 
 CHUNK = 32  # targets at a time, as eval.py has it
 
@@ -82,7 +82,7 @@ def scoring(samples: list[Sample], texts: dict[str, str]) -> dict:
     """What `eval.py run` does, but for reading and writing files."""
     memory, count, every = [], 0, max(1, len(samples) // 20)
     with Renderer() as renderer, Stopwatch() as watch:
-        scorer, reward = Scorer(renderer), Reward(cache_mb=64)
+        scorer, reward = Scorer(renderer), Rewards.of(cache_mb=64)
         options = {"scorer": scorer, "total": len(samples), "chunk": CHUNK}
         for count, _ in enumerate(evaluation.evaluate(Given(texts), samples, renderer, reward, **options), 1):
             if count % every == 0:

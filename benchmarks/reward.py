@@ -27,7 +27,7 @@ import torch  # noqa: E402
 import synth  # noqa: E402
 from features import DinoV2, cut_frames, vincicoder_grid  # noqa: E402
 from render import Renderer, Rendering  # noqa: E402
-from reward import Reward  # noqa: E402
+from reward import Visual  # noqa: E402
 
 
 def small_dino(folder: str) -> str:
@@ -83,20 +83,20 @@ def main(config: Config) -> None:
     shifted = [ImageChops.offset(target, 3 * i + 3, 2 * i) for i in range(config.group)]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        reward = Reward("vincicoder", small_dino(folder))
+        visual = Visual("vincicoder", small_dino(folder))
         for distinct in config.distinct:
             pictures = [shifted[i % distinct] for i in range(config.group)]
             seconds, encoded = {"release": [], "nanovinci": []}, 0
             for _ in range(config.rounds):
                 start = time.perf_counter()
-                theirs = release_rewards(reward.encoder, target, pictures)
+                theirs = release_rewards(visual.encoder, target, pictures)
                 seconds["release"].append(time.perf_counter() - start)
-                reward.cache.clear()  # a target that has not been seen before
-                before, start = reward.frames_encoded, time.perf_counter()
+                visual.cache.clear()  # a target that has not been seen before
+                before, start = visual.frames_encoded, time.perf_counter()
                 renderings = [Rendering(picture.copy(), None, 0.0) for picture in pictures]
-                ours = reward.score([target] * config.group, renderings, [1.0] * config.group)
+                ours = visual.compare([target] * config.group, renderings)
                 seconds["nanovinci"].append(time.perf_counter() - start)
-                encoded = reward.frames_encoded - before
+                encoded = visual.frames_encoded - before
             frames = len(ours[0].fine) + 1
             medians = {name: round(statistics.median(times), 2) for name, times in seconds.items()}
             row = {"group": config.group, "distinct": distinct, "frames_a_picture": frames, "seconds": medians}

@@ -56,12 +56,12 @@ class Chunks:
     """Builds chunks in this process, with a renderer and a reward of its own."""
 
     def __init__(self, config: Options, workers: int):
-        from reward import Reward  # torch, which the process that only hands out rows does not need
+        from reward import Visual  # torch, which the process that only hands out rows does not need
 
         self.config, self.workers = config, workers
         options = {"timeout": config.timeout, "svg_side": config.svg_side, "cache_mb": 0}
         self.renderer = Renderer(workers, allow_unsafe=config.allow_unsafe_rendering, **options)
-        self.reward = Reward(cache_mb=16)
+        self.visual = Visual(cache_mb=16)
         self.seconds: Counter = Counter()
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class Chunks:
 
     def _visual(self, target: Image.Image, rendering: Rendering) -> float:
         with self._timed("compare"):
-            return self.reward.score([target], [rendering], [1.0])[0].visual
+            return self.visual.compare([target], [rendering])[0].visual
 
     def _draw(self, pairs: list[tuple[Row, Sample]], reject: Callable) -> Iterator[tuple[Row, Sample, dict]]:
         came_with = lambda sample: sample.image.size if sample.image else None  # noqa: E731

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import mmap
 import os
 import re
 from pathlib import Path
@@ -59,6 +60,45 @@ def for_matplotlib() -> None:
         return find_one(self, prop, *arguments, **options)
 
     kind._find_fonts_by_props, kind.findfont = with_east, findfont
+    keep_fonts_over_forks()
+
+
+class FontFile(mmap.mmap):
+    """A font that FreeType reads from memory: from a file it does so by two system calls or more for each letter."""
+
+    def __new__(cls, path: str):
+        with open(path, "rb") as file:
+            content = super().__new__(cls, file.fileno(), 0, access=mmap.ACCESS_READ)
+        content.path = path
+        return content
+
+    def __str__(self) -> str:
+        """What matplotlib takes for its name."""
+        return self.path
+
+
+@functools.cache  # one for all, never let go: it would close a descriptor by a number that a fork has given away
+def font_file(path: str) -> FontFile | str:
+    """From memory where that is possible."""
+    try:
+        return FontFile(path)
+    except (OSError, ValueError):  # it is not there, or empty
+        return path
+
+
+def keep_fonts_over_forks() -> None:
+    """matplotlib forgets its fonts in a fork, because they would read on where another process left off in a file that
+    both have open. From memory each reads for itself, and finds what a font made of letters before."""
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    @functools.lru_cache(64)  # as theirs
+    def get_font(paths, hinting_factor, *, _kerning_factor, thread_id):
+        options = {"hinting_factor": hinting_factor, "_kerning_factor": _kerning_factor}
+        first, *others = map(font_file, paths)
+        return FT2Font(first, _fallback_list=[FT2Font(other, **options) for other in others], **options)
+
+    font_manager._get_font = get_font
 
 
 def for_pillow() -> None:

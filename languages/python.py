@@ -47,6 +47,7 @@ from languages.protocol import HEADER, BrowserPage, Options, is_sound, read_byte
 
 END = os._exit  # which programs do not get
 PICTURE_FILES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf")
+MOLECULE_MODULES = ("rdkit.Chem.Draw.rdMolDraw2D", "rdkit.Chem.AllChem", "indigo.renderer")  # 3 ms in each fork
 PACKAGES = {  # what is imported -> the package that it comes from, where that has another name
     "cv2": "pip package opencv-python-headless", "sklearn": "pip package scikit-learn", "PIL": "pip package pillow",
     "skimage": "pip package scikit-image", "bs4": "pip package beautifulsoup4", "yaml": "pip package pyyaml",
@@ -198,10 +199,10 @@ def warm_up_molecules() -> None:
 def python_renderer(options: Options, imported: str = "figures", facts: bool = False) -> Callable[[str], bytes]:
     """A fork server: everything heavy is imported once, each program runs in its own fork, alone. The less is mapped,
     the faster is a fork, so there is one for programs that draw "molecules", one for plain "figures", one for
-    those that have "tables" (pandas, scipy, seaborn) too. With `facts` the answer is what is in the figure
+    those that have "tables" (pandas, scipy, seaborn) or molecules too. With `facts` the answer is what is in the figure
     (chart_facts.py) in place of its picture."""
     importlib.import_module("numpy.random")  # numpy loads its parts when first used: 7 ms in each fork
-    for name in ("rdkit.Chem.Draw.rdMolDraw2D", "rdkit.Chem.AllChem", "indigo.renderer", "pyvips", "pypdfium2"):
+    for name in (*(MOLECULE_MODULES if imported != "figures" else ()), "pyvips", "pypdfium2"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     captured: dict = {}
@@ -286,7 +287,7 @@ def kind_of(code: str) -> str:
     imported = {words[0].split(".")[0] for words in names if words}
     if imported & MOLECULES and imported <= SMALL:
         return "molecule"
-    return "tables" if imported & TABLES else "python"
+    return "tables" if imported & (TABLES | MOLECULES) else "python"
 
 
 def domain_of(code: str) -> str:

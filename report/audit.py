@@ -32,7 +32,7 @@ from corpus.inspection import load_usable
 from features import background_of
 from render import Renderer, Rendering
 from report import errors
-from reward import Reward
+from reward import Rewards
 
 LEVELS = errors.LEVELS
 
@@ -152,7 +152,7 @@ def hacks(target: Image.Image, other: Image.Image) -> dict[str, Image.Image]:
 
 @dataclass
 class Findings:
-    """What one reward said about one target; scores are `visual`."""
+    """What the rewards of one choice said about one target: totals."""
 
     domain: str
     same: float
@@ -185,11 +185,12 @@ def examine(samples: Sequence[data.Sample], rewards: dict, renderer: Renderer) -
         attempts |= {("hack", name): picture for name, picture in hacks(sample.image, other).items()}
         renderings = [Rendering(picture, None, 0.0) for picture in attempts.values()]
         for name, reward in rewards.items():
-            scores = reward.score([sample.image] * len(attempts), renderings, [1.0] * len(attempts))
-            visual = {key: score.visual for key, score in zip(attempts, scores, strict=True)}
-            levels = {k: [visual[k, level] for level in range(1, LEVELS + 1)] for k in KINDS if (k, 1) in visual}
-            cheats = {what: value for (kind, what), value in visual.items() if kind == "hack"}
-            findings[name].append(Findings(sample.domain, visual["same", 0], levels, cheats))
+            texts = [data.answer_text(sample)] * len(attempts)
+            scores = reward.score([sample] * len(attempts), texts, renderings)
+            totals = {key: score.total for key, score in zip(attempts, scores, strict=True)}
+            levels = {k: [totals[k, level] for level in range(1, LEVELS + 1)] for k in KINDS if (k, 1) in totals}
+            cheats = {what: value for (kind, what), value in totals.items() if kind == "hack"}
+            findings[name].append(Findings(sample.domain, totals["same", 0], levels, cheats))
     return findings
 
 
@@ -293,6 +294,9 @@ class Audit:
     """The reward's mode."""
     encoder: str = "pyramid"
     """The reward's image features."""
+    reward: tuple[str, ...] = ("visual",)
+    """What is audited: NAME[=WEIGHT] of visual, alignment, or FILE.py:FUNCTION[=WEIGHT], as reward.py says. Every
+    picture is given the target's own program as its text."""
     limit: int | None = None
     """The first so many targets only."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/audit")
@@ -302,7 +306,7 @@ class Audit:
         with Renderer() as renderer:
             samples, _ = load_usable(self.data, renderer, need_code=True, limit=self.limit)
             modes = ("calibrated", "vincicoder") if self.mode == "both" else (self.mode,)
-            rewards = {f"{mode}, {self.encoder}": Reward(mode, self.encoder) for mode in modes}
+            rewards = {f"{mode}, {self.encoder}": Rewards.of(self.reward, mode, self.encoder) for mode in modes}
             findings = examine(list(samples), rewards, renderer)
         cards = {name: summarize(mine) for name, mine in findings.items()}
         self.out.mkdir(parents=True, exist_ok=True)

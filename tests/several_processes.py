@@ -69,7 +69,7 @@ def gathered_weights_are_the_trained_ones(folder, policy) -> bool:
     list(generate(sampler, [prompt], G=1, max_new_tokens=2))
     address = sampler.engine.weights.buffer.data_ptr()
     torch.optim.AdamW(policy.parameters(), lr=1e-2).step()
-    sampler.copy_weights(policy)
+    train_virl.copy_weights(sampler, policy)
     pairs = zip(sampler.parameters(), policy.parameters(), strict=True)
     list(generate(sampler, [prompt], G=1, max_new_tokens=2))
     in_buffer = sampler.hf.lm_head.weight.untyped_storage().data_ptr() == address

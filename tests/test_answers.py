@@ -25,7 +25,7 @@ from metrics import catalogue
 from records import find_failure, read_records
 from render import Renderer
 from report import statistics
-from reward import Reward
+from reward import Rewards
 
 ROOT = Path(__file__).parent.parent
 CIRCLE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 6"><circle cx="4" cy="3" r="2" fill="red"/></svg>'
@@ -202,7 +202,7 @@ def test_perfect_answers_to_synthetic_5_are_perfect():
 
     with renderer:
         missing = set(renderer.missing)
-        records = list(evaluation.evaluate(Perfect(), samples, renderer, Reward(), G=2, chunk=5))
+        records = list(evaluation.evaluate(Perfect(), samples, renderer, Rewards.of(), G=2, chunk=5))
     good, bad = records[::2], records[1::2]
     assert len(good) >= 10 - 2 * len(missing) - 2 * (not all(r.score.executed for r in good))
     seen = Counter(name for record in good for name in record.metrics)

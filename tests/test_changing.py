@@ -94,3 +94,46 @@ def test_a_language_is_one_file(tmp_path):
     shown = run(copy, LANGUAGE)
     assert re.search(r"(?m)^vega +works, \d+ x \d+ px", shown), shown
     assert (copy / "rows/bars.png").is_file()
+
+
+LOSS = """
+import torch
+from train_virl import PRESETS, Config, policy_loss
+from run import parse_config
+
+parse_config(PRESETS, "tiny --model m --data d --out runs/x --loss reinforce".split())
+logps = torch.tensor([-1.0, -2.0, -0.5], requires_grad=True)
+advantages, owner = torch.tensor([1.0, 1.0, -2.0]), torch.tensor([0, 0, 1])
+loss, held = policy_loss(logps, logps.detach() - 5, advantages, owner, Config(loss="reinforce", minibatches=4))
+loss.sum().backward()
+assert torch.equal(logps.grad, -advantages) and not held.any()  # however far the ratio is from 1
+"""
+
+
+def test_a_loss_is_a_few_lines_of_one_function(tmp_path):
+    run(changed_copy("A loss", tmp_path), LOSS)
+
+
+METRIC = """
+import json
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+from report.curves import plot_curves
+from reward import Score
+from step import rollout_metrics, status_line
+
+score = Score(1.0, 1.0, 1.0, [1.0], 1.0, True, None)
+completions = [SimpleNamespace(ids=np.zeros(n), finish="eos", logps=np.zeros(n)) for n in (3, 17)]
+records = [SimpleNamespace(score=score, failure=None)] * 2
+sample = SimpleNamespace(domain="svg")
+metrics = rollout_metrics([SimpleNamespace(sample=sample, completions=completions, records=records)])
+assert metrics["length/longest"] == 17 and "longest=17" in status_line(metrics)
+Path("metrics.jsonl").write_text("".join(json.dumps({"step": step} | metrics) + chr(10) for step in range(3)))
+plot_curves("metrics.jsonl", "curves.png")
+print(Path("curves.svg").read_text())
+"""
+
+
+def test_a_metric_is_a_line(tmp_path):
+    assert "length/longest" in run(changed_copy("A metric of a step", tmp_path), METRIC)

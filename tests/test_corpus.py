@@ -35,7 +35,7 @@ from corpus.readers import open_source
 from flaws import _other_molecules
 from prompts import language_of
 from render import Renderer, Rendering
-from reward import Reward
+from reward import Visual
 
 ROOT = Path(__file__).parent.parent
 REAL = ROOT.parent / "shared" / "data" / "real"
@@ -422,7 +422,7 @@ def test_a_draft_that_breaks_goes_back_to_fewer_flaws():
 def test_nine_of_ten_proposals_are_drafts():
     """Of programs that the flaws were not made with: they render, and their score is in the band."""
     domains = [domain for domain in synth.DOMAINS if not MISSING[synth.LANGUAGE_OF[domain]]]
-    reward, counts = Reward(), Counter()
+    judge, counts = Visual(), Counter()
     with Renderer(workers=2) as renderer:
         for number, domain in itertools.product(range(6), domains):
             sample = synth.make(domain, number, 11, 0.5)
@@ -430,7 +430,7 @@ def test_nine_of_ten_proposals_are_drafts():
             draft = drafts.Draft(sample.code, sample.language, np.random.default_rng(number))
             while draft.state == "open":
                 rendering = renderer.render(draft.propose(), sample.language)
-                visual = reward.score([target], [rendering], [1.0])[0].visual
+                visual = judge.compare([target], [rendering])[0].visual
                 draft.judge(rendering, visual, drafts.BAND, counts)
             assert draft.state == "kept"
     said = Counter(outcome for _, _, outcome in counts.elements())

@@ -23,7 +23,7 @@ from records import FAILURES, RecordWriter, read_records
 from render import Rendering
 from report import before_after, curves, effort, statistics
 from report import page as html_page
-from reward import Reward, Score
+from reward import Rewards, Score
 
 HOSTILE = [
     '</script><script>alert("script")</script><!--<script>',
@@ -225,7 +225,7 @@ def fake_generate(answers, calls):
 
 @pytest.fixture(scope="module")
 def reward():
-    return Reward()
+    return Rewards.of()
 
 
 def test_evaluate_orders_records_and_scores_failures_zero(monkeypatch, reward):

@@ -130,7 +130,7 @@ def test_an_interpreter_that_cannot_draw_is_refused(tmp_path):
         ("from scipy.stats import norm", "tables"),
         ("from rdkit import Chem\nimport io, os.path\nfrom PIL import Image", "molecule"),
         ("from indigo import Indigo", "molecule"),
-        ("from rdkit import Chem\nimport matplotlib.pyplot as plt", "python"),
+        ("from rdkit import Chem\nimport matplotlib.pyplot as plt", "tables"),
         ("# rdkit\nprint('import rdkit')", "python"),
         ("def f():\n    from rdkit.Chem import Draw", "molecule"),
     ],
@@ -280,6 +280,12 @@ def test_a_saved_file_can_be_read_again(renderer, name):
     assert share(draws(renderer, FIGURE + f"plt.savefig({name!r})"), RED) > 0.95
     code = FIGURE + f"plt.savefig({name!r})\nassert len(open({saved!r}, 'rb').read()) > 100, 'empty'\n"
     assert draws(renderer, code + ANOTHER).size == (100, 100)  # the check did not end the program
+
+
+@pytest.mark.parametrize("options", ["", ", transparent=True", ", facecolor=(1, 0, 0, 0.5), dpi=77"])
+def test_a_saved_png_has_the_pixels_that_were_drawn(renderer, options):
+    code = FIGURE + f"f.savefig('a.png'{options})\nfrom PIL import Image\na = np.asarray(Image.open('a.png'))\n"
+    assert draws(renderer, code + f"assert np.array_equal(a, f.canvas.buffer_rgba())\n{ANOTHER}").size == (100, 100)
 
 
 def test_a_shown_figure_has_its_own_size_whatever_files_would_have(renderer):
@@ -513,6 +519,14 @@ def test_eastern_letters_are_drawn_in_any_font(renderer, words, family):
         pytest.skip("fonts-wqy-microhei is not installed")
     one, other = (text(renderer, word, family) for word in words)
     assert not same(one, other)  # as boxes they would be the same
+
+
+def test_a_font_is_made_before_the_fork_and_knows_its_file(renderer):
+    code = HEAD + "from matplotlib import font_manager as m\nassert m._get_font.cache_info().currsize\n"
+    code += "path = m.findfont('DejaVu Sans')\n"
+    draws(renderer, code + "assert m.get_font(path).fname == path\nplt.plot([1, 2]); plt.show()")
+    empty = "open('a.ttf', 'w')\nplt.title('x', fontproperties=m.FontProperties(fname='a.ttf')); plt.show()"
+    assert "RuntimeError" in renderer.render(code + empty, "python").error  # FreeType's, not mmap's
 
 
 def test_font_files_of_other_machines(renderer):

@@ -3,8 +3,11 @@
 import importlib.util
 import itertools
 import json
+import re
+import shutil
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +17,19 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy.stats import spearmanr
 from torch.nn.functional import cosine_similarity
 
+import data
 import features
 import reward
+import train_virl
+from data import Sample
 from render import Rendering
-from reward import Reward
+from report import audit
+from reward import Rewards, Visual
 
 ROOT = Path(__file__).parents[1]
 FACTS = ROOT.parent / "shared" / "reference"
 needs_facts = pytest.mark.skipif(not FACTS.is_dir(), reason="needs ../shared/reference, the released code's numbers")
+reward_modes = ("calibrated", "vincicoder")
 KINDS = ("circle", "square", "triangle")
 COLOURS = ("crimson", "royalblue", "seagreen", "darkorange", "purple", "teal", "black", "gold")
 
@@ -75,9 +83,15 @@ def shifted(image: Image.Image, pixels: int) -> Image.Image:
     return moved
 
 
-def scores(target: Image.Image, *attempts: Image.Image, by: Reward | None = None) -> list[reward.Score]:
+def scores(target: Image.Image, *attempts: Image.Image, by: Visual | None = None) -> list[reward.Likeness]:
     renderings = [Rendering(image=attempt, error=None, seconds=0.0) for attempt in attempts]
-    return (by or Reward()).score([target] * len(attempts), renderings, [1.0] * len(attempts))
+    return (by or Visual()).compare([target] * len(attempts), renderings)
+
+
+def judged(by: Rewards, target: Image.Image, *answers: tuple[Rendering, str]) -> list[reward.Score]:
+    """(rendering, text) of answers to one target, which asks for svg."""
+    renderings, texts = zip(*answers, strict=True)
+    return by.score([Sample("a", "svg", "svg", target, "Write SVG code.")] * len(answers), texts, renderings)
 
 
 def visuals(target, *attempts, by=None) -> list[float]:
@@ -154,8 +168,8 @@ def test_rewards_equal_the_released_codes():
     names, targets, attempts = zip(*generator.pairs(), strict=True)
     assert list(names) == [fact["name"] for fact in facts]
     renderings = [Rendering(image=attempt, error=None, seconds=0.0) for attempt in attempts]
-    by = Reward("vincicoder", str(FACTS / "tiny_dino"), batch_frames=16)
-    for score, fact in zip(by.score(targets, renderings, [0.0] * len(targets)), facts, strict=True):
+    by = Visual("vincicoder", str(FACTS / "tiny_dino"), batch_frames=16)
+    for score, fact in zip(by.compare(targets, renderings), facts, strict=True):
         assert score.visual == pytest.approx(fact["reward"], abs=2e-4), fact["name"]
         cosines = [*fact["cosine_per_frame"]]
         coarse = cosines.pop() if len(cosines) > 1 else cosines[0]
@@ -168,7 +182,7 @@ def test_vincicoder_mode_equals_an_independent_reference(dino_folder):
     palette = line_drawing(4, (200, 260)).quantize(16)
     clear = line_drawing(5, (120, 40)).convert("RGBA")
     clear.putalpha(clear.convert("L").point(lambda v: 255 - v))
-    by = Reward("vincicoder", dino_folder, batch_frames=8)
+    by = Visual("vincicoder", dino_folder, batch_frames=8)
     for target in (line_drawing(0), draw(shapes_of(1)), grey, palette, clear):
         for attempt in (line_drawing(6), target.convert("RGB")):
             expected = released_reward(dino_folder, target, attempt)
@@ -187,7 +201,7 @@ def test_vincicoder_grid_is_the_sorted_set_of_the_released_code():
 
 @pytest.mark.parametrize("encoder", ["pyramid", "dino"])
 def test_identical_is_one_and_plain_pages_are_nothing(encoder, dino_folder):
-    by = Reward(encoder="pyramid" if encoder == "pyramid" else dino_folder)
+    by = Visual(encoder="pyramid" if encoder == "pyramid" else dino_folder)
     for target in (draw(shapes_of(0)), draw(shapes_of(1, 3), "navy"), line_drawing(2), line_drawing(3, (900, 200))):
         mean = target.resize((1, 1), Image.Resampling.BOX).resize(target.size)
         plain = [Image.new("RGB", target.size, colour) for colour in ("white", "black", "crimson", "#eeeeee")]
@@ -205,7 +219,7 @@ def test_a_dot_on_a_plain_page_is_hardly_worth_more():
 
 def test_signal_on_small_scenes():
     """Right ~1, a little off a little less, wrong colour clearly lower, one of two about half, unrelated near 0."""
-    by, values = Reward(), {"off by 4": [], "recoloured": [], "one missing": [], "unrelated": []}
+    by, values = Visual(), {"off by 4": [], "recoloured": [], "one missing": [], "unrelated": []}
     far_colour = dict(
         zip(COLOURS, ("teal", "gold", "purple", "royalblue", "gold", "crimson", "gold", "royalblue"), strict=True)
     )
@@ -245,7 +259,7 @@ def graded(seed):
 
 
 def test_more_error_costs_more():
-    by, correlations = Reward(), {}
+    by, correlations = Visual(), {}
     for seed in range(8):
         target, kinds = graded(seed)
         for name, attempts in kinds.items():
@@ -257,7 +271,7 @@ def test_more_error_costs_more():
 
 
 def test_small_errors_of_line_drawings_cost_little_and_other_drawings_are_low():
-    by = Reward()
+    by = Visual()
     for seed in range(6):
         target = line_drawing(seed)
         near, far, other, gone = visuals(
@@ -272,7 +286,7 @@ def test_small_errors_of_line_drawings_cost_little_and_other_drawings_are_low():
 
 
 def test_order_same_perturbed_other_blank():
-    by, right, total = Reward(), 0, 0
+    by, right, total = Visual(), 0, 0
     for seed in range(30):
         shapes = shapes_of(seed, 1 + seed % 3)
         kind, x, y, r, colour = shapes[0]
@@ -311,7 +325,7 @@ def test_a_pyramids_level_is_the_mean_of_overlapping_boxes(side):
 
 @pytest.mark.parametrize("mode", ["calibrated", "vincicoder"])
 def test_modes_of_pictures_and_odd_sizes(mode):
-    by, shown = Reward(mode), draw(shapes_of(0))
+    by, shown = Visual(mode), draw(shapes_of(0))
     clear = shown.convert("RGBA")
     clear.putalpha(Image.fromarray(np.where(np.asarray(shown).min(2) == 255, 0, 255).astype(np.uint8)))
     for target in (shown.quantize(32), shown.convert("L"), clear, shown.convert("LA"), shown.convert("1")):
@@ -339,16 +353,14 @@ def test_scores_do_not_depend_on_the_batch(mode):
     targets = [draw(shapes_of(i)) for i in range(4)] + [line_drawing(i, (200 + 90 * i, 200)) for i in range(4)]
     attempts = [draw(shapes_of(i + 1)) for i in range(4)] + [line_drawing(i + 1) for i in range(4)]
     renderings = [Rendering(image=attempt, error=None, seconds=0.0) for attempt in attempts]
-    alone = [visuals(t, a, by=Reward(mode))[0] for t, a in zip(targets, attempts, strict=True)]
+    alone = [visuals(t, a, by=Visual(mode))[0] for t, a in zip(targets, attempts, strict=True)]
     for order in (range(8), np.random.default_rng(0).permutation(8)):
-        batch = Reward(mode, batch_frames=10).score(
-            [targets[i] for i in order], [renderings[i] for i in order], [0.0] * 8
-        )
+        batch = Visual(mode, batch_frames=10).compare([targets[i] for i in order], [renderings[i] for i in order])
         assert [score.visual for score in batch] == pytest.approx([alone[i] for i in order], abs=1e-5)
 
 
 def test_equal_pictures_are_encoded_once_and_the_cache_is_bounded():
-    by, target = Reward(), draw(shapes_of(0))
+    by, target = Visual(), draw(shapes_of(0))
     group = [draw(shapes_of(i % 3)) for i in range(8)]  # three distinct renderings
     scores(target, *group, by=by)
     assert by.frames_encoded == 5 * (1 + 2) and by.cache_hits == 0, "one of the three is the target itself"
@@ -356,27 +368,31 @@ def test_equal_pictures_are_encoded_once_and_the_cache_is_bounded():
     assert by.frames_encoded == 5 * (1 + 2 + 2) and by.cache_hits == 1
 
     one = next(iter(by.cache.values())).nbytes()
-    small = Reward(cache_mb=3.5 * one / 2**20)
+    small = Visual(cache_mb=3.5 * one / 2**20)
     for i in range(6):
         same, other = visuals(draw(shapes_of(i)), draw(shapes_of(i)), target if i else group[1], by=small)
         assert same == pytest.approx(1.0, abs=1e-6) and 0 < other < 1
     assert len(small.cache) == 3
-    assert visuals(draw(shapes_of(5)), target, by=small) == visuals(draw(shapes_of(5)), target, by=Reward())
+    assert visuals(draw(shapes_of(5)), target, by=small) == visuals(draw(shapes_of(5)), target, by=Visual())
     assert small.cache_hits == 1
-    forgetful = Reward(cache_mb=0)
+    forgetful = Visual(cache_mb=0)
     assert visuals(target, target, by=forgetful) == [1.0] and forgetful.frames_encoded == 0, "equal: nothing to encode"
     assert visuals(target, group[1], by=forgetful) == visuals(target, group[1]) and not forgetful.cache
+
+
+SVG = "```svg\n<svg/>\n```"
 
 
 def test_total_alignment_and_failures():
     target = draw(shapes_of(0))
     good, failed = Rendering(image=target, error=None, seconds=0.0), Rendering(image=None, error="boom", seconds=0.1)
-    a, b, c = Reward(alignment_weight=0.2).score([target] * 3, [good, failed, failed], [1.0, 1.0, 0.0])
+    a, b, c = judged(Rewards.of(["visual=0.8", "alignment=0.2"]), target, (good, SVG), (failed, SVG), (failed, "no"))
     assert a.total == pytest.approx(1.0, abs=1e-6) and a.executed and a.error is None
     assert (b.total, b.visual, b.executed, b.error) == (pytest.approx(0.2), 0.0, False, "boom")
     assert c.total == 0 and c.fine == [0.0] * 4 and sum(c.weights) == pytest.approx(1) and c.grid == (2, 2)
     assert sum(a.weights) == pytest.approx(1) and 0.9 * a.visual <= a.coarse <= 1
-    assert Reward().score([], [], []) == []
+    assert a.parts == {"visual": 1.0, "alignment": 1.0} and c.parts == {"visual": 0.0, "alignment": 0.0}
+    assert Rewards.of().score([], [], []) == []
 
 
 def test_alignment_asks_for_a_closed_block_in_the_language():
@@ -449,20 +465,222 @@ def test_format_reward_equals_the_released_codes():
 def test_without_a_block_the_released_code_gives_nothing():
     target = draw(shapes_of(0))
     drawn = Rendering(image=target, error=None, seconds=0.0)
-    totals = {mode: Reward(mode).score([target] * 2, [drawn] * 2, [1.0, 0.0]) for mode in ("calibrated", "vincicoder")}
+    totals = {mode: judged(Rewards.of(mode=mode), target, (drawn, SVG), (drawn, "")) for mode in reward_modes}
     totals = {mode: [score.total for score in scores] for mode, scores in totals.items()}
     assert totals == {"calibrated": pytest.approx([1.0, 0.9]), "vincicoder": pytest.approx([1.0, 0.0])}
 
 
 def test_errors_name_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="unknown reward mode 'best'"):
-        Reward("best")
-    with pytest.raises(ValueError, match="same number"):
-        Reward().score([draw([])], [], [])
+        Visual("best")
+    with pytest.raises(ValueError, match="1 samples, 0 texts, 0 renderings: give the same number"):
+        Rewards.of().score([Sample("a", "svg", "svg", draw([]), "")], [], [])
     with pytest.raises(FileNotFoundError, match="no encoder at"):
-        Reward(encoder=str(tmp_path / "absent"))
+        Visual(encoder=str(tmp_path / "absent"))
     with pytest.raises(RuntimeError, match="cannot load a DINOv2 encoder"):
-        Reward(encoder=str(tmp_path))
+        Visual(encoder=str(tmp_path))
+
+
+# rewards and encoders of one's own ------------------------------------------------------------------------------------
+
+OWN = """
+import numpy as np
+import torch
+
+def shorter(samples, texts, renderings):
+    assert samples[0].image.size == (64, 64) and renderings[0].error is None
+    return [1 / (1 + len(text)) for text in texts]
+
+def reds(samples, texts, renderings):
+    return torch.tensor([np.asarray(r.image)[..., 0].mean() / 255 for r in renderings])
+
+def visual(samples, texts, renderings): return [0] * len(texts)
+def not_a_number(samples, texts, renderings): return [0.5, float("nan")]
+def nothing(samples, texts, renderings): return [0.5, None]
+def too_few(samples, texts, renderings): return [0.5]
+def a_column(samples, texts, renderings): return np.ones((2, 1))
+def words(samples, texts, renderings): return ["much", "little"]
+def forgets(samples, texts, renderings): pass
+def broken(samples, texts, renderings):
+    return [1 / 0 for text in texts]
+"""
+
+
+@pytest.fixture
+def own(tmp_path) -> str:
+    (tmp_path / "own.py").write_text(OWN)
+    return str(tmp_path / "own.py")
+
+
+def two(by: Rewards) -> list[reward.Score]:
+    """Two answers to one target."""
+    attempts = [Rendering(draw(shapes_of(seed)), None, 0.0) for seed in (1, 2)]
+    return judged(by, draw(shapes_of(0)), (attempts[0], SVG), (attempts[1], "no block"))
+
+
+@pytest.mark.parametrize("mode", reward_modes)
+def test_the_total_is_the_weighted_sum_of_what_was_chosen(own, mode):
+    chosen = ["visual=0.5", f"{own}:shorter=2", f"{own}:reds", "alignment=0"]
+    scores, usual = two(Rewards.of(chosen, mode)), two(Rewards.of(mode=mode))
+    for score, default, text in zip(scores, usual, (SVG, "no block"), strict=True):
+        assert list(score.parts) == ["visual", "shorter", "reds", "alignment"]
+        assert score.parts["shorter"] == 1 / (1 + len(text)) and 0.5 < score.parts["reds"] < 1
+        total = 0.5 * score.visual + 2 * score.parts["shorter"] + score.parts["reds"]
+        assert score.total == (pytest.approx(total, abs=1e-12) if mode == "calibrated" or score.alignment else 0)
+        assert (score.visual, score.fine, score.alignment) == (default.visual, default.fine, default.alignment)
+    only = two(Rewards.of([f"{own}:reds"]))  # calibrated
+    assert [s.total for s in only] == [s.parts["reds"] for s in scores]
+
+
+def test_the_default_is_nine_tenths_of_the_likeness_and_one_of_the_block():
+    likenesses = Visual().compare([draw(shapes_of(0))] * 2, [Rendering(draw(shapes_of(k)), None, 0.0) for k in (1, 2)])
+    totals = [(1 - 0.1) * s.visual + 0.1 * aligned for s, aligned in zip(likenesses, (1.0, 0.0), strict=True)]
+    assert [score.total for score in two(Rewards.of())] == totals
+    share = train_virl.rewards_of(train_virl.Config(alignment_weight=0.1))
+    assert [score.total for score in two(share)] == totals
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ("visual=much", "--reward visual=much: the weight 'much' is no number"),
+        ("visual=nan", "--reward visual=nan: the weight has to be finite"),
+        ("visuals", "--reward visuals: there is no such reward; use visual, alignment or FILE.py:FUNCTION"),
+        ("gone.py:f", "gone.py:f: there is no file gone.py"),
+        ("own.py:absent=0.5", "own.py has no function 'absent'; it has shorter, reds, visual"),
+        ("own.py:visual", "visual has a meaning already; give the function another name"),
+        ("bad.py:f", "bad.py cannot be imported: ZeroDivisionError: division by zero (bad.py line 2)"),
+        ("unread.py:f", "unread.py cannot be imported: SyntaxError"),
+    ],
+)
+def test_what_is_no_reward_is_said_in_one_sentence(own, choice, said, tmp_path, monkeypatch):
+    (tmp_path / "bad.py").write_text("\nx = 1 / 0\n")
+    (tmp_path / "unread.py").write_text("def f(:\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
+        Rewards.of([choice])
+    assert "\n" not in str(error.value)
+
+
+def test_rewards_are_given_once(own, tmp_path):
+    (tmp_path / "other.py").write_text(OWN)
+    for chosen in (["visual", "visual=2"], [f"{own}:reds", f"{tmp_path}/other.py:reds"]):
+        with pytest.raises(ValueError, match="two rewards named"):
+            Rewards.of(chosen)
+    with pytest.raises(ValueError, match="--reward is empty; give visual=0.9 alignment=0.1"):
+        Rewards.of([])
+    with pytest.raises(ValueError, match="give the one or the other"):
+        train_virl.rewards_of(train_virl.Config(alignment_weight=0.5, reward=("visual",)))
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("not_a_number", "reward not_a_number gave nan for answer 1 of 2"),
+        ("nothing", "reward nothing gave None for answer 1 of 2"),
+        ("too_few", "reward too_few gave numbers of shape (1,) for 2 answers, not (2,)"),
+        ("a_column", "reward a_column gave numbers of shape (2, 1) for 2 answers"),
+        ("words", "reward words gave ['much', 'little'], which are no numbers"),
+        ("forgets", "reward forgets gave numbers of shape () for 2 answers"),
+        ("broken", "reward broken raised ZeroDivisionError: division by zero (own.py line 20)"),
+    ],
+)
+def test_a_reward_that_gives_no_numbers_is_named(own, function, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        two(Rewards.of([f"{own}:{function}"]))
+
+
+ENCODERS = """
+import torch
+from features import Features
+
+class Encoder:
+    def __init__(self, change=lambda vectors: Features(vectors)):
+        self.change = change
+    def frame_side(self, tile_width, tile_height): return 16
+    def __call__(self, frames, backgrounds):
+        pixels = frames.float()
+        pixels = pixels if backgrounds is None else pixels - backgrounds[:, :, None, None]
+        return self.change(pixels.flatten(1))
+
+def good(): return Encoder()
+def levels(): return Encoder(lambda v: Features(None, [v.abs()], [v.abs()]))
+def one_frame(): return Encoder(lambda v: Features(v[0]))
+def half_a_pair(): return Encoder(lambda v: Features(None, [v, v], [v]))
+def both(): return Encoder(lambda v: Features(v, [v], [v]))
+def neither(): return Encoder(lambda v: Features())
+def a_list(): return Encoder(lambda v: [v])
+def nan(): return Encoder(lambda v: Features(v / 0 * 0))
+def huge(): return Encoder(lambda v: Features(v * 1e30))
+def raises(): return Encoder(lambda v: v.absent)
+def no_encoder(): return 7
+"""
+
+
+@pytest.fixture
+def encoders(tmp_path) -> str:
+    (tmp_path / "encoders.py").write_text(ENCODERS)
+    return str(tmp_path / "encoders.py")
+
+
+@pytest.mark.parametrize("mode", reward_modes)
+def test_an_encoder_of_ones_own(encoders, mode):
+    target = draw(shapes_of(0))
+    for name in ("good", "Encoder", "levels"):
+        by = Visual(mode, f"{encoders}:{name}")
+        same, near, other = visuals(target, target.copy(), shifted(target, 1), draw(shapes_of(5)), by=by)
+        assert same == pytest.approx(1) and 1 > near > other >= 0 and by.frames_encoded > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("one_frame", "one_frame gave (768,) for 5 frames, not (5, D)"),
+        ("half_a_pair", "half_a_pair has to give vectors, or as many colours as edges, and not both"),
+        ("both", "both has to give vectors, or as many colours as edges, and not both"),
+        ("neither", "neither has to give vectors"),
+        ("a_list", "a_list gave list, not features.Features"),
+        ("nan", "nan gave features that are no finite numbers"),
+        ("huge", "huge gave features too large to be compared"),
+        ("raises", "raises raised AttributeError"),
+        ("no_encoder", "no_encoder makes no encoder"),
+        ("absent", "has no function 'absent'; it has Encoder, good"),
+    ],
+)
+def test_an_encoder_that_cannot_be_compared_is_named(encoders, name, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        visuals(draw(shapes_of(0)), draw(shapes_of(1)), by=Visual(encoder=f"{encoders}:{name}"))
+
+
+def test_the_audit_takes_any_reward(own):
+    """Of which it shows the total: here that of a reward which all pictures of one text share."""
+
+    class Nothing:
+        def submit(self, *program):
+            future = Future()
+            future.set_result(Rendering(None, "not drawn", 0.0))
+            return future
+
+    code = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"/>'
+    samples = [Sample(f"{seed}", "svg", "svg", draw(shapes_of(seed)), "SVG", code) for seed in range(2)]
+    (found, _) = audit.examine(samples, {"mine": Rewards.of([f"{own}:shorter=3"])}, Nothing())["mine"]
+    assert found.same == found.hacks["blank"] == found.graded["shift"][4] == 3 / (1 + len(data.answer_text(samples[0])))
+
+
+def test_command_line_with_rewards_and_an_encoder_of_ones_own(own, encoders, tmp_path):
+    draw(shapes_of(0)).save(tmp_path / "target.png")
+    draw(shapes_of(0)[:1]).save(tmp_path / "attempt.png")
+    chosen = ["--reward", "visual=0.5", "own.py:reds=2", "--encoder", "encoders.py:good"]
+    done = run("target.png", "attempt.png", *chosen, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = dict(line.split(None, 1) for line in done.stdout.splitlines() if not line.startswith((" ", "fine", "wrote")))
+    visual, reds = float(said["visual"].split(",")[0]), float(said["reds"].split(",")[0])
+    assert said["reds"].endswith("weight 2") and float(said["total"]) == pytest.approx(
+        0.5 * visual + 2 * reds, abs=2e-4
+    )
+    done = run("target.png", "attempt.png", "--reward", "own.py:words", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("reward.py: reward words gave ")
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def run(*arguments, cwd):
@@ -488,9 +706,34 @@ def test_command_line_says_what_is_wrong_in_one_sentence(tmp_path, attempt):
     assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("reward.py: ")
 
 
-def audit(*arguments):
+def run_audit(*arguments):
     command = [sys.executable, "-m", "report", "audit", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+CHANGES = dict(re.findall(r"(?ms)^## ([^\n]+)\n(.*?)(?=^## |\Z)", (ROOT / "docs/changing-reward.md").read_text()))
+CHANGED = {  # section -> what reward.py is given, what it says of a scene that lacks one of two shapes
+    "A reward": (["--reward", "visual=0.8", "colours.py:colours=0.2"], r"colours 0\.95\d+, weight 0\.2\ntotal   0\.7"),
+    "An encoder": (["--encoder", "grid.py:Grid"], r"visual  0\.[3-6]"),
+}
+
+
+@pytest.mark.parametrize("title", CHANGED)
+def test_what_the_manual_of_changes_shows_works(title, tmp_path):
+    """Its diffs are small and apply to a copy of this version, and do there what they say."""
+    left_out = shutil.ignore_patterns(".*", "runs", "build", "shared", "results", "tests", "docs", "__pycache__")
+    shutil.copytree(ROOT, tmp_path / "copy", ignore=left_out)
+    (diff,) = re.findall(r"(?ms)^```diff\n(.*?)^```$", CHANGES[title])
+    assert diff.count("\n+++ ") <= 2 and len(re.findall(r"(?m)^[+-](?!\+\+ |-- )", diff)) <= 40
+    applied = subprocess.run(["git", "apply", "-"], cwd=tmp_path / "copy", input=diff, capture_output=True, text=True)
+    assert applied.returncode == 0, applied.stderr
+    target, attempt = draw(shapes_of(0)), draw(shapes_of(0)[:1])
+    target.save(tmp_path / "target.png")
+    attempt.save(tmp_path / "attempt.png")
+    arguments, said = CHANGED[title]
+    command = [sys.executable, "reward.py", tmp_path / "target.png", tmp_path / "attempt.png", *arguments]
+    done = subprocess.run(list(map(str, command)), cwd=tmp_path / "copy", capture_output=True, text=True)
+    assert done.returncode == 0 and re.search(said, done.stdout), done.stdout + done.stderr
 
 
 def test_audit_tells_errors_from_hacks(tmp_path):
@@ -504,7 +747,7 @@ def test_audit_tells_errors_from_hacks(tmp_path):
         )
         rows.append({"id": f"s{i}", "domain": "svg", "language": "svg", "path": f"{i}.svg"})
     (tmp_path / "MANIFEST.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    ended = audit(tmp_path, "--out", tmp_path / "audit")
+    ended = run_audit(tmp_path, "--out", tmp_path / "audit")
     assert ended.returncode == 0, ended.stderr[-2000:]
     cards = json.loads((tmp_path / "audit/audit.json").read_text())
     assert cards["vincicoder, pyramid"]["svg"]["blank_most"] > 0.3  # what the calibrated mode is there for
@@ -515,7 +758,7 @@ def test_audit_tells_errors_from_hacks(tmp_path):
         medians = card["graded"][kind]["median_by_size"]
         assert len(medians) == 5 and medians[0] > medians[-1], kind
     assert "hack: mirrored" in ended.stdout and (tmp_path / "audit/audit.png").stat().st_size > 5000
-    assert audit(tmp_path / "nowhere").returncode == 1
+    assert run_audit(tmp_path / "nowhere").returncode == 1
 
 
 def test_programs_with_growing_errors():
@@ -540,8 +783,6 @@ def test_programs_with_growing_errors():
 
 
 def test_rank_correlation_equals_scipys():
-    from report.audit import rank_correlation
-
     for losses in ([0.1, 0.2, 0.3, 0.2, 0.5], [0.5, 0.4, 0.1], [0.1, 0.1, 0.2, 0.2]):
-        assert rank_correlation(losses) == pytest.approx(spearmanr(range(len(losses)), losses).statistic)
-    assert rank_correlation([0.3, 0.3]) == 0
+        assert audit.rank_correlation(losses) == pytest.approx(spearmanr(range(len(losses)), losses).statistic)
+    assert audit.rank_correlation([0.3, 0.3]) == 0

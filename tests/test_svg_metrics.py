@@ -20,6 +20,7 @@ from languages import LANGUAGES
 from languages.svg import CAIROSVG
 from metrics import pixels
 from metrics.scoring import Scorer
+from prompts import fenced
 from render import Renderer, Rendering, within
 from report import audit
 
@@ -106,11 +107,11 @@ def test_a_canvas_is_bounded_and_other_languages_have_none(renderer):
 
 def test_a_perfect_answer_to_a_letterboxed_flag_is_worth_all(cairosvg, tmp_path):
     """In the reward, in evaluation, on the command line; whether we drew the target or cairosvg did."""
-    judge = reward.Reward()
+    judge = reward.Rewards.of()
     for pen, least in (("svg", 1 - 1e-6), (CAIROSVG, 0.99)):
         target = cairosvg.render(DUTCH, pen, (336, 336)).image
         shown = cairosvg.render(DUTCH, "svg", target.size)
-        (score,) = judge.score([target], [shown], [1.0])
+        (score,) = judge.score([svg_sample(DUTCH, target)], [fenced(DUTCH, "svg")], [shown])
         assert score.visual >= least and score.total >= least and pixels.ssim(target, shown.image) >= least
         for published in (False, True):
             scorer = Scorer(cairosvg, as_published=published)

@@ -26,8 +26,8 @@ import training
 from checkpoint import load_trainer_state, save_checkpoint
 from model import Policy
 from packing import pack
+from rollout import half_the_threads
 from train_virl import group_advantages, kl_penalty, policy_loss
-from training import half_the_threads
 
 ROOT = Path(__file__).parent.parent
 
@@ -458,6 +458,10 @@ def test_a_wave_is_judged_while_the_one_before_trains(qwen3_folder, corpus, tmp_
 def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
     out = tmp_path / "virl"
     arguments = ["--prompts", 3, "--group", 4, "--max-new-tokens", 12, "--steps", 2, "--save-every", 1]
+    (tmp_path / "own.py").write_text(
+        "def shorter(samples, texts, renderings): return [1 / (9 + len(t)) for t in texts]"
+    )
+    arguments += ["--reward", "visual=0.9", "alignment=0.1", f"{tmp_path}/own.py:shorter=0.5"]
     done = run(VIRL, "tiny", "--model", qwen3_folder, "--data", corpus, "--out", out, *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = metrics(out)
@@ -466,13 +470,15 @@ def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
     for row in rows:  # whose numbers are rounded
         assert row["held_up"] == pytest.approx(row["time/held_up"] / row["time/rollout"], rel=0.05, abs=1e-3)
         assert row["judge/reward"] > 0 and row["judge/render_wait"] >= 0
+        total = 0.9 * row["reward/visual"] + 0.1 * row["reward/alignment"] + 0.5 * row["reward/shorter"]
+        assert row["reward/mean"] == pytest.approx(total, rel=1e-4) and 0 < row["reward/shorter"] < 1 / 9
     for name in ("curves.png", "samples.html", "config.json"):
         assert (out / name).stat().st_size > 500, name
     saved = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(saved | {"steps": 3}))
     resumed = run(VIRL, "tiny", "--out", out, "--resume")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
-    assert [row["step"] for row in metrics(out)] == [0, 1, 2]
+    assert [row["step"] for row in metrics(out)] == [0, 1, 2] and metrics(out)[2]["reward/shorter"] > 0
 
 
 @pytest.mark.parametrize(("machines", "processes"), [(1, 2), (1, 4), (2, 2)])
