@@ -13,7 +13,7 @@ One supervisor thread per slot takes jobs from one queue. It owns one warm worke
 started when first needed. A job's limit is on the time that it has had, not on what it waited for a core that others
 had (`sandbox.Clock`); a job that goes beyond is killed, and so is the worker's whole process tree when it breaks.
 Nothing that comes from a program is parsed, decoded or run in this process: workers answer with raw pixels, or where
-not a language but a kind with `facts` is asked for (`languages.Kind`), with what is in a picture.
+not a language but a kind with `facts` is asked for (`protocol.Kind`), with what is in a picture.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from PIL import Image
 
 import languages
 import sandbox
-from languages import KINDS, LANGUAGES, REQUIREMENTS, SUFFIXES, ToolMissing, protocol
-from languages.protocol import HEADER, REQUEST, BrowserPage, Options
+from languages import KINDS, LANGUAGES, REQUIREMENTS, SUFFIXES, protocol
+from languages.protocol import HEADER, REQUEST, BrowserPage, Options, ToolMissing
 
 WORKER = Path(languages.__file__).parent / "worker.py"
 MAX_CODE = 4 << 20  # characters of a program
@@ -203,6 +203,12 @@ def within(max_pixels: int, width: int, height: int) -> tuple[int, int]:
     return width, min(max(1, int(height * scale)), max_pixels // width)
 
 
+def kind_of(code: str, language: str) -> str:
+    """The kind of worker for a program, which may ask for a kind in place of a language."""
+    one = LANGUAGES.get(language)
+    return one.kind_of(code) if one and one.kind_of else language
+
+
 class Renderer:
     """Renders programs in parallel. A context manager: `close` kills every worker.
 
@@ -322,7 +328,7 @@ class Renderer:
         """A worker that is lost in the middle may have been killed from outside: then the job gets a second one."""
         if language in self.missing:
             return Rendering(None, self.missing[language], 0.0)
-        kind = languages.kind_of(code, language)
+        kind = kind_of(code, language)
         if kind in workers and not workers[kind].is_ready():
             workers.pop(kind).kill()
         started = time.monotonic()

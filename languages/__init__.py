@@ -16,35 +16,6 @@ REQUIREMENTS = Path(__file__).parent.parent / "requirements-render.txt"  # the P
 WORD = r"(?<![\\&%\w{])[A-Za-z]{3,}"  # of a label, which a flaw may change
 
 
-class ProgramError(Exception):
-    """The program is at fault; the text goes back to the caller."""
-
-
-class ProgramTimeout(ProgramError):
-    """It was killed, as it ran too long: there is no use in another way."""
-
-
-class ToolMissing(Exception):
-    """Something is not installed; the text says what."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of worker (`worker.py`).
-
-    make: protocol.Options -> a function from a program to an answer, called in the worker as it starts. The function
-    may have `prepare`, for what all programs of a sort need, and `tidy`, for after an answer: no program's time counts.
-    """
-
-    make: Callable
-    alone: bool = False  # each program in a process of its own, which alone is killed when it runs too long
-    prepares: bool = False  # it has `prepare`
-    browser: bool = False  # it holds the browser, which shows the pictures beside a page
-    facts: bool = False  # it answers with what is in a picture, as JSON
-    canvas: bool = False  # it draws in any size; others have a size of their own
-    files: Callable[[], dict[str, str]] = dict  # environment variable -> the path that it tells, for the worker to read
-
-
 @dataclass(frozen=True)
 class Language:
     """One language. Regular expressions are texts; `kinds` has one of the language's own name."""
@@ -55,12 +26,12 @@ class Language:
     code: str  # what prompts call its code
     domains: dict[str, str]  # domain -> what prompts call its picture
     sample: str  # the smallest program that shows it working
-    kinds: dict[str, Kind]
+    kinds: dict[str, object]  # kind of worker -> what it is, a protocol.Kind
     tags: tuple[str, ...] = ()  # of fences, besides its name
     codes: dict[str, str] = field(default_factory=dict)  # domain -> what prompts call its code, where not `code`
     domain_of: Callable[[str], str] | None = None  # program -> domain, where there are several
     kind_of: Callable[[str], str] | None = None  # program -> kind of worker, where there are several
-    for_metrics: dict[str, Kind] = field(default_factory=dict)  # asked for by their own names
+    for_metrics: dict[str, object] = field(default_factory=dict)  # kinds that are asked for by their own names
     tools: Callable[[str], Iterable[tuple[str, str]]] | None = None  # interpreter -> (tool, what --doctor says of it)
     # for flaws (`flaws.py`): where nobody sees one; kind of flaw -> (where to look: group of a match, or "" anywhere;
     # what to change); what raises ValueError or SyntaxError where a program does not parse, and runs nothing
@@ -82,9 +53,3 @@ def suffix_of(path: Path) -> str:
     """The end of a file's name, one of SUFFIXES, that says its language; "" where it says none."""
     name = path.name.lower()
     return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
-
-
-def kind_of(code: str, language: str) -> str:
-    """The kind of worker for a program, which may ask for a kind in place of a language."""
-    one = LANGUAGES.get(language)
-    return one.kind_of(code) if one and one.kind_of else language

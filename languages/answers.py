@@ -10,10 +10,9 @@ from collections.abc import Callable
 from PIL import Image
 
 import sandbox
-from languages import ProgramError
 from languages.browser import browsers_folder
 from languages.pixels import to_rgb
-from languages.protocol import FACTS, HEADER, MAX_ERROR, MAX_FACTS, MAX_PAGE, PAGE, BrowserPage, Options
+from languages.protocol import FACTS, HEADER, MAX_ERROR, MAX_FACTS, MAX_PAGE, PAGE, BrowserPage, Options, ProgramError
 
 RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
 

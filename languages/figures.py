@@ -21,10 +21,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from languages import ProgramError
 from languages.imports import when_imported
 from languages.pixels import rasterize_svg
-from languages.protocol import BrowserPage
+from languages.protocol import BrowserPage, ProgramError
 
 PILLOW_SAVE = Image.Image.save  # as it is before `capture_pictures`
 # How a page says that it is not drawn yet, that it is, or that it cannot be

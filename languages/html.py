@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from languages import WORD, Kind, Language, ToolMissing
+from languages import WORD, Language
 from languages.answers import answer_of, confine_worker, error_answer, facts_answer
 from languages.browser import FAILURES, MAX_SIDE, Browser, BrowserError, BrowserLost, browser_files, chromium_path
-from languages.protocol import BrowserPage, Options
+from languages.protocol import BrowserPage, Kind, Options, ToolMissing
 
 SIZE_OF_DRAWING = """(() => {
     const { width, height } = document.getElementById("drawing").getBoundingClientRect();

@@ -19,11 +19,11 @@ from pathlib import Path
 from PIL import Image
 
 import sandbox
-from languages import WORD, Kind, Language, ProgramError, ProgramTimeout, ToolMissing
+from languages import WORD, Language
 from languages.answers import answer_of, confine_worker
 from languages.fonts import family_for
 from languages.pixels import crop_margins, rasterize_pdf
-from languages.protocol import Options
+from languages.protocol import Kind, Options, ProgramError, ProgramTimeout, ToolMissing
 from languages.tex_packages import (
     ABSENT,
     LETTERS,

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from languages import WORD, Kind, Language, ToolMissing
+from languages import WORD, Language
 from languages.answers import answer_of
 from languages.browser import FAILURES, browser_files
 from languages.html import browser_renderer, start_browser
-from languages.protocol import Options
+from languages.protocol import Kind, Options, ToolMissing
 
 MERMAID_OPTIONS = dict(startOnLoad=False, securityLevel="strict", deterministicIds=True, suppressErrorRendering=True)
 DRAW_MERMAID = """async code => {

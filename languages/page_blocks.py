@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageColor
 
-from languages import ProgramError
+from languages.protocol import ProgramError
 
 SHIFT, NEAR, CLOSE, MOST = 50, 4, 8, 1000
 TAGS = "p h1 h2 h3 h4 h5 h6 div span a b li table td th button footer header figcaption"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageChops
 
-from languages import ProgramError
+from languages.protocol import ProgramError
 
 TEXT_SIZE = ":root:not([font-size]) { font-size: 16px }"  # as in a browser; librsvg has 12
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,35 @@ class Options:
     max_pixels: int
     layers: sandbox.Layers
     files: dict[str, str] = field(default_factory=dict)
+
+
+class ProgramError(Exception):
+    """The program is at fault; the text goes back to the caller."""
+
+
+class ProgramTimeout(ProgramError):
+    """It was killed, as it ran too long: there is no use in another way."""
+
+
+class ToolMissing(Exception):
+    """Something is not installed; the text says what."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of worker (`worker.py`).
+
+    make: Options -> a function from a program to an answer, called in the worker as it starts. The function
+    may have `prepare`, for what all programs of a sort need, and `tidy`, for after an answer: no program's time counts.
+    """
+
+    make: Callable
+    alone: bool = False  # each program in a process of its own, which alone is killed when it runs too long
+    prepares: bool = False  # it has `prepare`
+    browser: bool = False  # it holds the browser, which shows the pictures beside a page
+    facts: bool = False  # it answers with what is in a picture, as JSON
+    canvas: bool = False  # it draws in any size; others have a size of their own
+    files: Callable[[], dict[str, str]] = dict  # environment variable -> the path that it tells, for the worker to read
 
 
 def pictures_beside(files: Sequence[Path]) -> dict[str, str]:

@@ -28,22 +28,10 @@ from pathlib import Path
 from PIL import Image
 
 import sandbox
-from languages import (
-    REQUIREMENTS,
-    WORD,
-    Kind,
-    Language,
-    ProgramError,
-    figures,
-    fonts,
-    imports,
-    old_names,
-    paths,
-    repeatable,
-)
+from languages import REQUIREMENTS, WORD, Language, figures, fonts, imports, old_names, paths, repeatable
 from languages.answers import RANDOM_DEVICES, answer_of, facts_answer
 from languages.pixels import rasterize_pdf, rasterize_svg, to_rgb
-from languages.protocol import HEADER, BrowserPage, Options, is_sound, read_bytes
+from languages.protocol import HEADER, BrowserPage, Kind, Options, ProgramError, is_sound, read_bytes
 
 END = os._exit  # which programs do not get
 PICTURE_FILES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf")

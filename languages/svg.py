@@ -21,11 +21,11 @@ from xml.parsers import expat
 
 from PIL import Image
 
-from languages import WORD, Kind, Language, ProgramError, ToolMissing
+from languages import WORD, Language
 from languages.answers import answer_of, confine_worker
 from languages.browser import browser_files, chromium_path
 from languages.pixels import rasterize_svg
-from languages.protocol import MAX_PAGE, BrowserPage, Options
+from languages.protocol import MAX_PAGE, BrowserPage, Kind, Options, ProgramError, ToolMissing
 
 CAIROSVG = "cairosvg"  # svg once more, by the library that UniSVG, SVG-Bench and the paper's release draw it with
 

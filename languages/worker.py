@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parent.parent)  # not this folder, whose files are named like parts of the library
 import sandbox  # noqa: E402
-from languages import KINDS, REQUIREMENTS, ProgramError, ToolMissing  # noqa: E402
+from languages import KINDS, REQUIREMENTS  # noqa: E402
 from languages.answers import error_answer  # noqa: E402
-from languages.protocol import HEADER, REQUEST, Options  # noqa: E402
+from languages.protocol import HEADER, REQUEST, Options, ProgramError, ToolMissing  # noqa: E402
 
 
 def unfenced(code: str) -> str:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import languages
 import render
 import sandbox
 from languages import browser, fonts, python
@@ -136,8 +135,8 @@ def test_an_interpreter_that_cannot_draw_is_refused(tmp_path):
     ],
 )
 def test_the_kind_of_a_program_is_read_from_its_imports(code, kind):
-    assert languages.kind_of(code, "python") == kind
-    assert languages.kind_of(code, "svg") == "svg"
+    assert render.kind_of(code, "python") == kind
+    assert render.kind_of(code, "svg") == "svg"
 
 
 # ---- old names -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from test_render import draws, need
 
 import render
 import sandbox
-from languages import ProgramError, svg
+from languages import svg
+from languages.protocol import ProgramError
 
 pytestmark = pytest.mark.skipif(not sandbox.probe().safe, reason="no sandbox works on this machine")
 PATIENCE = 300.0  # seconds: nothing here is about time
