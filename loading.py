@@ -10,6 +10,7 @@ For SFT, batches are made of rows of similar length, so that packed rows and pro
 random order.
 """
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -40,10 +41,9 @@ def training_samples(path: str | Path) -> Samples:
     samples = data.load(path)
     problems = [problem for _, _, problem in data.check(samples, _some_rows(samples))]
     if all(problems):
-        raise ValueError(
-            f"{path} holds no usable sample: {len(problems)} rows were tried, the first is {problems[0]}. "
-            f"`python -m corpus inspect {path}` says what is wrong with the others."
-        )
+        tried = f"{len(problems)} rows were tried, the first is {problems[0]}"
+        others = f"`python -m corpus inspect {path}` says what is wrong with the others"
+        raise ValueError(f"{path} holds no usable sample: {tried}. {others}.")
     return samples
 
 
@@ -136,18 +136,16 @@ def encoded(samples: Samples, indices: Sequence[int], encode: Callable[[int, Sam
     others). Nothing that one row holds ends a run."""
     good, bad = [], []
     for place, (index, sample, problem) in enumerate(data.check(samples, indices)):
+        if sample is None:
+            bad.append((index, problem))
+            continue
         try:
-            if sample is not None and sample.image is None:
+            if sample.image is None:
                 raise ValueError("has no picture; draw the programs first: python -m corpus draw DATA --out FOLDER")
-            if sample is not None:
-                good.append(encode(place, sample))
-                continue
+            good.append(encode(place, sample))
         except Exception as error:  # of a tokenizer, an image processor, ..
-            said = data.problem_of(error)
-            for name in (f"Sample {sample.id}: ", f"Sample {sample.id}+refine: ", f"{sample.id}: "):
-                said = said.removeprefix(name)  # the place says more
-            problem = f"{samples.place(index)}: {said}"
-        bad.append((index, problem))
+            name = rf"(Sample )?{re.escape(sample.id)}(\+refine)?: "  # the place says more
+            bad.append((index, f"{samples.place(index)}: {re.sub(name, '', data.problem_of(error), count=1)}"))
     return good, bad
 
 
@@ -224,13 +222,9 @@ class Tally:
 
     def _stop_where_hopeless(self, known: int) -> None:
         if len(self.bad) > self.max_rejects * known:
-            raise ValueError(
-                f"{len(self.bad)} of {known} rows of {self.path} cannot be used, more than {self.max_rejects:.0%}: "
-                f"{self._often(3)}. `python -m corpus inspect {self.path}` names them; mend them, or raise "
-                "--max-rejects."
-            )
+            what = f"{len(self.bad)} of {known} rows of {self.path} cannot be used, more than {self.max_rejects:.0%}"
+            remedy = f"`python -m corpus inspect {self.path}` names them; mend them, or raise --max-rejects."
+            raise ValueError(f"{what}: {self._often(3)}. {remedy}")
         if not self.used:
-            raise ValueError(
-                f"None of {self.seen} rows of {self.path} could be used, {self.too_long} for having too many tokens; "
-                f"raise {self.limit}, or make the pictures smaller."
-            )
+            what = f"None of {self.seen} rows of {self.path} could be used, {self.too_long} for having too many tokens"
+            raise ValueError(f"{what}; raise {self.limit}, or make the pictures smaller.")

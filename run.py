@@ -13,15 +13,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Literal, TextIO, get_args, get_origin
 
 import tyro
 
 from checkpoint import checkpoint_to_resume, latest_checkpoint, step_of
 from processes import process_number
 
-# ---------------------------------------------------------------------------------------------------------------------
-# what it is told
+# ------------------------------------------------------------------------------------------------------ what it is told
 
 Rule = tuple[Sequence[str], Callable, str]  # names of settings, what their values may be, and that in words
 COMMON_RULES: list[Rule] = [
@@ -76,17 +75,15 @@ def _resumed(presets: dict, argv: Sequence[str] | None, config, newest: Path | N
         return config
     saved = dataclasses.replace(read_config(path, type(config)), out=config.out, resume=True)
     now = tyro.extras.overridable_config_cli({name: (about, saved) for name, (about, _) in presets.items()}, args=argv)
-    names = [field.name for field in dataclasses.fields(saved)]
-    pairs = {name: (getattr(saved, name), getattr(now, name)) for name in names}
-    changed = {name: (before, wanted) for name, (before, wanted) in pairs.items() if _bare(before) != _bare(wanted)}
-    if newest:
-        for name in [name for name in FIXED if name in changed]:
-            before, wanted = changed[name]
-            raise ValueError(f"--{name} {wanted} cannot change this run ({before}): {FIXED[name]}.")
-        if now.steps < step_of(newest):
-            raise ValueError(f"--steps {now.steps}: {newest} has taken {step_of(newest)} already; give more.")
+    before, wanted = dataclasses.asdict(saved), dataclasses.asdict(now)
+    changed = [name for name in before if _bare(before[name]) != _bare(wanted[name])]
+    for name in FIXED if newest else ():
+        if name in changed:
+            raise ValueError(f"--{name} {wanted[name]} cannot change this run ({before[name]}): {FIXED[name]}.")
+    if newest and now.steps < step_of(newest):
+        raise ValueError(f"--steps {now.steps}: {newest} has taken {step_of(newest)} already; give more.")
     if changed:
-        flags = (f"{flag(name)} {wanted} (was {before})" for name, (before, wanted) in changed.items())
+        flags = (f"{flag(name)} {wanted[name]} (was {before[name]})" for name in changed)
         say(f"Resumed with {', '.join(flags)}.")
     return now
 
@@ -97,10 +94,8 @@ def read_config(path: Path, kind: type):
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
-            f"{path} is not whole ({error}). Mend it, or remove it: --resume then goes on with the preset "
-            "and the flags, so give all that the run was started with."
-        ) from None
+        remedy = "Mend it, or remove it and give all flags again that the run was started with"
+        raise ValueError(f"{path} is not whole ({error}). {remedy}.") from None
     known = {field.name: field.type for field in dataclasses.fields(kind)}
     if not isinstance(saved, dict):
         raise ValueError(f"{path} holds {saved!r:.50}, not a configuration.")
@@ -154,14 +149,13 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def say(text: str) -> None:
+def say(text: str, to: TextIO | None = None) -> None:
     """To the console, once: of several processes the first one speaks."""
     if os.environ.get("RANK", "0") == "0":
-        print(text, flush=True)
+        print(text, file=to, flush=True)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# its folder
+# ----------------------------------------------------------------------------------------------------------- its folder
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -228,16 +222,14 @@ class Run:
         """Have the run's pages drawn from what lies in its folder, each by a process of its own (`python -m report PAGE
         RUN`): while one is at work, and for a minute after it began, no other is started. Only a run that has ended
         waits for them; one that fails has said why, and ends nothing."""
-        if not self.writes or (self.is_drawing() and not ended):
-            return
-        if not ended and time.monotonic() - self.drawn < 60:
+        if not self.writes or not (ended or time.monotonic() - self.drawn > 60 and not self.is_drawing()):
             return
         self._wait_for_pages()
-        for page in pages:
-            command = [sys.executable, "-m", "report", page, str(self.folder.absolute())]
-            options = {"cwd": Path(__file__).parent, "stdout": subprocess.DEVNULL}
-            options["start_new_session"] = True  # Ctrl-C is for the training
-            self.drawing.append(subprocess.Popen(command, **options))
+        command = [sys.executable, "-m", "report"]
+        options = {"cwd": Path(__file__).parent, "stdout": subprocess.DEVNULL}
+        options["start_new_session"] = True  # Ctrl-C is for the training
+        folder = str(self.folder.absolute())
+        self.drawing = [subprocess.Popen([*command, page, folder], **options) for page in pages]
         self.drawn = time.monotonic()
         if ended:
             self._wait_for_pages()
@@ -248,11 +240,9 @@ class Run:
     def _wait_for_pages(self) -> None:
         for process in self.drawing:
             process.wait()
-        self.drawing.clear()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# its end
+# -------------------------------------------------------------------------------------------------------------- its end
 
 
 def run_script(main: Callable[[], None], presets: dict) -> None:
@@ -266,8 +256,7 @@ def run_script(main: Callable[[], None], presets: dict) -> None:
             sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
         pass  # with it go the frames that hold the progress bar, which prints itself once more
-    if os.environ.get("RANK", "0") == "0":
-        print(f"\n{name}: stopped by Ctrl-C; {how_to_go_on(presets)}", file=sys.stderr, flush=True)
+    say(f"\n{name}: stopped by Ctrl-C; {how_to_go_on(presets)}", sys.stderr)
     sys.exit(130)
 
 
