@@ -82,11 +82,8 @@ def _bytes_or_path(value, folder: Path) -> bytes | Path:
             raise ValueError(f"has {len(value)} pictures where one is needed; keep rows with one picture")
         return _bytes_or_path(value[0], folder)
     if isinstance(value, dict):
-        value = next((value[key] for key in ("bytes", "path", "image", "url", "image_url") if value.get(key)), None)
-        if isinstance(value, dict | list):
-            return _bytes_or_path(value, folder)
-    if isinstance(value, bytearray | memoryview):
-        value = bytes(value)
+        names = ("bytes", "path", "image", "url", "image_url")
+        return _bytes_or_path(next((value[name] for name in names if value.get(name)), None), folder)
     if not value or not isinstance(value, bytes | str):
         raise ValueError("has no picture; give PNG or JPEG bytes, or the path of a file")
     return value if isinstance(value, bytes) else _from_text(value, folder)
@@ -123,9 +120,3 @@ def _is_picture(content: bytes) -> bool:
             return True
     except Exception as error:  # Pillow raises a dozen types on hostile bytes
         return not isinstance(error, Image.UnidentifiedImageError)
-
-
-def png_bytes(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()

@@ -12,6 +12,7 @@ A sample is a pure function of (domain, index, seed, difficulty): for held-out s
 past the training indices. Programs that fail or draw nothing are dropped and counted.
 """
 
+import io
 import os
 import sys
 from collections import Counter
@@ -28,7 +29,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 import data
-from pictures import is_blank, png_bytes
+from pictures import is_blank
 from programs import DOMAINS, LANGUAGE_OF, MAKERS, Dice
 from render import Renderer
 
@@ -47,6 +48,12 @@ def make(domain: str, index: int, seed: int = 0, difficulty: float = 0.3) -> dat
 
 def name_of(domain: str, index: int, seed: int, difficulty: float) -> str:
     return f"{domain}-d{difficulty:g}-s{seed}-{index}"
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def draw(samples: Iterable[data.Sample], renderer: Renderer, kept: Counter, lost: Counter) -> Iterator[data.Sample]:

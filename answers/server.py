@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 
 from data import Sample
-from pictures import png_bytes
+from synth import png_bytes
 
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # HTTP statuses that may be better next time
 

@@ -25,9 +25,10 @@ from corpus.duplicates import fingerprint
 from corpus.options import Options
 from corpus.readers import ANSWERS, Row, Source
 from data import Sample
-from pictures import is_blank, png_bytes
+from pictures import is_blank
 from prompts import refine_prompt
 from render import Renderer, Rendering
+from synth import png_bytes
 
 TEXT, BYTES = pyarrow.string(), pyarrow.binary()
 SCHEMA = pyarrow.schema(

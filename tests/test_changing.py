@@ -49,7 +49,8 @@ from corpus.checks import problems
 from corpus.drafts import Draft
 from languages import LANGUAGES
 from pathlib import Path
-from pictures import is_blank, png_bytes
+from pictures import is_blank
+from synth import png_bytes
 
 vega, rng = LANGUAGES["vega"], np.random.default_rng(0)
 prompt = prompts.direct_prompt("vega", "vega", rng)
