@@ -14,7 +14,7 @@ import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -212,24 +212,20 @@ def _places(path: Path, stream: BinaryIO) -> Iterator[tuple[int, int, int]]:
 def _items(path: Path, content: bytes) -> Iterator[tuple[int, int, int]]:
     """(number, offset, length in bytes) of the items of a JSON array."""
     try:
-        text = content.decode("utf-8")
+        content.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 ({error}); convert it: iconv -f LATIN1 -t UTF-8") from None
-    decoder, blank = json.JSONDecoder(), re.compile(r"[\s,\ufeff]*")
-    at = text.index("[") + 1
-    counted, offset, number = 0, 0, 0  # characters whose bytes are counted, their bytes
-    while True:
-        at = blank.match(text, at).end()
-        if text[at : at + 1] == "]":
+    text = content.decode("latin-1")  # a character for a byte: none of JSON's own signs is within another in UTF-8
+    decoder, blank, end = json.JSONDecoder(), re.compile(r"[\s,]*"), text.index("[") + 1
+    for number in count():
+        start = blank.match(text, end).end()
+        if text[start : start + 1] == "]":
             return
         try:
-            _, end = decoder.raw_decode(text, at)
+            _, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no JSON array ({error}) after {number} items; write it again") from None
-        offset += len(text[counted:at].encode())
-        length = len(text[at:end].encode())
-        yield number, offset, length
-        counted, offset, at, number = end, offset + length, end, number + 1
+        yield number, start, end - start
 
 
 def _unpacked(path: Path) -> BinaryIO:
