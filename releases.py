@@ -18,7 +18,8 @@ FAMILIES = ("qwen3_vl", "qwen2_5_vl")
 FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 FILES += ("processor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 FILES += ("added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+INDEX = "model.safetensors.index.json"
+WEIGHTS = ("*.safetensors", INDEX)
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -47,16 +48,13 @@ def find_folder(path: str | Path) -> Path:
     if Path(path).is_dir():
         return Path(path)
     if path.startswith((".", "/", "runs/")) or path.count("/") != 1:
-        raise FileNotFoundError(
-            f"{path}: no such folder. Make a tiny model with `python tiny.py {path}`, or give a hub name."
-        )
+        remedy = f"Make a tiny model with `python tiny.py {path}`, or give a hub name"
+        raise FileNotFoundError(f"{path}: no such folder. {remedy}.")
     try:
         return Path(snapshot_download(path, allow_patterns=[*FILES, *WEIGHTS]))
     except Exception as error:  # offline, a name that is none, a licence not accepted: each has an error of its own
-        raise FileNotFoundError(
-            f"{path} is no folder here, and the Hugging Face hub did not give it ({first_line(error)}). "
-            "Offline, download it elsewhere and give its folder."
-        ) from error
+        what = f"{path} is no folder here, and the Hugging Face hub did not give it ({first_line(error)})"
+        raise FileNotFoundError(f"{what}. Offline, download it elsewhere and give its folder.") from error
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -108,36 +106,33 @@ def unread_options(config) -> list[str]:
     """Options of the text model, as "name value", that would change its numbers and that the sampler would ignore."""
     text, rope = config.text_config, config.text_config.rope_parameters
     said = {name: rope.get(name, getattr(text, name, None)) for name in WITHOUT_EFFECT}
-    if config.model_type != "qwen3_vl":  # Qwen2.5-VL has biases on queries, keys and values whatever is said
+    interleaved = config.model_type == "qwen3_vl"
+    if not interleaved:  # Qwen2.5-VL has biases on queries, keys and values whatever is said
         said["attention_bias"] = None
     unread = [f"{name} {value}" for name, value in said.items() if value not in WITHOUT_EFFECT[name]]
     windows = getattr(text, "use_sliding_window", False)
     layers = getattr(text, "layer_types", None) or ["sliding_attention" if windows else "full_attention"]
     if set(layers) != {"full_attention"}:
         unread.append("use_sliding_window True")
-    interleaved = config.model_type == "qwen3_vl"
     if rope.get("mrope_interleaved", interleaved) != interleaved:
         unread.append(f"mrope_interleaved {not interleaved}")
     return unread
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that have to hold a folder's weights, whether they are there or not; none where they are in files older
-    than safetensors, which transformers reads."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if index.exists() and not whole.exists():
-        return sorted(folder / name for name in set(json.loads(index.read_bytes())["weight_map"].values()))
-    return [] if any(folder.glob("pytorch_model*.bin")) and not whole.exists() else [whole]
+    """The files that have to hold a folder's weights, whether they are there or not."""
+    if (folder / INDEX).exists() and not (folder / "model.safetensors").exists():
+        return sorted(folder / name for name in set(json.loads((folder / INDEX).read_bytes())["weight_map"].values()))
+    return [folder / "model.safetensors"]
 
 
 def check_weights(folder: Path) -> None:
     """Raise ValueError, naming the file, where weights are missing or cut off."""
-    index = "model.safetensors.index.json"
-    for file in readable(folder / index, "it", weight_files, folder):
-        if not file.exists() and not (folder / index).exists():
-            raise broken(f"{folder} has no weights, neither {file.name} nor {index} with its shards", "them")
+    for file in readable(folder / INDEX, "it", weight_files, folder):
+        if not file.exists() and not (folder / INDEX).exists():
+            raise broken(f"{folder} has no weights, neither {file.name} nor {INDEX} with its shards", "them")
         if not file.exists():
-            raise broken(f"{folder} has no {file.name}, which {index} names")
+            raise broken(f"{folder} has no {file.name}, which {INDEX} names")
         readable(file, "it", safe_open, file, "pt")
 
 
@@ -157,11 +152,8 @@ def check_loaded(folder: Path, info: dict) -> str:
 
 
 def weights_dtype(folder: Path) -> torch.dtype:
-    """The number format of a folder's weights; fp32 where they are in older files than safetensors."""
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        return torch.float32
-    with safe_open(paths[0], "pt") as file:
+    """The number format of a folder's weights."""
+    with safe_open(weight_files(folder)[0], "pt") as file:
         return DTYPES.get(file.get_slice(next(iter(file.keys()))).get_dtype(), torch.float32)
 
 
