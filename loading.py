@@ -69,8 +69,7 @@ def batch_indices(samples: Samples, batch_size: int, seed: int, step: int, alike
     if local:  # the next window is read while this one is in use
         fit = min(MOST_ROWS, (files.KEPT_MB << 20) / 2 / samples.rows.bytes_per_row)
         window = batch_size * max(1, int(fit) // batch_size)
-    while len(rows) < batch_size:
-        position = step * batch_size + len(rows)  # counted over all epochs
+    for position in range(step * batch_size, (step + 1) * batch_size):  # counted over all epochs
         epoch = position // count
         first, last = epoch * count, (epoch + 1) * count
         if local:
@@ -79,7 +78,7 @@ def batch_indices(samples: Samples, batch_size: int, seed: int, step: int, alike
             order = _window(samples.rows, batch_size if alike else 0, seed, epoch, first, last)
         else:
             order = _whole_epoch(count, seed, epoch)
-        rows += order[position - first :][: batch_size - len(rows)].tolist()
+        rows.append(int(order[position - first]))
     return rows
 
 
