@@ -55,7 +55,9 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
     except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is called depends on who writes
         if writes:
             shutil.rmtree(unfinished, ignore_errors=True)
-        remedy = "Free some disk space; older" if no_room(error) else "Older"
+        words = (*map(os.strerror, NO_ROOM), *ZIP_WRITER)  # for a full disk or quota, of Python, safetensors, torch
+        full = getattr(error, "errno", None) in NO_ROOM or any(said in str(error) for said in words)
+        remedy = "Free some disk space; older" if full else "Older"
         raise OSError(f"Checkpoint {folder} could not be written ({error}). {remedy} ones are intact.") from error
     if folder.exists():
         shutil.rmtree(folder)
@@ -64,12 +66,6 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
         if not old.is_symlink():  # somebody moved it to another disk
             shutil.rmtree(old)
     return folder
-
-
-def no_room(error: Exception) -> bool:
-    """Whether a disk or a quota is full, as Python, safetensors and torch say it."""
-    words = (*map(os.strerror, NO_ROOM), *ZIP_WRITER)
-    return getattr(error, "errno", None) in NO_ROOM or any(said in str(error) for said in words)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -18,6 +18,7 @@ import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -306,12 +307,10 @@ def _finished(index: int, sample: Sample | None, problem: str, drawing, place: s
 def needs_drawing(samples: Samples) -> bool:
     """Whether there are rows whose picture has still to be drawn: `python -m corpus draw` makes a set of all."""
     for index in samples.indices if samples.build is _from_manifest else ():
-        try:
+        with suppress(ValueError):  # a broken line, which is named when it is its turn
             row = samples.rows[index]
-        except ValueError:  # a broken line, which is named when it is its turn
-            continue
-        if not row.get("image") and not row.get("problem"):
-            return True
+            if not row.get("image") and not row.get("problem"):
+                return True
     return False
 
 

@@ -51,10 +51,8 @@ def data_files(path: str | Path) -> tuple[list[Path], Path]:
     """
     path, split = _split_asked_for(path)
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist; {GIVE}. A data set of the hub has to be downloaded first: "
-            "hf download --repo-type dataset OWNER/NAME --local-dir FOLDER"
-        )
+        download = "hf download --repo-type dataset OWNER/NAME --local-dir FOLDER"
+        raise FileNotFoundError(f"{path} does not exist; {GIVE}. One of the hub is downloaded first: {download}")
     if path.is_file() and path.name.endswith(SUFFIXES):
         return [path], path.parent
     if (path / "MANIFEST.jsonl").is_file():
@@ -99,17 +97,17 @@ def split_of(file: Path) -> str | None:
 
 def files_of_split(files: list[Path], folder: Path, split: str | None) -> list[Path]:
     """Those of the split; of train if None, or of what has no name where nothing is called train."""
+    if split == "all":
+        return files
     splits = {file: split_of(file.relative_to(folder)) for file in files}
     found = list(dict.fromkeys(splits.values()))
-    if split == "all" or (split is None and found == [None]):
-        return files
     wanted = split or ("train" if "train" in found else None)
     if wanted not in found:
         named = sorted(name for name in found if name) or ["all"]
         others = f"has only {' and '.join(named)}, where the split {wanted or 'train'} is asked for"
         raise ValueError(f"{folder} {others}; say {folder}:{named[0]} or {folder}:all")
     chosen = [file for file in files if splits[file] == wanted]
-    if len(chosen) < len(files):
+    if len(found) > 1:
         what = f"the split {wanted}" if wanted else "what belongs to no split"
         others = ", ".join(name or "without a split" for name in found if name != wanted)
         _say(f"{folder}: {what} is read, {len(chosen)} of {len(files)} files; left out: {others}")
@@ -307,9 +305,8 @@ class Parquet(Sequence):
     def place(self, index: int) -> tuple[str, str, Path]:
         """(place of a row for people, an id for it, the folder that its paths are relative to)."""
         file = bisect_right(self.file_starts, index) - 1
-        row = index - self.file_starts[file]
-        stem = self.names[file].removesuffix(".parquet")
-        return f"{self.names[file]} row {row}", f"{stem}-{row}", self.files[file].parent
+        name, row = self.names[file], index - self.file_starts[file]
+        return f"{name} row {row}", f"{name.removesuffix('.parquet')}-{row}", self.files[file].parent
 
     def __getitem__(self, index) -> dict:
         """Raises ValueError for a row that cannot be decoded."""
