@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from files import Lines, Parquet, open_rows
+from pictures import Sample as Sample  # part of this file's interface
 from pictures import read_picture
 from prompts import (
     FENCED,
@@ -42,20 +43,6 @@ from prompts import (
 )
 
 AHEAD = 32  # targets that are drawn before it is their turn
-
-
-@dataclass
-class Sample:
-    """One target picture. `prompt` is all that the user says besides it; a refinement repeats its `draft` there."""
-
-    id: str  # for people: several samples may have the same
-    domain: str
-    language: str
-    image: Image.Image | None  # RGB; None where the target has still to be rendered from `code`
-    prompt: str
-    code: str | None = None
-    draft: str | None = None
-    system: str = ""  # what the system says before the user does
 
 
 def answer_text(sample: Sample) -> str:
@@ -247,13 +234,10 @@ class Samples(Sequence):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return replace(self, indices=self.indices[index])
-        return next(self._good([index]))
+        return next(iter(replace(self, indices=[self.indices[index]])))
 
     def __iter__(self):
-        return self._good(range(len(self)))
-
-    def _good(self, indices: Iterable[int]) -> Iterator[Sample]:
-        for _, sample, problem in check(self, indices):
+        for _, sample, problem in check(self):
             if problem:
                 raise ValueError(problem)
             yield sample

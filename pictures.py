@@ -1,8 +1,9 @@
-"""Pictures of data sets: from bytes or a file, on white, blank or not."""
+"""Pictures of data sets: the sample that each belongs to; from bytes or a file, on white, blank or not."""
 
 import base64
 import io
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -11,6 +12,20 @@ from PIL import Image, ImageOps
 
 ORIENTATION = 0x0112  # EXIF's tag
 OVERSHOOT = 0.01  # of the range of shades, as resampling leaves it
+
+
+@dataclass
+class Sample:
+    """One target picture. `prompt` is all that the user says besides it; a refinement repeats its `draft` there."""
+
+    id: str  # for people: several samples may have the same
+    domain: str
+    language: str
+    image: Image.Image | None  # RGB; None where the target has still to be rendered from `code`
+    prompt: str
+    code: str | None = None
+    draft: str | None = None
+    system: str = ""  # what the system says before the user does
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

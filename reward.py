@@ -59,7 +59,6 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
-from data import Sample
 from features import (
     Features,
     background_of,
@@ -73,7 +72,7 @@ from features import (
     vincicoder_grid,
 )
 from languages import SUFFIXES
-from pictures import to_rgb, upright
+from pictures import Sample, to_rgb, upright
 from prompts import extract_code, fenced
 from render import Renderer, Rendering
 
