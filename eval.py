@@ -116,7 +116,7 @@ class Targets:
 
 
 @dataclass
-class Run:
+class Evaluation:
     """Evaluate one policy on data sets or benchmarks; records are written as they come, and a rerun goes on."""
 
     model: str = ""
@@ -294,7 +294,8 @@ def main() -> None:
     arguments = sys.argv[1:]  # `run` may be left out: python eval.py --model M --bench synthetic-5
     if arguments and arguments[0].startswith("--") and arguments[0] != "--help":
         arguments = ["run", *arguments]
-    command = tyro.cli(Run | Report | Compare, description=__doc__, args=arguments)
+    commands = {"run": Evaluation, "report": Report, "compare": Compare}
+    command = tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, args=arguments)
     try:
         command()
     except (ValueError, OSError, RuntimeError) as error:

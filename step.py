@@ -1,7 +1,7 @@
 """What a ViRL step says about itself: numbers for metrics.jsonl and the console, and the newest answers for a page.
 
-A number over the answers of a step is one line of METRICS: with it, it is in metrics.jsonl, on the console if it has a
-format, and in curves.png (report/curves.py draws whatever metrics.jsonl holds).
+A number over the answers of a step is one line of STEP_METRICS: then it is in metrics.jsonl, on the console if it has
+a format, and in curves.png (report/curves.py draws whatever metrics.jsonl holds).
 """
 
 import contextlib
@@ -54,7 +54,7 @@ class Rollout:
 
 
 # name -> what it is of a step's answers, and how the console says it
-METRICS: dict[str, tuple[Callable[[Rollout], float], str]] = {
+STEP_METRICS: dict[str, tuple[Callable[[Rollout], float], str]] = {
     "reward/mean": (lambda step: step.mean(lambda score: score.total), "reward={:.3f}"),
     "reward/std_in_group": (lambda step: step.rewards.std(1).mean(), ""),
     "reward/visual": (lambda step: step.mean(lambda score: score.visual), "visual={:.3f}"),
@@ -71,9 +71,11 @@ METRICS: dict[str, tuple[Callable[[Rollout], float], str]] = {
 
 
 def rollout_metrics(groups: list) -> dict[str, float]:
-    """METRICS over the answers of a step, of all processes; each domain's rewards; the share of each failure."""
+    """STEP_METRICS over the answers of a step, of all processes; each domain's rewards; the share of each failure."""
     step = Rollout.of(groups)
-    metrics = {name: value if isinstance(value := of(step), int) else float(value) for name, (of, _) in METRICS.items()}
+    metrics = {
+        name: value if isinstance(value := of(step), int) else float(value) for name, (of, _) in STEP_METRICS.items()
+    }
     for name in step.scores[0].parts:  # each reward by its name
         metrics[f"reward/{name}"] = step.mean(lambda score, name=name: score.parts[name])
     for domain in sorted(set(step.domains)):
@@ -105,7 +107,7 @@ def timer(times: dict, name: str):
 
 def status_line(metrics: dict) -> str:
     """What the console says of a step."""
-    said = [form.format(metrics[name]) for name, (_, form) in METRICS.items() if form]
+    said = [form.format(metrics[name]) for name, (_, form) in STEP_METRICS.items() if form]
     phases = [f"{phase}={metrics.get(f'time/{phase}', 0):.1f}" for phase in ("rollout", "held_up", "update")]
     return " ".join([*said, *phases, "s"])
 

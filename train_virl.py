@@ -10,7 +10,7 @@ others are still being written; a rendering's reward is its coarse-to-fine simil
 advantage is how much better it is than its group; all tokens of a program are made more (or less) likely accordingly.
 The targets need no code: any folder of pictures with prompts will do. For a picture with answers i = 1 .. G:
 
-    r_i   = 0.9 * visual(rendering of i, picture) + 0.1 * (i has a code block in the language asked for)     `judge`
+    r_i   = 0.9 * visual(rendering of i, picture) + 0.1 * (i has a code block in the right language)  `score_groups`
     A_i   = (r_i - mean(r)) / (std(r) + 1e-6)                                                    `group_advantages`
     rho_t = exp(logp(token t) - logp of it when it was sampled, or now, with one optimizer step)      `policy_loss`
     loss  = - sum_t min(rho_t * A_i, clip(rho_t, 1 - clip_low, 1 + clip_high) * A_i) / T       T: tokens of a batch
@@ -267,7 +267,7 @@ class Group:
 
 
 @dataclass
-class Answer:
+class ScoredAnswer:
     """What a packed row takes from a group: an answer, and how much better it is than the others."""
 
     completion: Completion
@@ -308,7 +308,7 @@ def rollout(
     return groups
 
 
-def start_judging(device: torch.device) -> None:
+def start_scoring(device: torch.device) -> None:
     """For the thread that judges while the main one trains: they share the cores, or the GPU, and wait each for its own
     work there."""
     torch.set_num_threads(max(1, torch.get_num_threads() // 2))
@@ -327,7 +327,7 @@ def rewards_of(config: Config) -> Rewards:
     return Rewards.of(chosen, config.reward_mode, config.encoder, device=config.device)
 
 
-def judge(groups: list[Group], rewards: Rewards, config: Config, times: dict) -> None:
+def score_groups(groups: list[Group], rewards: Rewards, config: Config, times: dict) -> None:
     """Wait for the renderings of `groups`, score them all in one call, and give each answer its advantage."""
     renderings, texts = [], []
     with timer(times, "judge/render_wait"):
@@ -352,7 +352,7 @@ def update(policy: Policy, groups: list[Group], total: float, config: Config, re
     """Add the gradient of `groups` to the policy's, and what is logged to `sums`; `total` is the step's `loss_total`.
     Groups without advantage have no gradient: they are left out."""
     live = [group for group in groups if reference is not None or np.abs(group.advantages).max() > 0] or groups[:1]
-    answers = [(group.prompt, list(map(Answer, group.completions, group.advantages))) for group in live]
+    answers = [(group.prompt, list(map(ScoredAnswer, group.completions, group.advantages))) for group in live]
     on_device = lambda values: torch.tensor(values, dtype=torch.float32, device=policy.device)  # noqa: E731
     with on_the_device(reference, policy.device):
         for part, factor in split_rows(answers, config.row_tokens):
@@ -452,7 +452,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         python=config.render_python,
         allow_unsafe=config.allow_unsafe_rendering,
     )
-    with ThreadPoolExecutor(1, initializer=start_judging, initargs=[policy.device]) as judges, renderer:
+    with ThreadPoolExecutor(1, initializer=start_scoring, initargs=[policy.device]) as scorers, renderer:
         run.start_at(start := state["step"])
         samples.renderer = renderer
         tally = Tally.of(config, samples, "--max-prompt-tokens", state)
@@ -476,7 +476,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
             lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
             parts = waves(groups, config, step)
-            judged = iter([judges.submit(judge, wave, rewards, config, times) for part in parts for wave in part])
+            every = [wave for part in parts for wave in part]
+            judged = iter([scorers.submit(score_groups, wave, rewards, config, times) for wave in every])
             for minibatch in parts:
                 total, sums = loss_total(sum(minibatch, []), config), defaultdict(float)
                 for wave in minibatch:

@@ -33,6 +33,8 @@ import tyro
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import environment  # noqa: E402, F401
+
 import data  # noqa: E402
 import files  # noqa: E402
 import loading  # noqa: E402

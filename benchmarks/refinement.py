@@ -26,6 +26,8 @@ import tyro
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+import environment  # noqa: E402, F401
+
 import data  # noqa: E402
 import loading  # noqa: E402
 import train_sft  # noqa: E402
@@ -61,15 +63,15 @@ class Config:
 
 def python(script: str, *arguments, log: Path | None = None) -> None:
     """A script of ours, or a room's command, with one thread; what it says goes to `log`. Raises CalledProcessError."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+    settings = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
     program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
     command = [sys.executable, *program, *map(str, arguments)]
     print("$", script, *arguments, flush=True)
     if log is None:
-        subprocess.run(command, env=environment, check=True)
+        subprocess.run(command, env=settings, check=True)
     else:
         with open(log, "w") as file:
-            subprocess.run(command, env=environment, check=True, stdout=file, stderr=file)
+            subprocess.run(command, env=settings, check=True, stdout=file, stderr=file)
 
 
 def only(folder: Path, name: str) -> Path:

@@ -43,22 +43,22 @@ def config_of(name: str):
 
 
 @dataclass
-class Weights:
+class WeightCount:
     """How many numbers: of all weights, of one decoder layer, of what is in no layer (embedding, head, mergers)."""
 
-    all: int
+    total: int
     layer: int
-    rest: int
+    others: int
 
 
-def count_weights(config) -> Weights:
+def count_weights(config) -> WeightCount:
     """From the real classes, on the meta device."""
     with torch.device("meta"):
         hf = AutoModelForImageTextToText.from_config(config)
     hf.tie_weights()
     count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
     layers = hf.model.language_model.layers
-    return Weights(count(hf), count(layers[0]), count(hf) - count(layers) - count(hf.model.visual.blocks))
+    return WeightCount(count(hf), count(layers[0]), count(hf) - count(layers) - count(hf.model.visual.blocks))
 
 
 def key_value_bytes(config, one: int = 2) -> int:
@@ -84,17 +84,17 @@ def lives(config, gpus: int = 8, row_tokens: int = 32768, one: int = 2, pictures
     again = T * (6 * h + 4 * i + (6 * H + 2 * copies * C) * D)  # norms, projections, attention, MLP of a layer
     head = 2 * CHUNK * V * 4 + V * h * 4  # logits of a chunk and their gradient; the head's gradient in fp32
     parts = {
-        "weights, fp32": (4 * weights.all / gpus,) * 2,
-        "Adam's moments, fp32": (8 * weights.all / gpus,) * 2,
-        "gradients, fp32": (0, 4 * weights.all / gpus),
+        "weights, fp32": (4 * weights.total / gpus,) * 2,
+        "Adam's moments, fp32": (8 * weights.total / gpus,) * 2,
+        "gradients, fp32": (0, 4 * weights.total / gpus),
     }
     if one == 2:
-        parts["weights to sample from, bf16"] = (2 * weights.all,) * 2
+        parts["weights to sample from, bf16"] = (2 * weights.total,) * 2
     if gpus > 1:  # gathered in bf16, their gradients in bf16 and summed in fp32
-        parts["weights outside layers, gathered"] = (0, 8 * weights.rest)
+        parts["weights outside layers, gathered"] = (0, 8 * weights.others)
         parts["two layers gathered, one's gradient"] = (0, 10 * weights.layer)
     elif one == 2:
-        parts["autocast's copies of weights, bf16"] = (0, 2 * weights.all)
+        parts["autocast's copies of weights, bf16"] = (0, 2 * weights.total)
     parts["inputs of all layers, kept"] = (0, kept * (one if gpus > 1 else 4))  # autocast leaves them in fp32
     parts["one layer again, or log-probs"] = (0, max(again * one, head))
     parts["a prefill, and logits"] = (PREFILL * (6 * h + 4 * i) * one + 3 * SLOTS * V * 4, 0)
@@ -122,7 +122,7 @@ def table(name: str, gpus: int = 8, row_tokens: int = 32768, cards: tuple[int, .
     """What `python -m report memory` prints: GB per GPU in both phases, and what is left for keys and values."""
     config, GB = config_of(name), 1e9
     weights, parts = count_weights(config), lives(config, gpus, row_tokens)
-    lines = [f"{name}: {weights.all / GB:.3f} B weights, {gpus} GPUs, rows of {row_tokens} tokens", ""]
+    lines = [f"{name}: {weights.total / GB:.3f} B weights, {gpus} GPUs, rows of {row_tokens} tokens", ""]
     lines += [f"{'GB per GPU':<38}{'rollout':>9}{'training':>10}"]
     shown = lambda x: f"{x / GB:.1f}" if x else "-"  # noqa: E731
     lines += [f"{what:<38}{shown(a):>9}{shown(b):>10}" for what, (a, b) in parts.items()]
@@ -135,6 +135,8 @@ def table(name: str, gpus: int = 8, row_tokens: int = 32768, cards: tuple[int, .
         fits = "fits" if training < USABLE * card * GB else "does not fit: fewer --row-tokens, or more GPUs"
         holds = f"{pool / GB:.1f} GB hold {pool / each / 1e3:.0f} thousand tokens' keys and values, or {slots} samples"
         lines.append(f"{card} GB: training {fits}; in a rollout {holds} *")
-    host = f"{4 * weights.all / GB:.0f} GB a process while it loads, {12 * weights.all / GB:.0f} GB in the first one"
+    host = (
+        f"{4 * weights.total / GB:.0f} GB a process while it loads, {12 * weights.total / GB:.0f} GB in the first one"
+    )
     lines.append(f"host memory: {host} while it saves")
     return "\n".join([*lines, f"* of {R:,} tokens, each with its share of a prompt of {P:,} tokens and {G} samples"])

@@ -138,3 +138,29 @@ print(Path("curves.svg").read_text())
 
 def test_a_metric_is_a_line(tmp_path):
     assert "length/longest" in run(changed_copy("A metric of a step", tmp_path), METRIC)
+
+
+TWO_SCENES = """
+from PIL import Image, ImageDraw
+
+for name, shapes in (("target", 2), ("attempt", 1)):
+    picture = Image.new("RGB", (96, 64), "white")
+    for k, colour in enumerate(("red", "blue")[:shapes]):
+        ImageDraw.Draw(picture).ellipse((8 + 40 * k, 12, 40 + 40 * k, 44), fill=colour)
+    picture.save(f"{name}.png")
+"""
+
+
+@pytest.mark.parametrize(
+    ("title", "flags", "said"),
+    [
+        ("A reward", "--reward visual=0.8 colours.py:colours=0.2", r"colours +0\.8\d+, weight 0\.2"),
+        ("An encoder", "--encoder grid.py:Grid", r"visual +0\.[2-7]"),
+    ],
+)
+def test_a_reward_and_an_encoder_are_a_file_of_ones_own(title, flags, said, tmp_path):
+    copy = changed_copy(title, tmp_path)
+    run(copy, TWO_SCENES)
+    command = [sys.executable, "reward.py", "target.png", "attempt.png", *flags.split()]
+    ended = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+    assert ended.returncode == 0 and re.search(said, ended.stdout), ended.stdout + ended.stderr

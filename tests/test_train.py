@@ -428,8 +428,8 @@ def test_who_shares_the_cores_takes_half_of_the_threads():
         with pytest.raises(KeyError), half_the_threads():
             assert torch.get_num_threads() == 3
             raise KeyError
-        with ThreadPoolExecutor(1, initializer=train_virl.start_judging, initargs=[torch.device("cpu")]) as judges:
-            assert judges.submit(torch.get_num_threads).result() == 3
+        with ThreadPoolExecutor(1, initializer=train_virl.start_scoring, initargs=[torch.device("cpu")]) as scorers:
+            assert scorers.submit(torch.get_num_threads).result() == 3
         assert torch.get_num_threads() == 6
     finally:
         torch.set_num_threads(before)
@@ -438,16 +438,16 @@ def test_who_shares_the_cores_takes_half_of_the_threads():
 def test_a_wave_is_judged_while_the_one_before_trains(qwen3_folder, corpus, tmp_path, monkeypatch):
     """The second wave is not judged before the first one trains; what goes wrong in the third is said."""
     judged, training = [], threading.Event()
-    judge, update = train_virl.judge, train_virl.update
+    score_groups, update = train_virl.score_groups, train_virl.update
 
     def judge_late(groups, *rest):
         judged.append(groups)
         assert len(judged) == 1 or training.wait(900), "nothing trains meanwhile"
         if len(judged) == 3:
             raise ValueError("the third wave")
-        judge(groups, *rest)
+        score_groups(groups, *rest)
 
-    monkeypatch.setattr(train_virl, "judge", judge_late)
+    monkeypatch.setattr(train_virl, "score_groups", judge_late)
     monkeypatch.setattr(train_virl, "update", lambda *arguments: (training.set(), update(*arguments)))
     arguments = ["--prompts", 3, "--group", 2, "--max-new-tokens", 8, "--steps", 1, "--out", tmp_path]
     with pytest.raises(ValueError, match="the third wave"):
