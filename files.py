@@ -14,6 +14,7 @@ import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
 from typing import BinaryIO
@@ -321,12 +322,10 @@ class Parquet(Sequence):
         KEPT_MB goes; those that cannot be decoded have 0, and so has a column that holds no text."""
         lengths = np.zeros(len(rows), np.int64)
         for i in np.argsort(rows):
-            try:
+            with suppress(ValueError):
                 table, row = self._found(rows[i])
                 values = (table.column(name)[row].as_py() for name in columns if name in table.column_names)
                 lengths[i] = sum(map(_bytes_of_text, values))
-            except ValueError:
-                continue
         return lengths
 
     def _where(self, index: int) -> tuple[int, int, int]:

@@ -76,7 +76,8 @@ def _resumed(presets: dict, argv: Sequence[str] | None, config, newest: Path | N
     saved = dataclasses.replace(read_config(path, type(config)), out=config.out, resume=True)
     now = tyro.extras.overridable_config_cli({name: (about, saved) for name, (about, _) in presets.items()}, args=argv)
     before, wanted = dataclasses.asdict(saved), dataclasses.asdict(now)
-    changed = [name for name in before if _bare(before[name]) != _bare(wanted[name])]
+    bare = lambda value: str(value).rstrip("/")  # with which a shell completes a folder's name  # noqa: E731
+    changed = [name for name in before if bare(before[name]) != bare(wanted[name])]
     for name in FIXED if newest else ():
         if name in changed:
             raise ValueError(f"--{name} {wanted[name]} cannot change this run ({before[name]}): {FIXED[name]}.")
@@ -108,11 +109,6 @@ def read_config(path: Path, kind: type):
         if not _fits(value, known[name]):
             raise ValueError(f"{path}: {name!r} cannot be {value!r:.50}; correct it.")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()})
-
-
-def _bare(value):
-    """A folder's name without the slash that a shell completes it with."""
-    return value.rstrip("/") if isinstance(value, str) else value
 
 
 def _fits(value, kind) -> bool:
@@ -250,10 +246,9 @@ def run_script(main: Callable[[], None], presets: dict) -> None:
     exit status 130."""
     name = Path(sys.argv[0]).name
     try:
-        try:
-            return main()
-        except (OSError, ValueError, RuntimeError) as error:  # of several processes also: another has stopped
-            sys.exit(f"{name}: {error}")
+        return main()
+    except (OSError, ValueError, RuntimeError) as error:  # of several processes also: another has stopped
+        sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
         pass  # with it go the frames that hold the progress bar, which prints itself once more
     say(f"\n{name}: stopped by Ctrl-C; {how_to_go_on(presets)}", sys.stderr)
