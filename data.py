@@ -16,7 +16,6 @@ when they are asked for, so a set of millions needs little memory.
 import re
 import sys
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -30,8 +29,6 @@ from files import Lines, Parquet, open_rows
 from languages import LANGUAGES
 from pictures import read_picture
 from prompts import blocks, direct_prompt, domain_of, extract_code, fenced, refine_prompt
-
-AHEAD = 32  # targets that are drawn before it is their turn
 
 
 @dataclass
@@ -221,13 +218,11 @@ def _from_row(row: dict, id: str, folder: Path) -> Sample:
 
 @dataclass(eq=False)
 class Samples(Sequence):
-    """samples[i] reads and decodes a row, or raises a ValueError that names it; samples[a:b] is a view. With a renderer
-    (an object with its `submit`) a target that came without a picture is drawn when it is read."""
+    """samples[i] reads and decodes a row, or raises a ValueError that names it; samples[a:b] is a view."""
 
     rows: Lines | Parquet
     build: Callable[[dict, str, Path], Sample]
     indices: Sequence[int]
-    renderer: object | None = None
 
     def __len__(self):
         return len(self.indices)
@@ -260,48 +255,26 @@ def reason_of(problem: str) -> str:
     return re.split(r" \(|;", problem.partition(": ")[2], maxsplit=1)[0][:120]
 
 
-def load(path: str | Path, renderer: object | None = None, limit: int | None = None) -> Samples:
-    """The data set at `path`, one of the formats at the top of this file.
-
-    With `renderer`, targets without a picture are drawn as they are read. Raises FileNotFoundError or ValueError where
-    nothing can be read; a bad row raises when it is asked for.
-    """
+def load(path: str | Path, limit: int | None = None) -> Samples:
+    """The data set at `path`, one of the formats at the top of this file. Raises FileNotFoundError or ValueError where
+    nothing can be read; a bad row raises when it is asked for."""
     rows = open_rows(path, COLUMNS)
     if isinstance(rows, Parquet):
         rows.kind(format_of)
     build = _from_manifest if rows.files[0].name == "MANIFEST.jsonl" else _from_row
-    return Samples(rows, build, range(len(rows))[:limit], renderer)
+    return Samples(rows, build, range(len(rows))[:limit])
 
 
 def check(samples: Samples, indices: Iterable[int] | None = None) -> Iterator[tuple[int, Sample | None, str]]:
     """(index, sample, "") of the rows that can be used, (index, None, what is wrong with which row) of the others, in
     order; of all rows, or of those asked for."""
-    begun = deque()
     for index in range(len(samples)) if indices is None else indices:
         row = samples.indices[index]
         place, id, folder = samples.rows.place(row)
-        sample, drawing, problem = None, None, ""
         try:
-            sample = samples.build(samples.rows[row], id, folder)
+            yield index, samples.build(samples.rows[row], id, folder), ""
         except Exception as error:  # of many libraries: nothing that one row holds may end a run
-            problem = f"{place}: {problem_of(error)}"
-        if samples.renderer and sample and sample.image is None:
-            drawing = samples.renderer.submit(sample.code, sample.language)
-        begun.append((index, sample, problem, drawing, place))
-        if samples.renderer is None or len(begun) > AHEAD:
-            yield _finished(*begun.popleft())
-    while begun:
-        yield _finished(*begun.popleft())
-
-
-def _finished(index: int, sample: Sample | None, problem: str, drawing, place: str) -> tuple[int, Sample | None, str]:
-    if drawing is None:
-        return index, sample, problem
-    rendering = drawing.result()
-    if rendering.image is not None:
-        return index, replace(sample, image=rendering.image), ""
-    said = " ".join((rendering.error or "no picture").split())[:200]
-    return index, None, f"{place}: its target does not render ({said}); mend or remove the program"
+            yield index, None, f"{place}: {problem_of(error)}"
 
 
 def needs_drawing(samples: Samples) -> bool:

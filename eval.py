@@ -32,6 +32,7 @@ from answers import rounds
 from answers.folder import Folder
 from answers.server import Server
 from corpus import benchmarks
+from corpus.drawn import check as check_drawn
 from corpus.inspection import load_usable
 from data import Sample
 from metrics.judge import RUBRICS, Judge, judged_records
@@ -238,11 +239,11 @@ class Evaluation:
 
     def _rows(self, renderer: Renderer) -> Targets:
         samples, dropped = load_usable(self.data, renderer, limit=self.max_samples)
-        every = replace(samples, indices=range(len(samples.rows)), renderer=None)
+        every = replace(samples, indices=range(len(samples.rows)))
         used = set(samples.indices)
         lost = [i for i in every.indices[: self.max_samples] if i not in used]
         ids = {i: one.id for i, one, _ in data.check(every, None if self.answers else lost) if one}
-        problems = data.check(replace(every, renderer=renderer), lost)
+        problems = check_drawn(every, renderer, lost)
         left_out = {ids.get(i, every.place(i)): why.partition(": ")[2] or "no picture" for i, _, why in problems}
         others = [id for i, id in ids.items() if i not in used]
         return Targets(samples, [ids.get(i, "") for i in samples.indices], others, dropped=dropped, left_out=left_out)

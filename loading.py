@@ -10,7 +10,9 @@ For SFT, batches are made of rows of similar length, so that packed rows and pro
 random order.
 """
 
+import os
 import re
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -45,6 +47,26 @@ def training_samples(path: str | Path) -> Samples:
         others = f"`python -m corpus inspect {path}` says what is wrong with the others"
         raise ValueError(f"{path} holds no usable sample: {tried}. {others}.")
     return samples
+
+
+def drawn_by_a_process(path: str, folder: Path, *options: str) -> Samples:
+    """The data set at `path`, of programs, with the pictures that `python -m corpus draw` leaves in `folder`."""
+    failed = False
+    if process_number()[0] == 0:
+        draw = [
+            sys.executable,
+            "-m",
+            "corpus",
+            "draw",
+            os.path.abspath(path),
+            "--out",
+            os.path.abspath(folder),
+            *options,
+        ]
+        failed = subprocess.run(draw, cwd=Path(__file__).parent).returncode != 0
+    if any(from_all(failed)):
+        raise RuntimeError(f"The programs of {path} have no pictures, and could not be drawn (see above).")
+    return training_samples(folder)
 
 
 def _some_rows(samples: Samples) -> list[int]:

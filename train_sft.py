@@ -18,13 +18,10 @@ model, ours come from mutations (or from the data set where it has them).
 
 import environment  # noqa: F401
 
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -129,24 +126,13 @@ def train_step(policy: Policy, pairs: list[tuple[Prompt, list]], row_tokens: int
     return sum(from_all(total)), tokens
 
 
-def with_pictures(path: str, run: Run) -> Samples:
-    """The data set at `path` with the pictures of its programs, drawn by a process of its own into the run's folder."""
-    drawn, failed = run.folder / "targets", False
-    if run.writes:
-        draw = [sys.executable, "-m", "corpus", "draw", str(Path(path).absolute()), "--out", str(drawn.absolute())]
-        failed = subprocess.run(draw, cwd=Path(__file__).parent).returncode != 0
-    if any(from_all(failed)):
-        raise RuntimeError(f"The programs of {path} have no pictures, and could not be drawn (see above).")
-    return loading.training_samples(drawn)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
     join_processes(config.device)
     samples = loading.training_samples(config.data)
     run = Run(config)
     if data.needs_drawing(samples):
-        samples = with_pictures(config.data, run)
+        samples = loading.drawn_by_a_process(config.data, run.folder / "targets")
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
     policy, optimizers, state = load_trainer(checkpoint, config)

@@ -434,6 +434,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     join_processes(config.device)
     samples = loading.training_samples(config.data)
     run = Run(config)
+    if data.needs_drawing(samples):
+        options = ["--svg-side", str(config.svg_side), "--timeout", str(config.render_timeout)]
+        options += ["--python", config.render_python] if config.render_python else []
+        options += ["--allow-unsafe-rendering"] if config.allow_unsafe_rendering else []
+        samples = loading.drawn_by_a_process(config.data, run.folder / "targets", *options)
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
     policy, optimizers, state = load_trainer(checkpoint, config)
@@ -454,7 +459,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     with ThreadPoolExecutor(1, initializer=start_scoring, initargs=[policy.device]) as scorers, renderer:
         run.start_at(start := state["step"])
-        samples.renderer = renderer
         tally = Tally.of(config, samples, "--max-prompt-tokens", state)
         bar = progress_bar("ViRL", start, config.steps)
         for step in bar:

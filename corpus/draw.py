@@ -19,7 +19,8 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from data import Sample, Samples, check, load, reason_of
+from corpus.drawn import check
+from data import Sample, Samples, load, reason_of
 from render import Renderer, Rendering
 
 PATHS = ("path", "draft")  # columns of a manifest that name files
@@ -55,10 +56,10 @@ class Draw:
         partial = out / f".MANIFEST.{os.getpid()}.partial"
         try:
             with Renderer(self.workers, self.timeout, **options) as renderer, open(partial, "w") as file:
-                samples.renderer = Undrawn(renderer, out / "pictures", self.svg_side)
-                rows = check(samples)
+                pictures = Undrawn(renderer, out / "pictures", self.svg_side)
+                rows = check(samples, pictures)
                 for index, sample, problem in tqdm(rows, "drawing", len(samples), unit=" rows", delay=2):
-                    file.write(json.dumps(self._row(samples, index, sample, problem)) + "\n")
+                    file.write(json.dumps(self._row(samples, pictures, index, sample, problem)) + "\n")
                     problems.update([reason_of(problem)] if problem else [])
             drawn = out / "MANIFEST.jsonl"
             if not drawn.exists() or drawn.read_bytes() != partial.read_bytes():  # the same stays: a run that goes on
@@ -68,7 +69,7 @@ class Draw:
         lost = "; ".join(f"{count} x {reason}" for reason, count in problems.most_common(5))
         print(f"{out}: {len(samples)} rows, {problems.total()} of them without a picture{lost and f': {lost}'}")
 
-    def _row(self, samples: Samples, index: int, sample: Sample | None, problem: str) -> dict:
+    def _row(self, samples: Samples, pictures: "Undrawn", index: int, sample: Sample | None, problem: str) -> dict:
         """The row of the new manifest, its picture written."""
         place, id, folder = samples.rows.place(samples.indices[index])
         try:
@@ -82,7 +83,7 @@ class Draw:
             if row.get(column):
                 row[column] = os.path.abspath(folder / row[column])
         if not row.get("image"):
-            row["image"] = f"pictures/{samples.renderer.keep(sample)}"
+            row["image"] = f"pictures/{pictures.keep(sample)}"
         elif isinstance(row["image"], str) and (folder / row["image"]).is_file():
             row["image"] = os.path.abspath(folder / row["image"])
         return row

@@ -15,7 +15,8 @@ import tyro
 from tqdm import tqdm
 
 from corpus.checks import pieces
-from data import Sample, Samples, check, load, reason_of
+from corpus.drawn import check
+from data import Sample, Samples, load, reason_of
 from render import Renderer
 from synth import contact_sheet
 
@@ -35,8 +36,8 @@ class Inspect:
 
     def __call__(self) -> None:
         samples = load(self.path, limit=self.limit)
-        with Renderer() as samples.renderer:
-            report, shown = inspect(samples, self.histograms)
+        with Renderer() as renderer:
+            report, shown = inspect(samples, renderer, self.histograms)
         print(report)
         if self.contact_sheet and shown:
             rows = [[(sample.id, sample.image) for sample in group] for group in shown.values()]
@@ -44,10 +45,11 @@ class Inspect:
             print(f"wrote {self.contact_sheet}")
 
 
-def usable(samples: Samples, need_code: bool = False) -> tuple[Samples, Counter]:
-    """(a view of the rows with a picture, and code if `need_code`; reason -> how many were dropped). Decodes all."""
+def usable(samples: Samples, renderer=None, need_code: bool = False) -> tuple[Samples, Counter]:
+    """(a view of the rows with a picture, drawn if need be, and code if `need_code`; reason -> how many were dropped).
+    Decodes all."""
     good, dropped = [], Counter()
-    for index, sample, problem in tqdm(check(samples), "checking", len(samples), delay=2, leave=False):
+    for index, sample, problem in tqdm(check(samples, renderer), "checking", len(samples), delay=2, leave=False):
         if sample is None:
             dropped[reason_of(problem)] += 1
         elif sample.image is None:
@@ -63,8 +65,8 @@ def load_usable(
     path: str | Path, renderer: Renderer | None, need_code: bool = False, limit: int | None = None
 ) -> tuple[Samples, Counter]:
     """`load` and `usable` in one: what was dropped, and why, is printed. Raises ValueError where nothing is left."""
-    samples = load(path, renderer, limit)
-    good, dropped = usable(samples, need_code)
+    samples = load(path, limit)
+    good, dropped = usable(samples, renderer, need_code)
     if dropped:
         reasons = "; ".join(f"{count} x {reason}" for reason, count in dropped.most_common(5))
         print(f"{path}: {len(samples)} rows, {len(good)} used, {dropped.total()} dropped: {reasons}", file=sys.stderr)
@@ -73,11 +75,11 @@ def load_usable(
     return good, dropped
 
 
-def inspect(samples: Samples, histograms_to: str | Path | None = None) -> tuple[str, dict[str, list[Sample]]]:
+def inspect(samples: Samples, renderer, histograms_to: str | Path | None = None) -> tuple[str, dict[str, list[Sample]]]:
     """(report, up to ten samples per domain for the contact sheet). histograms_to: a PNG of how large they are."""
     counts, hashes, problems, drafts, without_code = Counter(), Counter(), [], 0, 0
     shown, lengths, sides, words = (defaultdict(list) for _ in range(4))
-    for _, sample, problem in tqdm(check(samples), "inspecting", len(samples), delay=2, leave=False):
+    for _, sample, problem in tqdm(check(samples, renderer), "inspecting", len(samples), delay=2, leave=False):
         if problem:
             problems.append(problem)
             continue

@@ -81,15 +81,15 @@ def _evaluation(config: Options, file: io.BytesIO) -> Index:
             for path in config.against:
                 known = len(index)
                 every_split = f"{path}:all" if Path(path).is_dir() else path
-                for sample in _readable(load(every_split, renderer)):
+                for sample in _readable(load(every_split), renderer):
                     index.add(fingerprint(sample.image, sample.code, sample.language))
                 if known == len(index):
                     raise ValueError(f"--against {path}: no row has a picture, nor a program that draws one")
     return index
 
 
-def _readable(samples) -> Iterator[Sample]:
-    return (sample for _, sample, _ in check(samples) if sample is not None and sample.image is not None)
+def _readable(samples, renderer=None) -> Iterator[Sample]:
+    return (sample for _, sample, _ in check(samples, renderer) if sample is not None and sample.image is not None)
 
 
 def _without_duplicates(config: Options, chunks: list[Path]) -> tuple[Chosen, list[dict]]:

@@ -28,6 +28,7 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 import data
+from corpus.drawn import check
 from corpus.inspection import load_usable
 from features import background_of
 from render import Renderer, Rendering
@@ -307,7 +308,8 @@ class Audit:
             samples, _ = load_usable(self.data, renderer, need_code=True, limit=self.limit)
             modes = ("calibrated", "vincicoder") if self.mode == "both" else (self.mode,)
             rewards = {f"{mode}, {self.encoder}": Rewards.of(self.reward, mode, self.encoder) for mode in modes}
-            findings = examine(list(samples), rewards, renderer)
+            drawn = [sample for _, sample, _ in check(samples, renderer)]
+            findings = examine(drawn, rewards, renderer)
         cards = {name: summarize(mine) for name, mine in findings.items()}
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "audit.json").write_text(json.dumps(cards, indent=1) + "\n")

@@ -30,6 +30,7 @@ import synth
 from corpus import checks, drafts, duplicates
 from corpus.build import Build
 from corpus.choose import Choose
+from corpus.drawn import check as check_drawn
 from corpus.publish import quotas
 from corpus.readers import open_source
 from flaws import _other_molecules
@@ -674,13 +675,15 @@ def undrawn(folder: Path) -> Path:
 def test_programs_are_drawn_once_and_rows_keep_their_places(tmp_path, renderer, script):
     if MISSING["html"]:
         pytest.skip("html cannot be drawn here")
-    samples = data.load(undrawn(tmp_path / "in"), renderer)
+    samples = data.load(undrawn(tmp_path / "in"))
     status, said = script("corpus/__main__.py", "draw", tmp_path / "in", "--out", tmp_path / "out", "--workers", 2)
     assert status == 0 and "7 rows, 3 of them without a picture: 1 x its target does not render" in said
     drawn = data.load(tmp_path / "out")
     assert data.needs_drawing(data.load(tmp_path / "in")) and not data.needs_drawing(drawn)
     assert len(os.listdir(tmp_path / "out" / "pictures")) == 2, "equal programs have one picture"
-    for (_, before, wrong), (_, after, still_wrong) in zip(data.check(samples), data.check(drawn), strict=True):
+    for (_, before, wrong), (_, after, still_wrong) in zip(
+        check_drawn(samples, renderer), data.check(drawn), strict=True
+    ):
         assert wrong.partition(": ")[2] == still_wrong.partition(": ")[2] and bool(before) == bool(after)
         if before:
             assert before.image.tobytes() == after.image.tobytes()

@@ -22,6 +22,7 @@ from PIL import Image
 
 import data
 import loading
+from corpus.drawn import check
 from corpus.inspection import load_usable, usable
 from data import Sample
 from flaws import mutate
@@ -233,11 +234,11 @@ def test_manifest_folder(tmp_path):
 
 
 def test_targets_are_rendered_and_failures_counted(tmp_path, capsys):
-    samples = data.load(manifest(tmp_path / "set"), FakeRenderer())
-    assert samples[0].image.size == (8, 8) and same(samples[2].image, picture())
-    with pytest.raises(ValueError, match="^MANIFEST.jsonl line 2: its target does not render .line 1: no.; mend"):
-        samples[1]
-    view, dropped = usable(samples)
+    samples = data.load(manifest(tmp_path / "set"))
+    (_, one, _), (_, two, problem), (_, three, _), _ = check(samples, FakeRenderer())
+    assert one.image.size == (8, 8) and same(three.image, picture())
+    assert two is None and problem.startswith("MANIFEST.jsonl line 2: its target does not render (line 1: no); mend")
+    view, dropped = usable(samples, FakeRenderer())
     assert [s.id for s in view] == ["one", "three", "four"] and dropped == {"its target does not render": 1}
     assert [s.id for s in view[1:]] == ["three", "four"]
     view, dropped = load_usable(tmp_path / "set", FakeRenderer())

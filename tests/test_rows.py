@@ -25,6 +25,7 @@ import files
 import loading
 import train_sft
 import train_virl
+from corpus.drawn import check as check_drawn
 from corpus.readers import open_source
 from data import Sample
 from files import split_of
@@ -870,12 +871,14 @@ def test_targets_that_came_as_programs_are_drawn_as_they_are_needed(tmp_path):
     assert not good and bad[0][1].startswith(
         "MANIFEST.jsonl line 2: has no picture; draw the programs first: python -m"
     )
-    samples.renderer = Counting()
-    assert not drawn and samples[5].image.size == (8, 8) and drawn == ["<svg>5 ok</svg>"]
-    good, bad = loading.encoded(samples, [1, 2, 3, 4], lambda place, sample: (place, sample.id))
-    assert good == [(0, "1"), (1, "2"), (3, "4")] and len(drawn) == 5
-    assert bad == [(3, "MANIFEST.jsonl line 4: its target does not render (line 1: no); mend or remove the program")]
-    assert data.reason_of(bad[0][1]) == "its target does not render"
+    rows = check_drawn(samples, Counting(), [5])
+    assert not drawn and next(rows)[1].image.size == (8, 8) and drawn == ["<svg>5 ok</svg>"]
+    checked = list(check_drawn(samples, Counting(), [1, 2, 3, 4]))
+    assert [(index, sample.id) for index, sample, _ in checked if sample] == [(1, "1"), (2, "2"), (4, "4")]
+    assert len(drawn) == 5 and [problem for *_, problem in checked if problem] == [
+        "MANIFEST.jsonl line 4: its target does not render (line 1: no); mend or remove the program"
+    ]
+    assert data.reason_of(checked[2][2]) == "its target does not render"
 
 
 def test_whatever_an_encoder_raises_is_counted_with_its_row(tmp_path):
