@@ -1,14 +1,11 @@
-"""What a policy answered to each target, and the folder that holds it: records.jsonl, targets/, renders/."""
+"""What a policy answered to each target, written to a folder: records.jsonl, targets/, renders/ (answers/recorded.py
+reads it)."""
 
 import hashlib
 import json
 import re
-import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-from PIL import Image
 
 from data import Sample, blocks
 from pictures import is_blank
@@ -127,42 +124,3 @@ class RecordWriter:
 def _file_name(id: str) -> str:
     """Readable and unique for any id, whatever characters it holds."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", id)[:60] + "-" + hashlib.sha256(id.encode()).hexdigest()[:8]
-
-
-def named_folders(runs: Sequence[str]) -> dict[str, str]:
-    """{name: folder} of "name=folder" .. Raises ValueError."""
-    pairs = [run.split("=", 1) for run in runs]
-    if not pairs or any(len(pair) != 2 for pair in pairs) or len(dict(pairs)) < len(pairs):
-        raise ValueError("Give every run as name=folder, each name once: SFT=runs/a/eval ViRL=runs/b/eval")
-    return dict(pairs)
-
-
-def read_records(folder: str | Path) -> Iterator[Record]:
-    """The records of a folder one by one, with their pictures; consecutive answers share their target's picture."""
-    folder = Path(folder)
-    if not (folder / "records.jsonl").is_file():
-        raise FileNotFoundError(f"{folder} holds no records.jsonl; make it with: python eval.py run --out {folder}")
-    target = image = None
-    lines = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(filter(None, lines), 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(list(filter(None, lines))) and lines[-1]:  # the run was killed while it wrote this line
-                print(f"eval.py: {folder}: left out the unfinished last record", file=sys.stderr)
-                return
-            raise ValueError(f"{folder}/records.jsonl, line {number} is not JSON; remove that line.") from error
-        if row["sample"]["image"] != target:
-            target = row["sample"]["image"]
-            image = Image.open(folder / target).convert("RGB")
-        sample = Sample(**row["sample"] | {"image": image})
-        yield _record(row, sample, folder, [_record(r, sample, folder, []) for r in row["attempts"]])
-
-
-def _record(row: dict, sample: Sample, folder: Path, attempts: list[Record]) -> Record:
-    shown = dict(row["rendering"])
-    if shown["image"]:
-        shown["image"] = Image.open(folder / shown["image"]).convert("RGB")
-    score = Score(**row["score"] | {"grid": tuple(row["score"]["grid"])})
-    parts = {"sample": sample, "attempts": attempts, "rendering": Rendering(**shown), "score": score}
-    return Record(**row | parts)

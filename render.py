@@ -31,7 +31,6 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -212,8 +211,8 @@ class Renderer:
     size, scaled down to max_pixels.
     allow_unsafe: run without a sandbox where the machine allows none; else that raises RuntimeError.
     cache_mb: MiB of pictures kept, so that equal programs are drawn once; `hits` counts them. python: the interpreter
-    that programs run in, `interpreter()` if not given. files: pictures that web pages find beside them, by their plain
-    names, as a benchmark's own; read only, and no other file. Raises ValueError where they are too many or too large.
+    that programs run in, `interpreter()` if not given. files: name -> path of the pictures that web pages find
+    beside them, as a benchmark's own; read only, and no other file.
     """
 
     def __init__(
@@ -226,7 +225,7 @@ class Renderer:
         allow_unsafe: bool = False,
         cache_mb: int = 256,
         python: str | None = None,
-        files: Sequence[Path] = (),
+        files: dict[str, str] | None = None,
     ):
         named = python or interpreter()
         self.python = os.path.abspath(shutil.which(named) or named)  # a worker lives in another folder
@@ -241,7 +240,7 @@ class Renderer:
             print("render.py: NO SANDBOX: generated programs run with all your rights.", file=sys.stderr)
         elif not layers.bwrap:
             print("render.py: bubblewrap does not work here; Landlock and seccomp alone confine.", file=sys.stderr)
-        self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers, protocol.pictures_beside(files))
+        self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers, files or {})
         self.missing: dict[str, str] = {}  # language -> what to install
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
         self.known: OrderedDict[tuple, Future] = OrderedDict()  # by language, code, canvas; least recently used first

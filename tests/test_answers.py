@@ -18,11 +18,12 @@ from PIL import Image
 import data
 import eval as evaluation
 from answers.folder import Folder
+from answers.recorded import read_records
 from answers.server import Answers, Server
 from corpus import benchmarks
 from data import Sample
 from metrics import catalogue
-from records import find_failure, read_records
+from records import find_failure
 from render import Renderer
 from report import statistics
 from reward import Rewards

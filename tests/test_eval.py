@@ -16,10 +16,11 @@ from PIL import Image, ImageDraw
 import data
 import eval as evaluation
 from answers import rounds
+from answers.recorded import read_records
 from data import Sample
 from eval import Record
 from metrics.pixels import ssim
-from records import FAILURES, RecordWriter, read_records
+from records import FAILURES, RecordWriter
 from render import Rendering
 from report import before_after, curves, effort, statistics
 from report import page as html_page
