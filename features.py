@@ -35,9 +35,8 @@ VINCICODER_GRIDS = [
 ]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EDGE = 0.1  # gradient (of full range a pixel) at which an edge counts half; text and hairlines lie above it
-OPPONENT = torch.tensor([[1, 1, 1], [4.5, -4.5, 0], [2.25, 2.25, -4.5]]) / (
-    3 * 255
-)  # light, red - green, yellow - blue
+# light, red - green, yellow - blue
+OPPONENT = torch.tensor([[1, 1, 1], [4.5, -4.5, 0], [2.25, 2.25, -4.5]]) / (3 * 255)
 MIN_TILE = 24  # px of the target; smaller tiles would hold less than one stroke
 
 
