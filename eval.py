@@ -30,7 +30,7 @@ import data
 import model as models
 from answers import rounds
 from answers.folder import Folder
-from answers.recorded import named_folders, read_records
+from answers.recorded import named_folders, read_records, resumed
 from answers.server import Server
 from corpus import benchmarks
 from corpus.inspection import load_usable
@@ -205,11 +205,12 @@ class Evaluation:
         with Renderer(self.workers, self.timeout, files=files, **where) as renderer:
             targets = self.targets(renderer)
             same = {k: v for k, v in vars(self).items() if not k.startswith(MAY_CHANGE)}
-            with RecordWriter(self.out, same) as writer:
+            done = resumed(self.out, same)
+            with RecordWriter(self.out, goes_on=True) as writer:
                 options = {"device": self.device, "cache_mb": 64}
-                rewards = Rewards.of(self.reward, self.reward_mode, self.encoder, **options)
+                rewards = Rewards(self.reward, self.reward_mode, self.encoder, **options)
                 options = {name: getattr(self, name) for name in DECODING}
-                options |= {"total": len(targets.ids), "done": writer.done, "left_out": targets.left_out}
+                options |= {"total": len(targets.ids), "done": done, "left_out": targets.left_out}
                 scorer = Scorer(renderer, self.as_published, Weights.of(self))
                 source = self.source(targets)
                 notes = {"targets": targets.notes, "answers": getattr(source, "notes", [])}

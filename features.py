@@ -132,7 +132,7 @@ def encoder_of(name: str, device: str = "cpu"):
         return Pyramid()
     if not is_own_code(name):
         return DinoV2(name).to(device)
-    encoder = called(own_code(name), name)
+    encoder = called(own_code(name), f"{name} raised")
     if not callable(encoder) or not callable(getattr(encoder, "frame_side", None)):
         raise ValueError(f"{name} makes no encoder: that is called with frames, and has frame_side; see features.py")
     return encoder.to(device) if isinstance(encoder, nn.Module) else encoder
@@ -294,10 +294,7 @@ def _module(path: Path):
     spec = importlib.util.spec_from_file_location(f"own_code_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses and pickle look
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file does
-        raise ValueError(f"{path} cannot be imported: {_what_and_where(error)}") from error
+    called(spec.loader.exec_module, f"{path} cannot be imported:", module)
     return module
 
 
@@ -314,14 +311,12 @@ def own_code(name: str) -> Callable:
     return getattr(module, attribute)
 
 
-def called(function: Callable, name: str, *arguments):
-    """What the user's function returns. Raises ValueError, with the line of the user's, for what it raises."""
+def called(function: Callable, complaint: str, *arguments):
+    """What the user's function returns. Raises ValueError, with what it raises and the user's line, after the
+    complaint."""
     try:
         return function(*arguments)
     except Exception as error:  # whatever a user's function does
-        raise ValueError(f"{name} raised {_what_and_where(error)}") from error
-
-
-def _what_and_where(error: Exception) -> str:
-    last, said = traceback.extract_tb(error.__traceback__)[-1], " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {said} ({Path(last.filename).name} line {last.lineno})"
+        last, said = traceback.extract_tb(error.__traceback__)[-1], " ".join(str(error).split())[:200]
+        where = f"{Path(last.filename).name} line {last.lineno}"
+        raise ValueError(f"{complaint} {type(error).__name__}: {said} ({where})") from error

@@ -73,28 +73,14 @@ def find_failure(record: Record) -> tuple[str | None, str]:
 
 class RecordWriter:
     """Appends records to a folder (records.jsonl, targets/, renders/) as they come: a broken run keeps what is done.
+    Raises ValueError for a folder that has some, unless it `goes_on` (answers.recorded.resumed)."""
 
-    config: what the records depend on. A folder that was begun with the same goes on, and `done` says what it has; with
-    another, or none, it is refused with a ValueError."""
-
-    def __init__(self, folder: str | Path, config: dict | None = None):
-        self.folder, self.done = Path(folder), set()
-        path, about = self.folder / "records.jsonl", self.folder / "config.json"
-        if path.exists() and path.stat().st_size:
-            before = json.loads(about.read_text()) if about.exists() else None
-            config = config and json.loads(json.dumps(config))  # tuples become lists, as in the file
-            changed = [key for key in config or () if before is not None and before.get(key) != config[key]]
-            if config is None or before is None or changed:
-                why = f" made with another {', '.join(changed)}" if changed else ""
-                raise ValueError(f"{self.folder} already holds records{why}; choose another folder or remove it first.")
-            whole = path.read_bytes()
-            path.write_bytes(whole[: whole.rfind(b"\n") + 1])  # without a last line cut short
-            rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-            self.done = {(row["sample"]["id"], row["index"]) for row in rows}
+    def __init__(self, folder: str | Path, goes_on: bool = False):
+        self.folder, path = Path(folder), Path(folder, "records.jsonl")
+        if path.exists() and path.stat().st_size and not goes_on:
+            raise ValueError(f"{folder} already holds records; choose another folder or remove it first.")
         for name in ("targets", "renders"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        if config is not None:
-            about.write_text(json.dumps(config, indent=1) + "\n")
         self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self):

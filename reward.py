@@ -249,11 +249,11 @@ class Visual:
 
     def _features(self, pixels: Tensor, colours: Tensor | None) -> Features:
         """Of (F, 3, S, S). Raises ValueError for what cannot be compared: whoever wrote the encoder made a mistake."""
-        encode = (self.encoder, self.encoder_name, pixels, colours)
-        features = called(*encode) if is_own_code(self.encoder_name) else self.encoder(pixels, colours)
+        name, encode = self.encoder_name, self.encoder
+        features = called(encode, f"{name} raised", pixels, colours) if is_own_code(name) else encode(pixels, colours)
         if not isinstance(features, Features):
-            raise ValueError(f"encoder {self.encoder_name} gave {type(features).__name__}, not features.Features")
-        features.check(len(pixels), self.encoder_name)
+            raise ValueError(f"encoder {name} gave {type(features).__name__}, not features.Features")
+        features.check(len(pixels), name)
         return features
 
     def _frames(self, image: Image.Image, target: Target) -> Tensor:
@@ -372,23 +372,18 @@ def checked(values, name: str, count: int) -> list[float]:
 
 
 class Rewards:
-    """What answers are worth: `Rewards.of(["visual=0.9", "mine.py:shorter=0.1"]).score(samples, texts, renderings)`."""
+    """What answers are worth: `Rewards(["visual=0.9", "mine.py:shorter=0.1"]).score(samples, texts, renderings)`."""
 
-    def __init__(self, chosen: dict[str, tuple[Callable | None, float]], visual: Visual):
-        """chosen: name -> (the user's function or None for what is built in, weight)."""
-        self.chosen, self.visual = chosen, visual
-
-    @classmethod
-    def of(cls, choices: Sequence[str] = DEFAULT, mode="calibrated", encoder: str = "pyramid", **options) -> "Rewards":
+    def __init__(self, choices: Sequence[str] = DEFAULT, mode="calibrated", encoder: str = "pyramid", **options):
         """choices: each as `parsed` takes it. The rest is what Visual takes. Raises ValueError for two of one name."""
-        chosen = {}
+        self.chosen: dict[str, tuple[Callable | None, float]] = {}  # name -> (the user's function, weight)
         for name, function, weight in map(parsed, choices):
-            if name in chosen:
+            if name in self.chosen:
                 raise ValueError(f"--reward has two rewards named {name}; give each once, under a name of its own")
-            chosen[name] = function, weight
-        if not chosen:
+            self.chosen[name] = function, weight
+        if not self.chosen:
             raise ValueError(f"--reward is empty; give {' '.join(DEFAULT)}, or others")
-        return cls(chosen, Visual(mode, encoder, **options))
+        self.visual = Visual(mode, encoder, **options)
 
     def score(self, samples: Sequence[Sample], texts: Sequence[str], renderings: Sequence[Rendering]) -> list[Score]:
         """One Score for each of B answers. Raises ValueError, naming the reward, for one that cannot be used."""
@@ -399,9 +394,9 @@ class Rewards:
         likenesses = self.visual.compare([sample.image for sample in samples], renderings)
         aligned = [alignment(text, sample.language, mode) for text, sample in zip(texts, samples, strict=True)]
         built_in = {"visual": [likeness.visual for likeness in likenesses], "alignment": aligned}
-        parts = {}
+        parts, answers = {}, (samples, texts, renderings)
         for name, (function, _) in self.chosen.items():
-            values = called(function, f"reward {name}", samples, texts, renderings) if function else built_in[name]
+            values = called(function, f"reward {name} raised", *answers) if function else built_in[name]
             parts[name] = checked(values, name, len(samples))
         scores = []
         for i, (likeness, rendering) in enumerate(zip(likenesses, renderings, strict=True)):
@@ -474,19 +469,19 @@ def main() -> None:
         sys.exit(2)
     config = tyro.cli(Config, description=__doc__)
     try:
-        rewards = Rewards.of(config.reward, config.mode, config.encoder)
+        rewards = Rewards(config.reward, config.mode, config.encoder)
         target = open_picture(config.target)
-        language, text = SUFFIXES.get(suffix_of(config.attempt)), ""
-        if language is None:
-            rendering = Rendering(image=to_rgb(open_picture(config.attempt)), error=None, seconds=0.0)
-        else:
+        language = SUFFIXES.get(suffix_of(config.attempt), "")
+        if language:
             code = config.attempt.read_text(encoding="utf-8")
             text = fenced(code, language)
             with Renderer(workers=1) as renderer:
                 rendering = renderer.render(code, language, target.size)
+        else:
+            text, rendering = "", Rendering(to_rgb(open_picture(config.attempt)), error=None, seconds=0.0)
         if rendering.image is None:
             raise ValueError(f"{config.attempt} did not render, so it scores 0: {rendering.error}")
-        sample = Sample(config.target.stem, language or "", language or "", target, "")
+        sample = Sample(config.target.stem, language, language, target, "")
         (score,) = rewards.score([sample], [text], [rendering])
         write_comparison(config.out, target, rendering.image, score)
     except (OSError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Answers that were recorded: the folders that records.RecordWriter wrote, read again."""
+"""Answers that were recorded: the folders that records.RecordWriter wrote, read again and gone on with."""
 
 import json
 import sys
@@ -19,6 +19,28 @@ def named_folders(runs: Sequence[str]) -> dict[str, str]:
     if not pairs or any(len(pair) != 2 for pair in pairs) or len(dict(pairs)) < len(pairs):
         raise ValueError("Give every run as name=folder, each name once: SFT=runs/a/eval ViRL=runs/b/eval")
     return dict(pairs)
+
+
+def resumed(folder: str | Path, config: dict) -> set[tuple[str, int]]:
+    """(target's id, index) of the answers in a folder, which is now ready for more; none in a new one.
+
+    config: what records depend on; the folder keeps it. Raises ValueError where its records were made with another."""
+    path, about = Path(folder, "records.jsonl"), Path(folder, "config.json")
+    done = set()
+    if path.exists() and path.stat().st_size:
+        before = json.loads(about.read_text()) if about.exists() else None
+        config = json.loads(json.dumps(config))  # tuples become lists, as in the file
+        changed = [key for key in config if before is not None and before.get(key) != config[key]]
+        if before is None or changed:
+            why = f" made with another {', '.join(changed)}" if changed else ""
+            raise ValueError(f"{folder} already holds records{why}; choose another folder or remove it first.")
+        whole = path.read_bytes()
+        path.write_bytes(whole[: whole.rfind(b"\n") + 1])  # without a last line cut short
+        rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        done = {(row["sample"]["id"], row["index"]) for row in rows}
+    about.parent.mkdir(parents=True, exist_ok=True)
+    about.write_text(json.dumps(config, indent=1) + "\n")
+    return done
 
 
 def read_records(folder: str | Path) -> Iterator[Record]:

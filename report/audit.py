@@ -306,7 +306,7 @@ class Audit:
         with Renderer() as renderer:
             samples, _ = load_usable(self.data, renderer, need_code=True, limit=self.limit)
             modes = ("calibrated", "vincicoder") if self.mode == "both" else (self.mode,)
-            rewards = {f"{mode}, {self.encoder}": Rewards.of(self.reward, mode, self.encoder) for mode in modes}
+            rewards = {f"{mode}, {self.encoder}": Rewards(self.reward, mode, self.encoder) for mode in modes}
             findings = examine(list(samples), rewards, renderer)
         cards = {name: summarize(mine) for name, mine in findings.items()}
         self.out.mkdir(parents=True, exist_ok=True)

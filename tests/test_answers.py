@@ -203,7 +203,7 @@ def test_perfect_answers_to_synthetic_5_are_perfect():
 
     with renderer:
         missing = set(renderer.missing)
-        records = list(evaluation.evaluate(Perfect(), samples, renderer, Rewards.of(), G=2, chunk=5))
+        records = list(evaluation.evaluate(Perfect(), samples, renderer, Rewards(), G=2, chunk=5))
     good, bad = records[::2], records[1::2]
     assert len(good) >= 10 - 2 * len(missing) - 2 * (not all(r.score.executed for r in good))
     seen = Counter(name for record in good for name in record.metrics)

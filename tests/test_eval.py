@@ -226,7 +226,7 @@ def fake_generate(answers, calls):
 
 @pytest.fixture(scope="module")
 def reward():
-    return Rewards.of()
+    return Rewards()
 
 
 def test_evaluate_orders_records_and_scores_failures_zero(monkeypatch, reward):
