@@ -4,6 +4,7 @@ reads it)."""
 import hashlib
 import json
 import re
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -25,28 +26,23 @@ class Record:
     """One answer of a policy to one target, with everything that was measured on it."""
 
     sample: Sample
-    index: int
-    """Which of the target's G answers."""
+    index: int  # which of the target's G answers
     text: str
     code: str | None
     rendering: Rendering
     score: Score
-    ssim: float | None = None
-    """In [-1, 1], against the rendering resized to the target's size; 0 where nothing was rendered; None: not asked."""
-    attempts: list["Record"] = field(default_factory=list)
-    """The earlier refinement rounds, oldest first; this record is the last round."""
+    ssim: float | None = None  # in [-1, 1], in the target's size; 0 where nothing was rendered; None: not asked
+    attempts: list["Record"] = field(default_factory=list)  # earlier refinement rounds, oldest first; this is the last
     tokens: int = 0
     finish: str = "eos"
     decoding: str = "greedy"
-    failure: str | None = "unknown"
-    """One of FAILURES, or None; found out if not given."""
+    failure: str | None = "unknown"  # one of FAILURES, or None; found out if not given
     detail: str = ""
+    # the benchmarks' metrics that apply (metrics/catalogue.py); None: not counted in the mean
     metrics: dict[str, float | None] = field(default_factory=dict)
-    """The benchmarks' metrics that apply (metrics/catalogue.py); None: not counted in the mean."""
+    # why the target's program cannot be inspected: no metric that needs it has this target in its mean
     reference_problem: str = ""
-    """Why the target's program cannot be inspected: no metric that needs it has this target in its mean."""
-    judgement: object | None = None
-    """What a judge said, where one was asked (metrics/judge.py adds it)."""
+    judgement: object | None = None  # what a judge said, where one was asked (metrics/judge.py adds it)
 
     def __post_init__(self):
         if self.failure == "unknown":
@@ -71,7 +67,7 @@ def find_failure(record: Record) -> tuple[str | None, str]:
     return None, ""
 
 
-class RecordWriter:
+class RecordWriter(AbstractContextManager):
     """Appends records to a folder (records.jsonl, targets/, renders/) as they come: a broken run keeps what is done.
     Raises ValueError for a folder that has some, unless it `goes_on` (answers.recorded.resumed)."""
 
@@ -82,9 +78,6 @@ class RecordWriter:
         for name in ("targets", "renders"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self.file.close()

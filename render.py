@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import queue
@@ -202,8 +203,8 @@ def within(max_pixels: int, width: int, height: int) -> tuple[int, int]:
     return width, min(max(1, int(height * scale)), max_pixels // width)
 
 
-class Renderer:
-    """Renders programs in parallel. A context manager: `close` kills every worker.
+class Renderer(contextlib.AbstractContextManager):
+    """Renders programs in parallel. As a context manager it closes itself: `close` kills every worker.
 
     workers: jobs at a time, default one per CPU. timeout: seconds that one program may have, CPU time and sleep, not
     waits for a core (thirty times as many by the clock on the wall, at the very most). memory_mb: MiB a program may
@@ -361,9 +362,6 @@ class Renderer:
         for thread in self.threads:
             thread.join()
 
-    def __enter__(self) -> Renderer:
-        return self
-
     def __exit__(self, *_) -> None:
         self.close()
 
@@ -434,13 +432,9 @@ def targets(files: tuple[Path, ...], output: Path | None) -> list[Path]:
     plain = [(output or path.parent) / f"{stem}.png" for path, stem in zip(files, stems, strict=True)]
     chosen: list[Path] = []
     for path, target in zip(files, plain, strict=True):
-        if plain.count(target) > 1:
-            target = target.with_name(f"{path.name}.png")
-        base, count = target, 1
-        while target in chosen:
-            count += 1
-            target = base.with_name(f"{base.stem}-{count}.png")
-        chosen.append(target)
+        first = target if plain.count(target) == 1 else target.with_name(f"{path.name}.png")
+        others = (target.with_name(f"{path.name}-{count}.png") for count in itertools.count(2))
+        chosen.append(next(name for name in itertools.chain([first], others) if name not in chosen))
     return chosen
 
 
@@ -454,11 +448,9 @@ def draw_files(renderer: Renderer, files: tuple[Path, ...], output: Path | None)
         try:
             if not (suffix := languages.suffix_of(path)):
                 raise ValueError(f"the suffix does not name a language; {' '.join(SUFFIXES)} do")
-            job = renderer.submit(read_program(path), SUFFIXES[suffix])
+            jobs.append((path, target, renderer.submit(read_program(path), SUFFIXES[suffix])))
         except (OSError, ValueError) as error:
-            job = Future()
-            job.set_result(Rendering(None, getattr(error, "strerror", None) or str(error), 0.0))
-        jobs.append((path, target, job))
+            print(f"{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
     for path, target, job in jobs:
         rendering = job.result()
         if rendering.image is None:
@@ -467,7 +459,7 @@ def draw_files(renderer: Renderer, files: tuple[Path, ...], output: Path | None)
         target.parent.mkdir(parents=True, exist_ok=True)
         rendering.image.save(target)
         print(f"{target}  {rendering.image.width} x {rendering.image.height}  {rendering.seconds:.2f} s")
-    return all(job.result().image for *_, job in jobs)
+    return len(jobs) == len(files) and all(job.result().image for *_, job in jobs)
 
 
 def main(config: Config) -> None:
