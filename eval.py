@@ -30,6 +30,7 @@ import data
 import model as models
 from answers import rounds
 from answers.folder import Folder
+from answers.recorded import named_folders, read_records, resumed
 from answers.server import Server
 from corpus import benchmarks
 from corpus.drawn import check as check_drawn
@@ -38,7 +39,7 @@ from data import Sample
 from metrics.judge import RUBRICS, Judge, judged_records
 from metrics.scoring import Scorer
 from metrics.weights import Weights
-from records import Record, RecordWriter, named_folders, read_records
+from records import Record, RecordWriter
 from render import Renderer
 from report.answers import without_pictures, write_report
 from report.statistics import compare_all, print_summary, summarize
@@ -201,15 +202,16 @@ class Evaluation:
         self.G = max(self.G, self.best_of)
         judge = Judge.of(self)
         where = {"svg_side": self.svg_side, "python": self.render_python, "allow_unsafe": self.allow_unsafe_rendering}
-        files = benchmarks.pictures(self.bench, self.bench_root)
+        files = benchmarks.pictures_beside(benchmarks.pictures(self.bench, self.bench_root))
         with Renderer(self.workers, self.timeout, files=files, **where) as renderer:
             targets = self.targets(renderer)
             same = {k: v for k, v in vars(self).items() if not k.startswith(MAY_CHANGE)}
-            with RecordWriter(self.out, same) as writer:
+            done = resumed(self.out, same)
+            with RecordWriter(self.out, goes_on=True) as writer:
                 options = {"device": self.device, "cache_mb": 64}
-                rewards = Rewards.of(self.reward, self.reward_mode, self.encoder, **options)
+                rewards = Rewards(self.reward, self.reward_mode, self.encoder, **options)
                 options = {name: getattr(self, name) for name in DECODING}
-                options |= {"total": len(targets.ids), "done": writer.done, "left_out": targets.left_out}
+                options |= {"total": len(targets.ids), "done": done, "left_out": targets.left_out}
                 scorer = Scorer(renderer, self.as_published, Weights.of(self))
                 source = self.source(targets)
                 notes = {"targets": targets.notes, "answers": getattr(source, "notes", [])}

@@ -35,9 +35,8 @@ VINCICODER_GRIDS = [
 ]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EDGE = 0.1  # gradient (of full range a pixel) at which an edge counts half; text and hairlines lie above it
-OPPONENT = torch.tensor([[1, 1, 1], [4.5, -4.5, 0], [2.25, 2.25, -4.5]]) / (
-    3 * 255
-)  # light, red - green, yellow - blue
+# light, red - green, yellow - blue
+OPPONENT = torch.tensor([[1, 1, 1], [4.5, -4.5, 0], [2.25, 2.25, -4.5]]) / (3 * 255)
 MIN_TILE = 24  # px of the target; smaller tiles would hold less than one stroke
 
 
@@ -133,7 +132,7 @@ def encoder_of(name: str, device: str = "cpu"):
         return Pyramid()
     if not is_own_code(name):
         return DinoV2(name).to(device)
-    encoder = called(own_code(name), name)
+    encoder = called(own_code(name), f"{name} raised")
     if not callable(encoder) or not callable(getattr(encoder, "frame_side", None)):
         raise ValueError(f"{name} makes no encoder: that is called with frames, and has frame_side; see features.py")
     return encoder.to(device) if isinstance(encoder, nn.Module) else encoder
@@ -295,10 +294,7 @@ def _module(path: Path):
     spec = importlib.util.spec_from_file_location(f"own_code_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses and pickle look
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file does
-        raise ValueError(f"{path} cannot be imported: {_what_and_where(error)}") from error
+    called(spec.loader.exec_module, f"{path} cannot be imported:", module)
     return module
 
 
@@ -315,14 +311,12 @@ def own_code(name: str) -> Callable:
     return getattr(module, attribute)
 
 
-def called(function: Callable, name: str, *arguments):
-    """What the user's function returns. Raises ValueError, with the line of the user's, for what it raises."""
+def called(function: Callable, complaint: str, *arguments):
+    """What the user's function returns. Raises ValueError, with what it raises and the user's line, after the
+    complaint."""
     try:
         return function(*arguments)
     except Exception as error:  # whatever a user's function does
-        raise ValueError(f"{name} raised {_what_and_where(error)}") from error
-
-
-def _what_and_where(error: Exception) -> str:
-    last, said = traceback.extract_tb(error.__traceback__)[-1], " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {said} ({Path(last.filename).name} line {last.lineno})"
+        last, said = traceback.extract_tb(error.__traceback__)[-1], " ".join(str(error).split())[:200]
+        where = f"{Path(last.filename).name} line {last.lineno}"
+        raise ValueError(f"{complaint} {type(error).__name__}: {said} ({where})") from error

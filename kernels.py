@@ -123,14 +123,9 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
     return F.silu(gate).mul_(up)
 
 
-def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out=None) -> torch.Tensor:
-    """Rotary positions (Su et al. 2021), halves rotated as in the Qwen models. x (..., heads, D); cos, sin (..., D),
-    the first half of sin negated (`signed`): then a rotation by half a head is all that is left of rotating pairs."""
-    return torch.addcmul(x * cos[..., None, :], x.roll(x.shape[-1] // 2, -1), sin[..., None, :], out=out)
-
-
 def signed(sin: torch.Tensor) -> torch.Tensor:
-    """(-first half, second half) of (..., D), as `apply_rope` wants it."""
+    """(-first half, second half) of (..., D): rotary positions (Su et al. 2021) turn halves in the Qwen models, and
+    with this sin a roll by half a head is all that is left of it."""
     first, second = sin.chunk(2, -1)
     return torch.cat([-first, second], -1)
 
@@ -145,8 +140,8 @@ def slot_mapping(kv: torch.Tensor, page: torch.Tensor, offset: torch.Tensor) -> 
 def norm_rope_append(qkv, gains, cos, sin, kv, slot_mapping, eps: float):
     """Normalise (Qwen3 does, Qwen2.5 has no gains) and rotate q and k; write k and v into the pages.
 
-    qkv (T, H + 2C, D), changed in place; gains (H + C, D) or None; cos, sin (T, D); kv (pages, 2, C, page size, D),
-    changed in place; slot_mapping (T, 2C) int64 -> q (T, H, D), k and v (T, C, D).
+    qkv (T, H + 2C, D), changed in place; gains (H + C, D) or None; cos, `signed` sin (T, D); kv (pages, 2, C, page
+    size, D), changed in place; slot_mapping (T, 2C) int64 -> q (T, H, D), k and v (T, C, D).
     """
     if triton and qkv.is_cuda:
         return triton_kernels.norm_rope_append(qkv, gains, cos, sin, kv, slot_mapping, eps)
@@ -154,7 +149,7 @@ def norm_rope_append(qkv, gains, cos, sin, kv, slot_mapping, eps: float):
     H = qkv.shape[1] - 2 * C
     qk = qkv[:, : H + C]
     normal = qk if gains is None else F.rms_norm(qk, (D,), eps=eps) * gains
-    apply_rope(normal, cos, sin, out=qk)
+    torch.addcmul(normal * cos[:, None], normal.roll(D // 2, -1), sin[:, None], out=qk)
     kv.view(-1, D).index_copy_(0, slot_mapping.flatten(), qkv[:, H:].flatten(0, 1))
     return qkv.split([H, C, C], 1)
 

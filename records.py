@@ -1,14 +1,12 @@
-"""What a policy answered to each target, and the folder that holds it: records.jsonl, targets/, renders/."""
+"""What a policy answered to each target, written to a folder: records.jsonl, targets/, renders/ (answers/recorded.py
+reads it)."""
 
 import hashlib
 import json
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-from PIL import Image
 
 from data import Sample, blocks
 from pictures import is_blank
@@ -28,28 +26,23 @@ class Record:
     """One answer of a policy to one target, with everything that was measured on it."""
 
     sample: Sample
-    index: int
-    """Which of the target's G answers."""
+    index: int  # which of the target's G answers
     text: str
     code: str | None
     rendering: Rendering
     score: Score
-    ssim: float | None = None
-    """In [-1, 1], against the rendering resized to the target's size; 0 where nothing was rendered; None: not asked."""
-    attempts: list["Record"] = field(default_factory=list)
-    """The earlier refinement rounds, oldest first; this record is the last round."""
+    ssim: float | None = None  # in [-1, 1], in the target's size; 0 where nothing was rendered; None: not asked
+    attempts: list["Record"] = field(default_factory=list)  # earlier refinement rounds, oldest first; this is the last
     tokens: int = 0
     finish: str = "eos"
     decoding: str = "greedy"
-    failure: str | None = "unknown"
-    """One of FAILURES, or None; found out if not given."""
+    failure: str | None = "unknown"  # one of FAILURES, or None; found out if not given
     detail: str = ""
+    # the benchmarks' metrics that apply (metrics/catalogue.py); None: not counted in the mean
     metrics: dict[str, float | None] = field(default_factory=dict)
-    """The benchmarks' metrics that apply (metrics/catalogue.py); None: not counted in the mean."""
+    # why the target's program cannot be inspected: no metric that needs it has this target in its mean
     reference_problem: str = ""
-    """Why the target's program cannot be inspected: no metric that needs it has this target in its mean."""
-    judgement: object | None = None
-    """What a judge said, where one was asked (metrics/judge.py adds it)."""
+    judgement: object | None = None  # what a judge said, where one was asked (metrics/judge.py adds it)
 
     def __post_init__(self):
         if self.failure == "unknown":
@@ -74,34 +67,17 @@ def find_failure(record: Record) -> tuple[str | None, str]:
     return None, ""
 
 
-class RecordWriter:
+class RecordWriter(AbstractContextManager):
     """Appends records to a folder (records.jsonl, targets/, renders/) as they come: a broken run keeps what is done.
+    Raises ValueError for a folder that has some, unless it `goes_on` (answers.recorded.resumed)."""
 
-    config: what the records depend on. A folder that was begun with the same goes on, and `done` says what it has; with
-    another, or none, it is refused with a ValueError."""
-
-    def __init__(self, folder: str | Path, config: dict | None = None):
-        self.folder, self.done = Path(folder), set()
-        path, about = self.folder / "records.jsonl", self.folder / "config.json"
-        if path.exists() and path.stat().st_size:
-            before = json.loads(about.read_text()) if about.exists() else None
-            config = config and json.loads(json.dumps(config))  # tuples become lists, as in the file
-            changed = [key for key in config or () if before is not None and before.get(key) != config[key]]
-            if config is None or before is None or changed:
-                why = f" made with another {', '.join(changed)}" if changed else ""
-                raise ValueError(f"{self.folder} already holds records{why}; choose another folder or remove it first.")
-            whole = path.read_bytes()
-            path.write_bytes(whole[: whole.rfind(b"\n") + 1])  # without a last line cut short
-            rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-            self.done = {(row["sample"]["id"], row["index"]) for row in rows}
+    def __init__(self, folder: str | Path, goes_on: bool = False):
+        self.folder, path = Path(folder), Path(folder, "records.jsonl")
+        if path.exists() and path.stat().st_size and not goes_on:
+            raise ValueError(f"{folder} already holds records; choose another folder or remove it first.")
         for name in ("targets", "renders"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        if config is not None:
-            about.write_text(json.dumps(config, indent=1) + "\n")
         self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self.file.close()
@@ -127,42 +103,3 @@ class RecordWriter:
 def _file_name(id: str) -> str:
     """Readable and unique for any id, whatever characters it holds."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", id)[:60] + "-" + hashlib.sha256(id.encode()).hexdigest()[:8]
-
-
-def named_folders(runs: Sequence[str]) -> dict[str, str]:
-    """{name: folder} of "name=folder" .. Raises ValueError."""
-    pairs = [run.split("=", 1) for run in runs]
-    if not pairs or any(len(pair) != 2 for pair in pairs) or len(dict(pairs)) < len(pairs):
-        raise ValueError("Give every run as name=folder, each name once: SFT=runs/a/eval ViRL=runs/b/eval")
-    return dict(pairs)
-
-
-def read_records(folder: str | Path) -> Iterator[Record]:
-    """The records of a folder one by one, with their pictures; consecutive answers share their target's picture."""
-    folder = Path(folder)
-    if not (folder / "records.jsonl").is_file():
-        raise FileNotFoundError(f"{folder} holds no records.jsonl; make it with: python eval.py run --out {folder}")
-    target = image = None
-    lines = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(filter(None, lines), 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(list(filter(None, lines))) and lines[-1]:  # the run was killed while it wrote this line
-                print(f"eval.py: {folder}: left out the unfinished last record", file=sys.stderr)
-                return
-            raise ValueError(f"{folder}/records.jsonl, line {number} is not JSON; remove that line.") from error
-        if row["sample"]["image"] != target:
-            target = row["sample"]["image"]
-            image = Image.open(folder / target).convert("RGB")
-        sample = Sample(**row["sample"] | {"image": image})
-        yield _record(row, sample, folder, [_record(r, sample, folder, []) for r in row["attempts"]])
-
-
-def _record(row: dict, sample: Sample, folder: Path, attempts: list[Record]) -> Record:
-    shown = dict(row["rendering"])
-    if shown["image"]:
-        shown["image"] = Image.open(folder / shown["image"]).convert("RGB")
-    score = Score(**row["score"] | {"grid": tuple(row["score"]["grid"])})
-    parts = {"sample": sample, "attempts": attempts, "rendering": Rendering(**shown), "score": score}
-    return Record(**row | parts)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import queue
@@ -31,7 +32,6 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -209,8 +209,8 @@ def kind_of(code: str, language: str) -> str:
     return one.kind_of(code) if one and one.kind_of else language
 
 
-class Renderer:
-    """Renders programs in parallel. A context manager: `close` kills every worker.
+class Renderer(contextlib.AbstractContextManager):
+    """Renders programs in parallel. As a context manager it closes itself: `close` kills every worker.
 
     workers: jobs at a time, default one per CPU. timeout: seconds that one program may have, CPU time and sleep, not
     waits for a core (thirty times as many by the clock on the wall, at the very most). memory_mb: MiB a program may
@@ -218,8 +218,8 @@ class Renderer:
     size, scaled down to max_pixels.
     allow_unsafe: run without a sandbox where the machine allows none; else that raises RuntimeError.
     cache_mb: MiB of pictures kept, so that equal programs are drawn once; `hits` counts them. python: the interpreter
-    that programs run in, `interpreter()` if not given. files: pictures that web pages find beside them, by their plain
-    names, as a benchmark's own; read only, and no other file. Raises ValueError where they are too many or too large.
+    that programs run in, `interpreter()` if not given. files: name -> path of the pictures that web pages find
+    beside them, as a benchmark's own; read only, and no other file.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class Renderer:
         allow_unsafe: bool = False,
         cache_mb: int = 256,
         python: str | None = None,
-        files: Sequence[Path] = (),
+        files: dict[str, str] | None = None,
     ):
         named = python or interpreter()
         self.python = os.path.abspath(shutil.which(named) or named)  # a worker lives in another folder
@@ -247,7 +247,7 @@ class Renderer:
             print("render.py: NO SANDBOX: generated programs run with all your rights.", file=sys.stderr)
         elif not layers.bwrap:
             print("render.py: bubblewrap does not work here; Landlock and seccomp alone confine.", file=sys.stderr)
-        self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers, protocol.pictures_beside(files))
+        self.options = Options(timeout, memory_mb, svg_side, max_pixels, layers, files or {})
         self.missing: dict[str, str] = {}  # language -> what to install
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
         self.known: OrderedDict[tuple, Future] = OrderedDict()  # by language, code, canvas; least recently used first
@@ -368,9 +368,6 @@ class Renderer:
         for thread in self.threads:
             thread.join()
 
-    def __enter__(self) -> Renderer:
-        return self
-
     def __exit__(self, *_) -> None:
         self.close()
 
@@ -441,13 +438,9 @@ def targets(files: tuple[Path, ...], output: Path | None) -> list[Path]:
     plain = [(output or path.parent) / f"{stem}.png" for path, stem in zip(files, stems, strict=True)]
     chosen: list[Path] = []
     for path, target in zip(files, plain, strict=True):
-        if plain.count(target) > 1:
-            target = target.with_name(f"{path.name}.png")
-        base, count = target, 1
-        while target in chosen:
-            count += 1
-            target = base.with_name(f"{base.stem}-{count}.png")
-        chosen.append(target)
+        first = target if plain.count(target) == 1 else target.with_name(f"{path.name}.png")
+        others = (target.with_name(f"{path.name}-{count}.png") for count in itertools.count(2))
+        chosen.append(next(name for name in itertools.chain([first], others) if name not in chosen))
     return chosen
 
 
@@ -461,11 +454,9 @@ def draw_files(renderer: Renderer, files: tuple[Path, ...], output: Path | None)
         try:
             if not (suffix := languages.suffix_of(path)):
                 raise ValueError(f"the suffix does not name a language; {' '.join(SUFFIXES)} do")
-            job = renderer.submit(read_program(path), SUFFIXES[suffix])
+            jobs.append((path, target, renderer.submit(read_program(path), SUFFIXES[suffix])))
         except (OSError, ValueError) as error:
-            job = Future()
-            job.set_result(Rendering(None, getattr(error, "strerror", None) or str(error), 0.0))
-        jobs.append((path, target, job))
+            print(f"{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
     for path, target, job in jobs:
         rendering = job.result()
         if rendering.image is None:
@@ -474,7 +465,7 @@ def draw_files(renderer: Renderer, files: tuple[Path, ...], output: Path | None)
         target.parent.mkdir(parents=True, exist_ok=True)
         rendering.image.save(target)
         print(f"{target}  {rendering.image.width} x {rendering.image.height}  {rendering.seconds:.2f} s")
-    return all(job.result().image for *_, job in jobs)
+    return len(jobs) == len(files) and all(job.result().image for *_, job in jobs)
 
 
 def main(config: Config) -> None:

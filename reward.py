@@ -56,7 +56,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from data import Sample
@@ -87,35 +87,29 @@ RESERVED = (*BUILT_IN, "mean", "std_in_group", "coarse")  # names of a training'
 
 @dataclass
 class Likeness:
-    """How much one rendering looks like its target, all in [0, 1]: the fields of Score that say so."""
+    """How much one rendering looks like its target, all in [0, 1]. A failed rendering has 0."""
 
     visual: float
     coarse: float
-    fine: list[float]
-    grid: tuple[int, int]
-    weights: list[float]
-    shape: float = 1.0
-
-
-@dataclass
-class Score:
-    """One answer to its target. A failed rendering has visual 0 and keeps its error."""
-
-    total: float  # the sum of weight * part
-    visual: float  # as those below in [0, 1]
-    coarse: float
     fine: list[float]  # (K,), row by row
-    alignment: float
-    executed: bool
-    error: str | None
     grid: tuple[int, int] = (1, 1)  # (cols, rows), K = cols * rows
     weights: list[float] = field(default_factory=list)  # (K,), sum 1: what each tile counts in the mean of `fine`
     shape: float = 1.0  # factor for errors of aspect ratio and size
-    parts: dict[str, float] = field(default_factory=dict)  # the rewards that were chosen, by their names
 
     def fine_mean(self) -> float:
         """What the tiles come to, each by its weight."""
         return sum(w * s for w, s in zip(self.weights, self.fine, strict=True))
+
+
+@dataclass(kw_only=True)
+class Score(Likeness):
+    """What one answer is worth. A failed rendering keeps its error."""
+
+    total: float  # the sum of weight * part
+    alignment: float  # in [0, 1]
+    executed: bool
+    error: str | None
+    parts: dict[str, float] = field(default_factory=dict)  # the rewards that were chosen, by their names
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -255,11 +249,11 @@ class Visual:
 
     def _features(self, pixels: Tensor, colours: Tensor | None) -> Features:
         """Of (F, 3, S, S). Raises ValueError for what cannot be compared: whoever wrote the encoder made a mistake."""
-        encode = (self.encoder, self.encoder_name, pixels, colours)
-        features = called(*encode) if is_own_code(self.encoder_name) else self.encoder(pixels, colours)
+        name, encode = self.encoder_name, self.encoder
+        features = called(encode, f"{name} raised", pixels, colours) if is_own_code(name) else encode(pixels, colours)
         if not isinstance(features, Features):
-            raise ValueError(f"encoder {self.encoder_name} gave {type(features).__name__}, not features.Features")
-        features.check(len(pixels), self.encoder_name)
+            raise ValueError(f"encoder {name} gave {type(features).__name__}, not features.Features")
+        features.check(len(pixels), name)
         return features
 
     def _frames(self, image: Image.Image, target: Target) -> Tensor:
@@ -378,23 +372,18 @@ def checked(values, name: str, count: int) -> list[float]:
 
 
 class Rewards:
-    """What answers are worth: `Rewards.of(["visual=0.9", "mine.py:shorter=0.1"]).score(samples, texts, renderings)`."""
+    """What answers are worth: `Rewards(["visual=0.9", "mine.py:shorter=0.1"]).score(samples, texts, renderings)`."""
 
-    def __init__(self, chosen: dict[str, tuple[Callable | None, float]], visual: Visual):
-        """chosen: name -> (the user's function or None for what is built in, weight)."""
-        self.chosen, self.visual = chosen, visual
-
-    @classmethod
-    def of(cls, choices: Sequence[str] = DEFAULT, mode="calibrated", encoder: str = "pyramid", **options) -> "Rewards":
+    def __init__(self, choices: Sequence[str] = DEFAULT, mode="calibrated", encoder: str = "pyramid", **options):
         """choices: each as `parsed` takes it. The rest is what Visual takes. Raises ValueError for two of one name."""
-        chosen = {}
+        self.chosen: dict[str, tuple[Callable | None, float]] = {}  # name -> (the user's function, weight)
         for name, function, weight in map(parsed, choices):
-            if name in chosen:
+            if name in self.chosen:
                 raise ValueError(f"--reward has two rewards named {name}; give each once, under a name of its own")
-            chosen[name] = function, weight
-        if not chosen:
+            self.chosen[name] = function, weight
+        if not self.chosen:
             raise ValueError(f"--reward is empty; give {' '.join(DEFAULT)}, or others")
-        return cls(chosen, Visual(mode, encoder, **options))
+        self.visual = Visual(mode, encoder, **options)
 
     def score(self, samples: Sequence[Sample], texts: Sequence[str], renderings: Sequence[Rendering]) -> list[Score]:
         """One Score for each of B answers. Raises ValueError, naming the reward, for one that cannot be used."""
@@ -405,9 +394,9 @@ class Rewards:
         likenesses = self.visual.compare([sample.image for sample in samples], renderings)
         aligned = [alignment(text, sample.language, mode) for text, sample in zip(texts, samples, strict=True)]
         built_in = {"visual": [likeness.visual for likeness in likenesses], "alignment": aligned}
-        parts = {}
+        parts, answers = {}, (samples, texts, renderings)
         for name, (function, _) in self.chosen.items():
-            values = called(function, f"reward {name}", samples, texts, renderings) if function else built_in[name]
+            values = called(function, f"reward {name} raised", *answers) if function else built_in[name]
             parts[name] = checked(values, name, len(samples))
         scores = []
         for i, (likeness, rendering) in enumerate(zip(likenesses, renderings, strict=True)):
@@ -415,8 +404,8 @@ class Rewards:
             total = sum(weight * own[name] for name, (_, weight) in self.chosen.items())
             if mode == "vincicoder" and not aligned[i]:
                 total = 0.0  # the released code draws no answer whose block it does not find
-            said = {"executed": rendering.image is not None, "error": rendering.error, "parts": own}
-            scores.append(Score(total, alignment=aligned[i], **said, **vars(likeness)))
+            said = {"alignment": aligned[i], "executed": rendering.image is not None, "error": rendering.error}
+            scores.append(Score(**vars(likeness), total=total, parts=own, **said))
         return scores
 
 
@@ -425,51 +414,34 @@ class Rewards:
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Upright. Raises FileNotFoundError or ValueError, in one sentence, for a file that is missing or no whole
-    picture."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
+    """Upright, in its own mode. Raises ValueError, in one sentence, for what is missing or no whole picture."""
     try:
         image = Image.open(path)
         image.load()
         return upright(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
+    except Exception as error:  # Pillow raises a dozen types
         raise ValueError(f"{path} is not a picture that can be read: {error}") from error
 
 
-def draw_tile_map(axes, target: Image.Image, score: Score) -> None:
-    """Draws the fine score over the faded target in matplotlib axes: red 0, green 1, paler where a tile counts less."""
-    (width, height), (cols, rows) = target.size, score.grid
-    opacity = [0.7 * min(1.0, weight * cols * rows) ** 0.5 for weight in score.weights]
-    tiles = np.reshape([score.fine, opacity], (2, rows, cols))
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axes.imshow(to_rgb(target).convert("L"), cmap="gray", vmin=-255, vmax=255, extent=extent, aspect="auto")
-    axes.imshow(tiles[0], cmap="RdYlGn", vmin=0, vmax=1, alpha=tiles[1], extent=extent, aspect="auto")
-    for k, similarity in enumerate(score.fine):
-        if score.weights[k] >= 0.01:
-            x, y = (k % cols + 0.5) * width / cols, (k // cols + 0.5) * height / rows
-            box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1.5}
-            axes.text(x, y, f"{similarity:.2f}", ha="center", va="center", fontsize=9, bbox=box)
-
-
 def write_comparison(path: Path, target: Image.Image, rendering: Image.Image, score: Score) -> None:
-    """Target | rendering | tile map as one picture, with the score in the title."""
-    from matplotlib.figure import Figure  # without pyplot: no window, no global state
-
-    sizes = target.size, rendering.size, target.size
-    aspects = [min(2.0, max(0.25, height / width)) for width, height in sizes]
-    figure = Figure(figsize=(12, 0.9 + 3.9 * max(aspects)), layout="constrained")
-    panels = figure.subplots(1, 3)
-    for axes, image, name in zip(panels, (target, rendering), ("target", "rendering"), strict=False):
-        axes.imshow(to_rgb(image), aspect="auto")
-        axes.set_title(f"{name}, {image.width} x {image.height}", fontsize=10)
-    draw_tile_map(panels[2], target, score)
-    panels[2].set_title(f"{score.grid[0]} x {score.grid[1]} tiles (paler: counts less)", fontsize=10)
-    for axes, aspect in zip(panels, aspects, strict=True):
-        axes.set(xticks=[], yticks=[], box_aspect=aspect)
+    """Target | rendering | the tiles by their scores, from red (0) to green (1), paler where a tile counts less."""
+    cols, rows = score.grid
+    fine, weights = (np.reshape(values, (rows, cols)) for values in (score.fine, score.weights))
+    colours = np.stack([2 - 2 * fine, 2 * fine, 0 * fine], axis=-1).clip(0, 1)  # yellow half-way
+    opacity = 0.5 * np.minimum(1, weights * cols * rows) ** 0.5
+    tint, mask = (
+        Image.fromarray(np.uint8(255 * part)).resize(target.size, Image.Resampling.NEAREST)
+        for part in (colours, opacity)
+    )
+    tiles = Image.composite(tint, to_rgb(target).convert("L").convert("RGB"), mask)
+    panels = [ImageOps.contain(to_rgb(image), (400, 400)) for image in (target, rendering, tiles)]
+    page = Image.new("RGB", (1240, 40 + max(panel.height for panel in panels)), "white")
+    for k, panel in enumerate(panels):
+        page.paste(panel, (10 + 410 * k, 30))
     parts = f"coarse {score.coarse:.3f}, fine {score.fine_mean():.3f}, shape {score.shape:.3f}"
-    figure.suptitle(f"visual {score.visual:.3f}  ({parts})", fontsize=13)
-    figure.savefig(path, dpi=110)
+    said = f"visual {score.visual:.3f} ({parts}):  target | rendering | {cols} x {rows} tiles, red 0, green 1"
+    ImageDraw.Draw(page).text((10, 10), said, "black")
+    page.save(path)
 
 
 @dataclass
@@ -488,7 +460,7 @@ class Config:
     """Image features: "pyramid" (no weights), a DINOv2 folder, a hub name such as facebook/dinov2-large, or
     FILE.py:NAME (what makes an encoder; features.py says what that is)."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("compare.png")
-    """Where the side-by-side picture goes: target, rendering, heat map of the tiles."""
+    """Where the side-by-side picture goes: target, rendering, the tiles by their scores."""
 
 
 def main() -> None:
@@ -497,19 +469,19 @@ def main() -> None:
         sys.exit(2)
     config = tyro.cli(Config, description=__doc__)
     try:
-        rewards = Rewards.of(config.reward, config.mode, config.encoder)
+        rewards = Rewards(config.reward, config.mode, config.encoder)
         target = open_picture(config.target)
-        language, text = SUFFIXES.get(suffix_of(config.attempt)), ""
-        if language is None:
-            rendering = Rendering(image=to_rgb(open_picture(config.attempt)), error=None, seconds=0.0)
-        else:
+        language = SUFFIXES.get(suffix_of(config.attempt), "")
+        if language:
             code = config.attempt.read_text(encoding="utf-8")
             text = fenced(code, language)
             with Renderer(workers=1) as renderer:
                 rendering = renderer.render(code, language, target.size)
+        else:
+            text, rendering = "", Rendering(to_rgb(open_picture(config.attempt)), error=None, seconds=0.0)
         if rendering.image is None:
             raise ValueError(f"{config.attempt} did not render, so it scores 0: {rendering.error}")
-        sample = Sample(config.target.stem, language or "", language or "", target, "")
+        sample = Sample(config.target.stem, language, language, target, "")
         (score,) = rewards.score([sample], [text], [rendering])
         write_comparison(config.out, target, rendering.image, score)
     except (OSError, ValueError, RuntimeError) as error:

@@ -324,7 +324,7 @@ def rewards_of(config: Config) -> Rewards:
             "--alignment-weight is short for a --reward of visual and alignment: give the one or the other"
         )
     chosen = reward if share is None else (f"visual={1 - share}", f"alignment={share}")
-    return Rewards.of(chosen, config.reward_mode, config.encoder, device=config.device)
+    return Rewards(chosen, config.reward_mode, config.encoder, device=config.device)
 
 
 def score_groups(groups: list[Group], rewards: Rewards, config: Config, times: dict) -> None:

@@ -82,7 +82,7 @@ def scoring(samples: list[Sample], texts: dict[str, str]) -> dict:
     """What `eval.py run` does, but for reading and writing files."""
     memory, count, every = [], 0, max(1, len(samples) // 20)
     with Renderer() as renderer, Stopwatch() as watch:
-        scorer, reward = Scorer(renderer), Rewards.of(cache_mb=64)
+        scorer, reward = Scorer(renderer), Rewards(cache_mb=64)
         options = {"scorer": scorer, "total": len(samples), "chunk": CHUNK}
         for count, _ in enumerate(evaluation.evaluate(Given(texts), samples, renderer, reward, **options), 1):
             if count % every == 0:

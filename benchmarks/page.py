@@ -62,7 +62,8 @@ def records(count: int):
             Rendering(None, "timed out after 10 s", 10.0) if failed else Rendering(pictures[(i + 1) % 64], None, 0.1)
         )
         visual = 0.0 if failed else float(visual)
-        score = Score(visual, visual, visual, [visual] * 4, 1.0, not failed, shown.error, (2, 2))
+        rest = {"total": visual, "alignment": 1.0, "executed": not failed, "error": shown.error}
+        score = Score(visual, visual, [visual] * 4, (2, 2), **rest)
         yield Record(target, 0, "", f"x = {i}\n" * 30, shown, score, 0.5, metrics={"plot2code.text_match": visual})
 
 

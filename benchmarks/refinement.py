@@ -31,9 +31,9 @@ import environment  # noqa: E402, F401
 import data  # noqa: E402
 import loading  # noqa: E402
 import train_sft  # noqa: E402
+from answers.recorded import read_records  # noqa: E402
 from checkpoint import latest_checkpoint  # noqa: E402
 from model import Policy  # noqa: E402
-from records import read_records  # noqa: E402
 from report.statistics import bootstrap, paired_bootstrap, per_target  # noqa: E402
 
 ARMS = ("with", "without", "longer")

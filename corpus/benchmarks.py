@@ -17,8 +17,10 @@ from pathlib import Path
 import synth
 from data import Sample, extract_code, fenced
 from files import Parquet, split_of
+from languages.protocol import PICTURES
 from pictures import read_picture
 
+MAX_FILES, MAX_FILE = 64, 8 << 20  # pictures that pages are given, and bytes of each
 FENCE = "Answer with one fenced block: ```{language}."
 PROMPTS = {  # what the benchmarks ask; the fence is asked for where they do not
     "chart": "You are an expert Python developer who specializes in writing matplotlib code based on a given picture. "
@@ -171,6 +173,25 @@ def pictures(names: Sequence[str], root: str | Path) -> list[Path]:
             found += here
             if not here:
                 print(f"{place} lacks {wanted}, which its pages show for every picture: put it there.", file=sys.stderr)
+    return found
+
+
+def pictures_beside(files: Sequence[Path]) -> dict[str, str]:
+    """{name: where it is} of pictures for web pages, as a Renderer takes them. Raises ValueError for what cannot be
+    served."""
+    found: dict[str, str] = {}
+    for path in map(Path, files):
+        kind, place = path.suffix.lower(), path.resolve()
+        if kind not in PICTURES or not re.fullmatch(r"[\w.-]+", path.name, re.ASCII) or not place.is_file():
+            kinds = " ".join(PICTURES)
+            raise ValueError(f"{path} is no picture that pages could show; plain names that end in {kinds} are.")
+        if place.stat().st_size > MAX_FILE:
+            raise ValueError(f"{path} has more than {MAX_FILE >> 20} MiB; give pages a smaller picture.")
+        other = found.setdefault(path.name, str(place))
+        if Path(other).read_bytes() != place.read_bytes():
+            raise ValueError(f"{path} and {other} are different pictures of one name; evaluate them in two runs.")
+    if len(found) > MAX_FILES:
+        raise ValueError(f"Pages may be given {MAX_FILES} pictures at most, not {len(found)}.")
     return found
 
 

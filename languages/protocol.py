@@ -13,9 +13,8 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import sandbox
 
@@ -23,7 +22,6 @@ MAX_ERROR, MAX_PAGE, MAX_FACTS = 2000, 32 << 20, 1 << 20  # characters of an err
 # width, height, bytes that follow: RGB pixels, or if width is 0 an error text, or what height says: a page, or facts
 HEADER, PAGE, FACTS = struct.Struct("<III"), 2, 3
 REQUEST = struct.Struct("<QII")  # bytes of the program, width and height of the canvas to draw on, 0 x 0: none
-MAX_FILES, MAX_FILE = 64, 8 << 20  # pictures that pages are given, and bytes of each
 PICTURES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".gif": "gif", ".webp": "webp"}  # suffix -> image/...
 
 
@@ -67,24 +65,6 @@ class Kind:
     facts: bool = False  # it answers with what is in a picture, as JSON
     canvas: bool = False  # it draws in any size; others have a size of their own
     files: Callable[[], dict[str, str]] = dict  # environment variable -> the path that it tells, for the worker to read
-
-
-def pictures_beside(files: Sequence[Path]) -> dict[str, str]:
-    """{name: where it is} of pictures for web pages. Raises ValueError for what cannot be served."""
-    found: dict[str, str] = {}
-    for path in map(Path, files):
-        kind, place = path.suffix.lower(), path.resolve()
-        if kind not in PICTURES or not re.fullmatch(r"[\w.-]+", path.name, re.ASCII) or not place.is_file():
-            kinds = " ".join(PICTURES)
-            raise ValueError(f"{path} is no picture that pages could show; plain names that end in {kinds} are.")
-        if place.stat().st_size > MAX_FILE:
-            raise ValueError(f"{path} has more than {MAX_FILE >> 20} MiB; give pages a smaller picture.")
-        other = found.setdefault(path.name, str(place))
-        if Path(other).read_bytes() != place.read_bytes():
-            raise ValueError(f"{path} and {other} are different pictures of one name; evaluate them in two runs.")
-    if len(found) > MAX_FILES:
-        raise ValueError(f"Pages may be given {MAX_FILES} pictures at most, not {len(found)}.")
-    return found
 
 
 class BrowserPage(Exception):

@@ -21,10 +21,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from answers.recorded import read_records
 from answers.server import Answers, Server, picture_uri
 from metrics.catalogue import METRICS
 from metrics.scoring import family_of
-from records import Record, read_records
+from records import Record
 
 FILE, TRIES, NO_REPLY = "judge.jsonl", 3, "no reply"
 
@@ -263,7 +264,7 @@ class Judgements:
 
 
 def judged_records(folder: str | Path) -> Iterator[Record]:
-    """The records of a folder (records.read_records) with what a judge said."""
+    """The records of a folder (answers.recorded.read_records) with what a judge said."""
     judgements = Judgements(folder)
     for record in read_records(folder):
         judgements.add_to(record)

@@ -21,18 +21,8 @@ import numpy as np
 SOURCE = Path(__file__).with_name("kernels.c")
 ADDRESS = ctypes.c_void_p
 LAYER = ("attention_norm", "qkv", "qkv_bias", "gains", "o", "mlp_norm", "gate_up", "down")
-SLOTS = (
-    "token",
-    "length",
-    "start",
-    "seed",
-    "block_table",
-    "members",
-    "prompt_length",
-    "prompt_block_table",
-    "drawn",
-    "logps",
-)
+SLOTS = ("token", "length", "start", "seed", "block_table", "members")
+SLOTS += ("prompt_length", "prompt_block_table", "drawn", "logps")
 
 
 def fields(kind, *names: str) -> list:

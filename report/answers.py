@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from answers.recorded import read_records
 from metrics.catalogue import METRICS
 from metrics.judge import judged_line
 from metrics.pixels import ssim
-from records import Record, read_records
+from records import Record
 from report.effort import write_effort
 from report.page import data_uri, thumbnail, write_page
 from report.statistics import best_of_lines, comparisons, references_line, refinement_lines, shown_domains, summarize

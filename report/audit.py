@@ -307,7 +307,7 @@ class Audit:
         with Renderer() as renderer:
             samples, _ = load_usable(self.data, renderer, need_code=True, limit=self.limit)
             modes = ("calibrated", "vincicoder") if self.mode == "both" else (self.mode,)
-            rewards = {f"{mode}, {self.encoder}": Rewards.of(self.reward, mode, self.encoder) for mode in modes}
+            rewards = {f"{mode}, {self.encoder}": Rewards(self.reward, mode, self.encoder) for mode in modes}
             drawn = [sample for _, sample, _ in check(samples, renderer)]
             findings = examine(drawn, rewards, renderer)
         cards = {name: summarize(mine) for name, mine in findings.items()}

@@ -10,7 +10,8 @@ from pathlib import Path
 import tyro
 from matplotlib.figure import Figure
 
-from records import Record, named_folders, read_records
+from answers.recorded import named_folders, read_records
+from records import Record
 from report.answers import without_pictures
 
 

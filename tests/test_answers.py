@@ -18,11 +18,12 @@ from PIL import Image
 import data
 import eval as evaluation
 from answers.folder import Folder
+from answers.recorded import read_records
 from answers.server import Answers, Server
 from corpus import benchmarks
 from data import Sample
 from metrics import catalogue
-from records import find_failure, read_records
+from records import find_failure
 from render import Renderer
 from report import statistics
 from reward import Rewards
@@ -202,7 +203,7 @@ def test_perfect_answers_to_synthetic_5_are_perfect():
 
     with renderer:
         missing = set(renderer.missing)
-        records = list(evaluation.evaluate(Perfect(), samples, renderer, Rewards.of(), G=2, chunk=5))
+        records = list(evaluation.evaluate(Perfect(), samples, renderer, Rewards(), G=2, chunk=5))
     good, bad = records[::2], records[1::2]
     assert len(good) >= 10 - 2 * len(missing) - 2 * (not all(r.score.executed for r in good))
     seen = Counter(name for record in good for name in record.metrics)

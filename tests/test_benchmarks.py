@@ -14,11 +14,11 @@ from pyarrow.parquet import write_table
 import data
 import eval as evaluation
 from answers.folder import Folder, file_name, names_of
+from answers.recorded import read_records
 from corpus import benchmarks
 from data import Sample
 from metrics.catalogue import HERE, METRICS
 from metrics.scoring import Scorer, family_of
-from records import read_records
 from render import Renderer
 from report import statistics
 

@@ -124,7 +124,7 @@ from report.curves import plot_curves
 from reward import Score
 from step import rollout_metrics, status_line
 
-score = Score(1.0, 1.0, 1.0, [1.0], 1.0, True, None)
+score = Score(1.0, 1.0, [1.0], total=1.0, alignment=1.0, executed=True, error=None)
 completions = [SimpleNamespace(ids=np.zeros(n), finish="eos", logps=np.zeros(n)) for n in (3, 17)]
 records = [SimpleNamespace(score=score, failure=None)] * 2
 sample = SimpleNamespace(domain="svg")

@@ -620,7 +620,7 @@ def answers(tmp_path) -> Path:
         for name, totals in (("mixed", (0.1, 0.5, 0.9, 0.4)), ("solved", (1.0,) * 4), ("hopeless", (0.0,) * 4)):
             sample = data.Sample(name, "svg", "svg", shown, target.prompt, SVG)
             for index, total in enumerate(totals):
-                score = Score(total, total, total, [total], 1.0, True, None)
+                score = Score(total, total, [total], total=total, alignment=1.0, executed=True, error=None)
                 code = flawed if index < 2 else SVG if index == 2 else None
                 writer.append(Record(sample, index, "text", code, Rendering(shown, None, 0.1), score, 0.5))
     return tmp_path / "eval"

@@ -16,10 +16,11 @@ from PIL import Image, ImageDraw
 import data
 import eval as evaluation
 from answers import rounds
+from answers.recorded import read_records
 from data import Sample
 from eval import Record
 from metrics.pixels import ssim
-from records import FAILURES, RecordWriter, read_records
+from records import FAILURES, RecordWriter
 from render import Rendering
 from report import before_after, curves, effort, statistics
 from report import page as html_page
@@ -54,7 +55,7 @@ def record(target: Sample, index=0, visual=0.5, image="same", code="<svg/>", err
     image = target.image if image == "same" else image
     executed = image is not None
     fine = [visual] * 4 if executed else [0.0] * 4
-    score = Score(0.9 * visual, visual, visual, fine, 1.0, executed, error, (2, 2))
+    score = Score(visual, visual, fine, (2, 2), total=0.9 * visual, alignment=1.0, executed=executed, error=error)
     text = f"```svg\n{code}\n```" if code else "I cannot."
     return Record(target, index, text, code, Rendering(image, error, 0.01), score, ssim(target.image, image), **more)
 
@@ -225,7 +226,7 @@ def fake_generate(answers, calls):
 
 @pytest.fixture(scope="module")
 def reward():
-    return Rewards.of()
+    return Rewards()
 
 
 def test_evaluate_orders_records_and_scores_failures_zero(monkeypatch, reward):
@@ -774,7 +775,8 @@ def big_report(tmp_path_factory) -> tuple[Path, list[float]]:
             target = Sample(f"svg/{i:05d}", "svg", "svg", pictures[i % 8], "Draw it.", "<svg/>\n" * 20)
             code = HOSTILE[i // 100 % 3] if i % 100 == 99 else f"<svg><!-- {i} --></svg>\n" * 20
             shown, error = (None, f"timed out after 10 s: {HOSTILE[1]}") if i % 10 == 3 else (pictures[i % 8], None)
-            score = Score(0.5, float(visual) if shown else 0.0, 0.5, [0.5] * 4, 1.0, not error, error, (2, 2))
+            rest = {"total": 0.5, "alignment": 1.0, "executed": not error, "error": error}
+            score = Score(float(visual) if shown else 0.0, 0.5, [0.5] * 4, (2, 2), **rest)
             yield Record(target, 0, code, code, Rendering(shown, error, 0.01), score, 0.5)
 
     path = tmp_path_factory.mktemp("big") / "report.html"

@@ -433,7 +433,7 @@ def test_a_page_reads_no_file_but_its_own_pictures(whole, monkeypatch, scratch):
     for name in ("rick.jpg", "notes.png"):
         Image.new("RGB", (40, 30), "blue").save(scratch / name)
     names = NEVER.replace("FILE", f"file://{scratch}/rick.jpg").replace("FOLDER", f"file://{scratch}").split()
-    with render.Renderer(workers=1, timeout=60, cache_mb=0, files=[scratch / "rick.jpg"]) as renderer:
+    with render.Renderer(workers=1, timeout=60, cache_mb=0, files={"rick.jpg": str(scratch / "rick.jpg")}) as renderer:
         for kind in ("html", "page facts"):
             assert renderer.render(READ.replace("NAMES", json.dumps(names)), kind).error is None
         image = renderer.render(READ.replace("NAMES", json.dumps(names)), "html").image

@@ -15,8 +15,8 @@ from test_metrics import correlations, facts_of, real
 
 import native
 from corpus import benchmarks
+from corpus.benchmarks import pictures_beside
 from data import Sample
-from languages.protocol import pictures_beside
 from metrics import design2code, matching, page_preprocessing, webcode2m
 from metrics.scoring import Scorer
 from render import Renderer
@@ -29,7 +29,7 @@ WEBCODE2M = ["webcode2m.tree_bleu", "webcode2m.word_recall"]
 def renderer(tmp_path_factory):
     red_picture(picture := tmp_path_factory.mktemp("pictures") / "rick.jpg")
     try:
-        with Renderer(workers=2, timeout=300, files=[picture]) as made:
+        with Renderer(workers=2, timeout=300, files=pictures_beside([picture])) as made:
             yield made
     except RuntimeError as error:
         pytest.skip(str(error))

@@ -385,13 +385,13 @@ SVG = "```svg\n<svg/>\n```"
 def test_total_alignment_and_failures():
     target = draw(shapes_of(0))
     good, failed = Rendering(image=target, error=None, seconds=0.0), Rendering(image=None, error="boom", seconds=0.1)
-    a, b, c = judged(Rewards.of(["visual=0.8", "alignment=0.2"]), target, (good, SVG), (failed, SVG), (failed, "no"))
+    a, b, c = judged(Rewards(["visual=0.8", "alignment=0.2"]), target, (good, SVG), (failed, SVG), (failed, "no"))
     assert a.total == pytest.approx(1.0, abs=1e-6) and a.executed and a.error is None
     assert (b.total, b.visual, b.executed, b.error) == (pytest.approx(0.2), 0.0, False, "boom")
     assert c.total == 0 and c.fine == [0.0] * 4 and sum(c.weights) == pytest.approx(1) and c.grid == (2, 2)
     assert sum(a.weights) == pytest.approx(1) and 0.9 * a.visual <= a.coarse <= 1
     assert a.parts == {"visual": 1.0, "alignment": 1.0} and c.parts == {"visual": 0.0, "alignment": 0.0}
-    assert Rewards.of().score([], [], []) == []
+    assert Rewards().score([], [], []) == []
 
 
 def test_alignment_asks_for_a_closed_block_in_the_language():
@@ -464,7 +464,7 @@ def test_format_reward_equals_the_released_codes():
 def test_without_a_block_the_released_code_gives_nothing():
     target = draw(shapes_of(0))
     drawn = Rendering(image=target, error=None, seconds=0.0)
-    totals = {mode: judged(Rewards.of(mode=mode), target, (drawn, SVG), (drawn, "")) for mode in reward_modes}
+    totals = {mode: judged(Rewards(mode=mode), target, (drawn, SVG), (drawn, "")) for mode in reward_modes}
     totals = {mode: [score.total for score in scores] for mode, scores in totals.items()}
     assert totals == {"calibrated": pytest.approx([1.0, 0.9]), "vincicoder": pytest.approx([1.0, 0.0])}
 
@@ -473,7 +473,7 @@ def test_errors_name_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="unknown reward mode 'best'"):
         Visual("best")
     with pytest.raises(ValueError, match="1 samples, 0 texts, 0 renderings: give the same number"):
-        Rewards.of().score([Sample("a", "svg", "svg", draw([]), "")], [], [])
+        Rewards().score([Sample("a", "svg", "svg", draw([]), "")], [], [])
     with pytest.raises(FileNotFoundError, match="no encoder at"):
         Visual(encoder=str(tmp_path / "absent"))
     with pytest.raises(RuntimeError, match="cannot load a DINOv2 encoder"):
@@ -520,21 +520,21 @@ def two(by: Rewards) -> list[reward.Score]:
 @pytest.mark.parametrize("mode", reward_modes)
 def test_the_total_is_the_weighted_sum_of_what_was_chosen(own, mode):
     chosen = ["visual=0.5", f"{own}:shorter=2", f"{own}:reds", "alignment=0"]
-    scores, usual = two(Rewards.of(chosen, mode)), two(Rewards.of(mode=mode))
+    scores, usual = two(Rewards(chosen, mode)), two(Rewards(mode=mode))
     for score, default, text in zip(scores, usual, (SVG, "no block"), strict=True):
         assert list(score.parts) == ["visual", "shorter", "reds", "alignment"]
         assert score.parts["shorter"] == 1 / (1 + len(text)) and 0.5 < score.parts["reds"] < 1
         total = 0.5 * score.visual + 2 * score.parts["shorter"] + score.parts["reds"]
         assert score.total == (pytest.approx(total, abs=1e-12) if mode == "calibrated" or score.alignment else 0)
         assert (score.visual, score.fine, score.alignment) == (default.visual, default.fine, default.alignment)
-    only = two(Rewards.of([f"{own}:reds"]))  # calibrated
+    only = two(Rewards([f"{own}:reds"]))  # calibrated
     assert [s.total for s in only] == [s.parts["reds"] for s in scores]
 
 
 def test_the_default_is_nine_tenths_of_the_likeness_and_one_of_the_block():
     likenesses = Visual().compare([draw(shapes_of(0))] * 2, [Rendering(draw(shapes_of(k)), None, 0.0) for k in (1, 2)])
     totals = [(1 - 0.1) * s.visual + 0.1 * aligned for s, aligned in zip(likenesses, (1.0, 0.0), strict=True)]
-    assert [score.total for score in two(Rewards.of())] == totals
+    assert [score.total for score in two(Rewards())] == totals
     share = train_virl.rewards_of(train_virl.Config(alignment_weight=0.1))
     assert [score.total for score in two(share)] == totals
 
@@ -557,7 +557,7 @@ def test_what_is_no_reward_is_said_in_one_sentence(own, choice, said, tmp_path, 
     (tmp_path / "unread.py").write_text("def f(:\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=re.escape(said)) as error:
-        Rewards.of([choice])
+        Rewards([choice])
     assert "\n" not in str(error.value)
 
 
@@ -565,9 +565,9 @@ def test_rewards_are_given_once(own, tmp_path):
     (tmp_path / "other.py").write_text(OWN)
     for chosen in (["visual", "visual=2"], [f"{own}:reds", f"{tmp_path}/other.py:reds"]):
         with pytest.raises(ValueError, match="two rewards named"):
-            Rewards.of(chosen)
+            Rewards(chosen)
     with pytest.raises(ValueError, match="--reward is empty; give visual=0.9 alignment=0.1"):
-        Rewards.of([])
+        Rewards([])
     with pytest.raises(ValueError, match="give the one or the other"):
         train_virl.rewards_of(train_virl.Config(alignment_weight=0.5, reward=("visual",)))
 
@@ -586,7 +586,7 @@ def test_rewards_are_given_once(own, tmp_path):
 )
 def test_a_reward_that_gives_no_numbers_is_named(own, function, said):
     with pytest.raises(ValueError, match=re.escape(said)):
-        two(Rewards.of([f"{own}:{function}"]))
+        two(Rewards([f"{own}:{function}"]))
 
 
 ENCODERS = """
@@ -662,7 +662,7 @@ def test_the_audit_takes_any_reward(own):
 
     code = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"/>'
     samples = [Sample(f"{seed}", "svg", "svg", draw(shapes_of(seed)), "SVG", code) for seed in range(2)]
-    (found, _) = audit.examine(samples, {"mine": Rewards.of([f"{own}:shorter=3"])}, Nothing())["mine"]
+    (found, _) = audit.examine(samples, {"mine": Rewards([f"{own}:shorter=3"])}, Nothing())["mine"]
     assert found.same == found.hacks["blank"] == found.graded["shift"][4] == 3 / (1 + len(data.answer_text(samples[0])))
 
 

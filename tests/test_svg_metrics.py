@@ -107,7 +107,7 @@ def test_a_canvas_is_bounded_and_other_languages_have_none(renderer):
 
 def test_a_perfect_answer_to_a_letterboxed_flag_is_worth_all(cairosvg, tmp_path):
     """In the reward, in evaluation, on the command line; whether we drew the target or cairosvg did."""
-    judge = reward.Rewards.of()
+    judge = reward.Rewards()
     for pen, least in (("svg", 1 - 1e-6), (CAIROSVG, 0.99)):
         target = cairosvg.render(DUTCH, pen, (336, 336)).image
         shown = cairosvg.render(DUTCH, "svg", target.size)
