@@ -66,7 +66,6 @@ class Policy(nn.Module):
         self.plain = plain_tokenizer(tokenizer)
         self.image_id, self.merge = config.image_token_id, config.vision_config.spatial_merge_size
         self.eos_ids = _eos_ids(hf, tokenizer)
-        self.banned_ids = _banned_ids(config, tokenizer)
         self.files, self.save_dtype = {}, hf.dtype
         patch_embed = hf.model.visual.patch_embed
         patch_embed.forward = lambda patches: _patch_embedding(patch_embed.proj, patches)
@@ -137,11 +136,9 @@ class Policy(nn.Module):
         except ValueError as error:
             raise ValueError(f"Sample {sample.id}: {error}.") from error
         ids = []
+        template_ids = lambda piece: self.tokenizer(piece, add_special_tokens=False)["input_ids"]  # noqa: E731
         for number, piece in enumerate(pieces):  # the template's and others' in turns
-            is_template = number % 2 == 0
-            ids += (
-                self.tokenizer(piece, add_special_tokens=False)["input_ids"] if is_template else self.plain_ids(piece)
-            )
+            ids += self.plain_ids(piece) if number % 2 else template_ids(piece)
         grid = picture["image_grid_thw"]
         at, image_tokens = ids.index(self.image_id), int(grid.prod(-1).sum()) // self.merge**2
         ids[at : at + 1] = [self.image_id] * image_tokens
@@ -174,23 +171,18 @@ class Policy(nn.Module):
         ).last_hidden_state[0]
         return token_logprobs(hidden.index_select(0, row.source), self.hf.lm_head.weight, row.targets, temperature)
 
-    def checkpoint_activations(self) -> None:
-        """Compute each layer twice instead of keeping its activations."""
-        enable = getattr(self.hf, "activation_checkpointing_enable", None) or self.hf.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
-
     def shard(self, offload: bool = False) -> "Policy":
         """Spread weights, gradients and what optimizers keep over the processes of a machine; every machine holds all
         of them (FSDP2: fp32 shards, bf16 compute on GPUs). Gradients are averaged over all processes.
 
         offload: weights wait in host memory until they are needed.
         """
-        from torch.distributed.device_mesh import init_device_mesh  # a second, for several processes alone
-        from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
-
         processes, machines = process_number()[1], int(os.environ.get("GROUP_WORLD_SIZE", 1))
         if processes == 1:
             return self.cpu() if offload else self
+        from torch.distributed.device_mesh import init_device_mesh  # here: they take a second
+        from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+
         gpu = self.device.type == "cuda"
         shape, names = (machines, processes // machines), ("copy", "shard")
         mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
@@ -268,14 +260,6 @@ def _eos_ids(hf, tokenizer) -> list[int]:
                 "copy generation_config.json from the model's release again."
             )
     return list(dict.fromkeys(ids))
-
-
-def _banned_ids(config, tokenizer) -> list[int]:
-    """Ids a response must never contain: picture and video placeholders (the training forward would look for the
-    picture) and the padding rows of the vocabulary, which no tokenizer can spell."""
-    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    special = {getattr(config, name, None) for name in names} - {None}
-    return sorted(special | set(range(len(tokenizer), config.text_config.vocab_size)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

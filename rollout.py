@@ -70,7 +70,7 @@ def reference_generate(policy, prompts, G: int, max_new_tokens: int = 1024, temp
     """The completions of `generate` in the plainest way: one after the other, each token by Hugging Face's forward pass
     over all before it. The way into this file, and what the engine is tested against."""
     banned = torch.zeros(policy.hf.config.text_config.vocab_size, dtype=torch.bool, device=policy.device)
-    banned[policy.banned_ids] = True
+    banned[banned_ids(policy)] = True
     for number, prompt in enumerate(prompts):
         picture = {"pixel_values": prompt.patches.to(policy.device), "image_grid_thw": prompt.grid.to(policy.device)}
         for index in range(G):
@@ -90,6 +90,15 @@ def reference_generate(policy, prompts, G: int, max_new_tokens: int = 1024, temp
             finish = "eos" if drawn[-1] in policy.eos_ids else "length"
             arrays = np.array(drawn, np.int32), np.array(logps, np.float32)
             yield Completion(prompt.sample_id, index, *arrays, policy.decode(drawn), finish, number)
+
+
+def banned_ids(policy) -> list[int]:
+    """Ids a response must never contain: picture and video placeholders (the training forward would look for the
+    picture) and the padding rows of the vocabulary, which no tokenizer can spell."""
+    config = policy.hf.config
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    special = {getattr(config, name, None) for name in names} - {None}
+    return sorted(special | set(range(len(policy.tokenizer), config.text_config.vocab_size)))
 
 
 def sample_seed(seed: int, number: int) -> int:
@@ -335,7 +344,7 @@ class Engine:
         try:
             self.weights.refill()
             self.reserve(prompts, G, max_new_tokens, slots)
-            self.banned.zero_()[self.policy.banned_ids] = True
+            self.banned.zero_()[banned_ids(self.policy)] = True
             scheduler = Scheduler(self, prompts, G, max_new_tokens, seed, slots, numbers)
             while scheduler.waiting_prompts or scheduler.waiting or scheduler.running:
                 if groups := scheduler.admit_prompts():

@@ -130,7 +130,11 @@ def check_config(config) -> None:
             value = getattr(config, name)
             if value is not None and not works(value):  # None: left open
                 wrong.append(f"{flag(name)} {value} {words}")
-    wrong += config.conflicts()
+    pictures, processes = getattr(config, config.shared_out), int(os.environ.get("WORLD_SIZE", 1))
+    if 1 <= pictures < processes:
+        wrong.append(f"{flag(config.shared_out)} {pictures} leaves some of {processes} processes without work")
+    else:
+        wrong += config.conflicts()
     if wrong:
         raise ValueError("; ".join(wrong) + ".")
 

@@ -65,9 +65,7 @@ class Config(Training):
         (("batch_size", "max_tokens"), lambda x: x >= 1, "has to be at least 1"),
         (("refine",), lambda x: 0 <= x <= 1, "has to lie between 0 and 1"),
     ]
-
-    def conflicts(self) -> list[str]:
-        return self._too_few("batch_size")
+    shared_out: ClassVar[str] = "batch_size"
 
 
 PRESETS = {

@@ -141,10 +141,10 @@ class Config(Training):
         (("importance_cap",), lambda x: x == 0 or x >= 1, "has to be at least 1, or 0 for no correction"),
         (("render_python",), shutil.which, "is no program that runs"),
     ]
+    shared_out: ClassVar[str] = "prompts"
 
     def conflicts(self) -> list[str]:
-        if wrong := self._too_few("prompts"):
-            return wrong
+        wrong = []
         share = self.prompts // int(os.environ.get("WORLD_SIZE", 1))  # pictures of a process
         if self.minibatches > share:
             wrong.append(f"--minibatches {self.minibatches} are more than the pictures of a process, {share}")

@@ -1,7 +1,6 @@
 """What both stages share: the policy and its optimizers, an optimizer's step, the rows of a batch, threads."""
 
 import math
-import os
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -17,7 +16,7 @@ from checkpoint import load_trainer_state
 from model import Policy
 from packing import Prompt
 from processes import from_all, process_number, whole
-from run import Rule, flag
+from run import Rule
 
 
 @dataclass
@@ -55,16 +54,10 @@ class Training:
     """Newest checkpoints that stay, 0 for all. Copies under names of your own, as step-best, always stay."""
 
     rules: ClassVar[list[Rule]] = []  # what a stage's own settings may be
+    shared_out: ClassVar[str] = ""  # the setting that says how many pictures the processes share
 
     def conflicts(self) -> list[str]:
         """What is wrong with settings that each could work."""
-        return []
-
-    def _too_few(self, name: str) -> list[str]:
-        """`name` pictures are shared out among the processes that torchrun starts."""
-        processes = int(os.environ.get("WORLD_SIZE", 1))
-        if 1 <= getattr(self, name) < processes:
-            return [f"{flag(name)} {getattr(self, name)} leaves some of {processes} processes without work"]
         return []
 
 
@@ -109,7 +102,8 @@ def load_trainer(checkpoint: Path | None, config) -> tuple[Policy, list[torch.op
     if config.save_dtype != "release":
         policy.save_dtype = getattr(torch, config.save_dtype)
     if config.gradient_checkpointing:
-        policy.checkpoint_activations()
+        enable = getattr(policy.hf, "activation_checkpointing_enable", None) or policy.hf.gradient_checkpointing_enable
+        enable({"use_reentrant": False})  # each layer is computed twice
     policy.shard().train()
     optimizers = make_optimizers(policy, config)
     return policy, optimizers, load_trainer_state(checkpoint, policy, optimizers) if checkpoint else {"step": 0}

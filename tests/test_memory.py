@@ -19,7 +19,7 @@ def test_the_peak_of_training_is_the_tables(qwen3_folder, samples, monkeypatch, 
     config = tiny_config("qwen3_vl", policy.tokenizer, 160, layers)
     config.text_config.vocab_size, config._attn_implementation = vocabulary, "packed_rows"
     policy.hf = type(policy.hf)(config).train()
-    policy.checkpoint_activations()
+    policy.hf.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW(policy.parameters())
     group = (policy.encode(samples[0]), [np.arange(20, 148)] * 8)
     row = packing.pack([group] * 3)

@@ -201,7 +201,7 @@ def test_gradient_checkpointing_changes_no_gradient(policy, samples):
     policy.double().train()
     for enabled in (False, True):
         if enabled:
-            policy.checkpoint_activations()
+            policy.hf.gradient_checkpointing_enable({"use_reentrant": False})
         policy.zero_grad()
         policy(packing.pack(groups)).sum().backward()
         gradients.append([p.grad.clone() for p in policy.parameters()])

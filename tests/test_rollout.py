@@ -37,7 +37,7 @@ def test_greedy_tokens_equal_hugging_face_generate(policy, samples, tiny_folder)
             image_grid_thw=prompt.grid,
             do_sample=False,
             max_new_tokens=24,
-            suppress_tokens=policy.banned_ids,
+            suppress_tokens=rollout.banned_ids(policy),
         )[0, len(prompt.ids) :]
         assert ours[prompt.sample_id, 0].ids.tolist() == theirs.tolist()
 
@@ -225,12 +225,12 @@ def test_endings(qwen3_folder, samples):
 
 def test_image_tokens_are_never_sampled(qwen3_folder, samples):
     policy = sharpened(qwen3_folder)
-    assert policy.image_id in policy.banned_ids
+    assert policy.image_id in rollout.banned_ids(policy)
     with torch.no_grad():  # a model that wants nothing else
         policy.hf.model.language_model.norm.weight.copy_(policy.hf.lm_head.weight[policy.image_id] * 50)
     for temperature in (0.0, 1.0):
         for completion in generate(policy, [policy.encode(samples[0])], G=8, max_new_tokens=8, temperature=temperature):
-            assert not set(completion.ids.tolist()) & set(policy.banned_ids)
+            assert not set(completion.ids.tolist()) & set(rollout.banned_ids(policy))
 
 
 @pytest.mark.parametrize("of", [kernels, pytest.param(c_functions, marks=needs_a_compiler)], ids=["torch", "C"])
