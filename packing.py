@@ -97,24 +97,6 @@ class Spans:
     device: torch.device | str = "cpu"
 
     @cached_property
-    def blocks(self) -> list["AttentionBlock"]:
-        """Sequences of similar length padded into one call: the longest at most twice as long as the shortest."""
-        kind_and_length = lambda span: (span[2] < span[3], span[1] - span[0])  # noqa: E731
-        parts, shortest = [], (None, 0)
-        for span in sorted(self.spans, key=kind_and_length):
-            kind, length = kind_and_length(span)
-            if kind != shortest[0] or length > 2 * shortest[1]:
-                parts.append([])
-                shortest = kind, length
-            parts[-1].append(span)
-        return [AttentionBlock.of(part).to(self.device) for part in parts]
-
-    @cached_property
-    def back(self) -> torch.Tensor:
-        """(T,) where each position of the row is among the blocks' real queries, one block after the other."""
-        return torch.cat([block.rows for block in self.blocks]).argsort()
-
-    @cached_property
     def flash(self) -> tuple:
         """What flash attention wants: where queries and keys of a sequence end (S + 1,) int32, the longest of each, and
         which positions are keys, sequence after sequence; None where each sees only itself."""
@@ -125,45 +107,6 @@ class Spans:
             return *ends, max(queries), max(keys), None
         parts = [torch.arange(*part) for start, end, *prefix in self.spans for part in (prefix, (start, end))]
         return *ends, max(queries), max(keys), torch.cat(parts).to(self.device)
-
-
-@dataclass
-class AttentionBlock:
-    """S sequences of a packed row that are attended in one padded call. Padding repeats position 0 and is never read.
-
-    queries  (S, Lq) int64   positions of the row that ask
-    keys     (S, Lk) int64   positions of the row that may be looked at
-    mask     (S, 1, Lq, Lk) bool, or None when queries and keys are the same sequence and attention is causal
-    real     (n,) int64      which of the S * Lq queries are no padding
-    rows     (n,) int64      the positions of the row they stand for
-    """
-
-    queries: torch.Tensor
-    keys: torch.Tensor
-    mask: torch.Tensor | None
-    real: torch.Tensor
-    rows: torch.Tensor
-
-    @classmethod
-    def of(cls, spans: list[tuple[int, int, int, int]]) -> "AttentionBlock":
-        """All with a prefix, or all without."""
-        own = [torch.arange(start, end) for start, end, _, _ in spans]
-        lengths = torch.tensor([len(positions) for positions in own])
-        queries = nn.utils.rnn.pad_sequence(own, batch_first=True)  # (S, Lq)
-        places = torch.arange(queries.shape[1])
-        real = (places < lengths[:, None]).flatten().nonzero()[:, 0]
-        if all(prefix == end for _, _, prefix, end in spans):
-            return cls(queries, queries, None, real, torch.cat(own))
-        prefixes = [torch.arange(start, end) for _, _, start, end in spans]
-        both = [torch.cat(parts) for parts in zip(prefixes, own, strict=True)]
-        keys = nn.utils.rnn.pad_sequence(both, batch_first=True)  # (S, Lk)
-        # query j sees the prefix and j + 1 of its own; padding queries see keys too, so no row is empty
-        reach = torch.tensor([len(prefix) for prefix in prefixes])[:, None] + places + 1
-        mask = torch.arange(keys.shape[1]) < reach[..., None]
-        return cls(queries, keys, mask[:, None], real, torch.cat(own))
-
-    def to(self, device) -> "AttentionBlock":
-        return AttentionBlock(*(None if x is None else x.to(device) for x in vars(self).values()))
 
 
 @dataclass
@@ -234,21 +177,26 @@ def packed_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spans: S
     """Attention inside a packed row: every sequence sees its prefix and itself, nothing else.
 
     q (T, H, D), k and v (T, C, D) -> (T, H, D). The gradient is exact: keys of a shared prompt collect from all its
-    responses because they are gathered, not copied.
+    responses, which all read the same ones.
     """
     if q.is_cuda and v.dtype in (torch.bfloat16, torch.float16):
         return _flash_attention(q.to(v.dtype), k.to(v.dtype), v, spans, scale)
-
-    def take(x, positions):  # (T, heads, D) -> (S, heads, L, D); index_select has the faster backward pass
-        return x.index_select(0, positions.flatten()).unflatten(0, positions.shape).transpose(1, 2)
-
-    parts = []
-    for block in spans.blocks:
-        asking, keys, values = take(q, block.queries), take(k, block.keys), take(v, block.keys)
-        options = dict(attn_mask=block.mask, is_causal=block.mask is None, enable_gqa=q.shape[1] != k.shape[1])
-        out = F.scaled_dot_product_attention(asking, keys, values, scale=scale, **options)
-        parts.append(out.transpose(1, 2).flatten(0, 1).index_select(0, block.real))  # (n, H, D)
-    return torch.cat(parts).index_select(0, spans.back)
+    lengths = [end - start for start, end, _, _ in spans.spans]
+    queries, keys, values = (x.split(lengths) for x in (q, k, v))  # of each sequence
+    number_of = {start: number for number, (start, *_) in enumerate(spans.spans)}
+    outs = []
+    for number, (_, _, prefix, prefix_end) in enumerate(spans.spans):
+        own, mask = (keys[number], values[number]), None
+        if prefix < prefix_end:  # which is a sequence itself
+            before = number_of[prefix]
+            own = [torch.cat([x[before], x[number]]) for x in (keys, values)]
+            mask = torch.ones(lengths[number], len(own[0]), dtype=torch.bool, device=q.device)
+            mask = mask.tril(prefix_end - prefix)  # query j sees the prefix and j + 1 of its own
+        asked = [x.transpose(0, 1)[None] for x in (queries[number], *own)]  # (1, heads, L, D)
+        options = {"attn_mask": mask, "is_causal": mask is None, "enable_gqa": q.shape[1] != k.shape[1]}
+        out = F.scaled_dot_product_attention(*asked, scale=scale, **options)
+        outs.append(out[0].transpose(0, 1))
+    return torch.cat(outs)
 
 
 def _flash_attention(q, k, v, spans: Spans, scale: float) -> torch.Tensor:
