@@ -473,13 +473,8 @@ def main(config: Config) -> None:
     if not config.files and not config.doctor:
         sys.exit("render.py: name the programs to draw, or say --doctor; --help tells more.")
     try:
-        with Renderer(
-            workers=1 if config.doctor else config.workers,
-            timeout=config.timeout,
-            svg_side=config.svg_side,
-            python=config.python,
-            allow_unsafe=config.allow_unsafe_rendering,
-        ) as renderer:
+        where = {"svg_side": config.svg_side, "python": config.python, "allow_unsafe": config.allow_unsafe_rendering}
+        with Renderer(1 if config.doctor else config.workers, config.timeout, **where) as renderer:
             succeeded = doctor(renderer) if config.doctor else draw_files(renderer, config.files, config.output)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"render.py: {error}")

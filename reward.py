@@ -77,10 +77,8 @@ from pictures import to_rgb, upright
 from prompts import extract_code, fenced
 from render import Renderer, Rendering
 
-BUILT_IN = {  # name -> what it rewards; they are measured on every answer, for reports, whichever are chosen
-    "visual": "a rendering that looks like the target",
-    "alignment": "a closed code block in the language that was asked for",
-}
+# Looks like the target; is a closed block in the language. Measured on every answer, for reports, whatever is chosen.
+BUILT_IN = ("visual", "alignment")
 DEFAULT = ("visual=0.9", "alignment=0.1")
 RESERVED = (*BUILT_IN, "mean", "std_in_group", "coarse")  # names of a training's metrics
 

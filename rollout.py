@@ -272,9 +272,7 @@ class Engine:
         All of it is one packed row (packing.pack). Returns the logits after each prompt (n, V).
         """
         device = self.policy.device
-        row = pack(
-            [(group.prompt, [request.ids[: request.length - 1] for request in requests]) for group, requests in jobs]
-        )
+        row = pack([(group.prompt, [r.ids[: r.length - 1] for r in requests]) for group, requests in jobs])
         slot_mapping, ends, at = [], [], 0
         for group, requests in jobs:
             segments = [(group.block_table, len(group.prompt.ids))] + [(r.block_table, r.length - 1) for r in requests]
@@ -322,9 +320,8 @@ class Engine:
             self.slots, self.graphs = Slots(*shape, self.steps, self.policy.device), {}
         furthest = max(prompt.next_position for prompt in prompts) + max_new_tokens + self.steps
         if self.cos_sin_cache is None or self.cos_sin_cache.shape[1] < furthest:
-            # (2, positions of text, D)
             text = torch.arange(furthest, device=self.policy.device).expand(3, -1)
-            self.cos_sin_cache, self.graphs = torch.stack(self.rope(text)), {}
+            self.cos_sin_cache, self.graphs = torch.stack(self.rope(text)), {}  # (2, positions of text, D)
         live = min(slots, G * len(prompts))
         needed = live * -(-max_new_tokens // self.page) + min(live, live // G + 2) * prompt_columns + 1
         if self.pool is None or self.pool.count < needed and not self.pool.largest:
