@@ -316,10 +316,3 @@ def token_logprobs(hidden, weight, targets, temperature: float = 1.0, chunk: int
     if torch.is_autocast_enabled(hidden.device.type):  # here, so that the backward pass computes the same logits
         hidden, weight = (x.to(torch.get_autocast_dtype(hidden.device.type)) for x in (hidden, weight))
     return _TokenLogprobs.apply(hidden, weight, targets, temperature, chunk)
-
-
-if __name__ == "__main__":
-    sys.exit(
-        "model.py makes nothing itself: `python tiny.py FOLDER` makes a tiny model, "
-        "`python -m report memory NAME` says what fits."
-    )

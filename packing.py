@@ -17,7 +17,6 @@ from itertools import accumulate
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 torch.backends.cuda.enable_cudnn_sdp(False)  # plans anew, for a second, for every new shape: rows have ever new ones
 
@@ -66,22 +65,6 @@ def mrope_positions(ids: Sequence[int], grids: Sequence[tuple[int, int, int]], i
             f"{len(ids)} prompt tokens but {positions.shape[1]} positions: a picture's tokens were cut off."
         )
     return positions, start
-
-
-def rope_tables(positions: torch.Tensor, rotary: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin, each (T, D) float32, for positions (3, T). Frequencies and scaling are those of `rotary`, Hugging
-    Face's module, which knows YaRN and its like. Qwen3-VL interleaves the three axes over the frequencies, Qwen2.5-VL
-    gives each axis one section of them."""
-    angles = positions[..., None].float() * rotary.inv_freq.float()  # (3, T, D / 2)
-    section = rotary.mrope_section
-    if rotary.config.model_type.startswith("qwen3"):
-        mixed = angles[0].clone()
-        for axis in (1, 2):
-            mixed[:, axis : 3 * section[axis] : 3] = angles[axis, :, axis : 3 * section[axis] : 3]
-    else:
-        mixed = torch.cat([part[axis] for axis, part in enumerate(angles.split(section, -1))], -1)
-    both = torch.cat([mixed, mixed], -1)
-    return both.cos() * rotary.attention_scaling, both.sin() * rotary.attention_scaling
 
 
 # ---------------------------------------------------------------------------------------------------------------------

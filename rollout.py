@@ -14,6 +14,8 @@ flat buffer (`FlatWeights`): sampling never goes stale, addresses never change. 
 batch size, on a CPU several steps are one call of C (`native`). Noise is a hash of (sample seed, step, token): a
 completion depends on its prompt, number and seed alone.
 
+`reference.py` samples the same completions in thirty plain lines: begin there.
+
 Axes: B slots, G samples per group, P prompt tokens, R response tokens, H query heads, C key/value heads, D head size.
 """
 
@@ -31,7 +33,7 @@ import torch.nn.functional as F
 import kernels
 import native
 from kernels import KeyTable, rms_norm
-from packing import Prompt, pack, packed_attention, rope_tables
+from packing import Prompt, pack, packed_attention
 
 MOST_TOKENS = 16384  # of prompts, and of preempted answers, that are computed together; one may go over it
 
@@ -63,33 +65,6 @@ def generate(
     if not hasattr(policy, "engine"):
         policy.engine = Engine(policy)
     return policy.engine.generate(prompts, G, max_new_tokens, temperature, seed, slots, numbers)
-
-
-@torch.no_grad()
-def reference_generate(policy, prompts, G: int, max_new_tokens: int = 1024, temperature: float = 1.0, seed: int = 0):
-    """The completions of `generate` in the plainest way: one after the other, each token by Hugging Face's forward pass
-    over all before it. The way into this file, and what the engine is tested against."""
-    banned = torch.zeros(policy.hf.config.text_config.vocab_size, dtype=torch.bool, device=policy.device)
-    banned[banned_ids(policy)] = True
-    for number, prompt in enumerate(prompts):
-        picture = {"pixel_values": prompt.patches.to(policy.device), "image_grid_thw": prompt.grid.to(policy.device)}
-        for index in range(G):
-            noise = torch.tensor([sample_seed(seed, number * G + index)], device=policy.device)
-            ids, positions = prompt.ids.to(policy.device), prompt.positions.to(policy.device)  # (T,), (3, T)
-            drawn, logps = [], []
-            while len(drawn) < max_new_tokens and not set(drawn[-1:]) & set(policy.eos_ids):
-                seen = {"input_ids": ids[None], "position_ids": positions[:, None]}
-                hidden = policy.hf.model(**seen, **picture, use_cache=False).last_hidden_state[:, -1]
-                step = torch.full_like(noise, len(drawn))
-                logits = policy.hf.lm_head(hidden)  # (1, V)
-                token, logp = kernels.sample_tokens(logits, noise, step, temperature, banned)
-                next_position = torch.full_like(positions[:, :1], prompt.next_position + len(drawn))
-                ids, positions = torch.cat([ids, token]), torch.cat([positions, next_position], 1)
-                drawn.append(token.item())
-                logps.append(logp.item())
-            finish = "eos" if drawn[-1] in policy.eos_ids else "length"
-            arrays = np.array(drawn, np.int32), np.array(logps, np.float32)
-            yield Completion(prompt.sample_id, index, *arrays, policy.decode(drawn), finish, number)
 
 
 def banned_ids(policy) -> list[int]:
@@ -369,6 +344,22 @@ def half_the_threads():
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def rope_tables(positions: torch.Tensor, rotary: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin, each (T, D) float32, for positions (3, T). Frequencies and scaling are those of `rotary`, Hugging
+    Face's module, which knows YaRN and its like. Qwen3-VL interleaves the three axes over the frequencies, Qwen2.5-VL
+    gives each axis one section of them."""
+    angles = positions[..., None].float() * rotary.inv_freq.float()  # (3, T, D / 2)
+    section = rotary.mrope_section
+    if rotary.config.model_type.startswith("qwen3"):
+        mixed = angles[0].clone()
+        for axis in (1, 2):
+            mixed[:, axis : 3 * section[axis] : 3] = angles[axis, :, axis : 3 * section[axis] : 3]
+    else:
+        mixed = torch.cat([part[axis] for axis, part in enumerate(angles.split(section, -1))], -1)
+    both = torch.cat([mixed, mixed], -1)
+    return both.cos() * rotary.attention_scaling, both.sin() * rotary.attention_scaling
 
 
 def bucket(n: int, most: int) -> int:

@@ -396,11 +396,6 @@ def waves(groups: list[Group], config: Config, step: int) -> list[list[list[Grou
 # the policies beside the one that is trained: the sampler of several processes, the reference
 
 
-def inference_dtype(device: str) -> torch.dtype:
-    """The number format of weights that are not trained."""
-    return torch.bfloat16 if str(device).startswith("cuda") else torch.float32
-
-
 @torch.no_grad()
 def copy_weights(sampler: Policy, sharded: Policy) -> None:
     """Give the sampler the weights of a sharded policy: sampling needs all of them in every process. Shards arrive in
@@ -442,12 +437,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint = latest_checkpoint(run.folder) if config.resume else None
     torch.manual_seed(config.seed)
     policy, optimizers, state = load_trainer(checkpoint, config)
+    inference_dtype = torch.bfloat16 if config.device.startswith("cuda") else torch.float32  # of what is not trained
     sampler = policy  # several processes train shards of the weights; sampling wants all of them, in bf16 on GPUs
     if process_number()[1] > 1:
-        sampler = Policy.load(checkpoint or config.model, config.device, inference_dtype(config.device))
+        sampler = Policy.load(checkpoint or config.model, config.device, inference_dtype)
     reference = None
     if config.kl > 0:
-        reference = Policy.load(config.model, config.device, inference_dtype(config.device)).shard(offload=True)
+        reference = Policy.load(config.model, config.device, inference_dtype).shard(offload=True)
         reference.requires_grad_(False)
     rewards = rewards_of(config)
     renderer = Renderer(
@@ -462,48 +458,44 @@ def main(argv: Sequence[str] | None = None) -> None:
         tally = Tally.of(config, samples, "--max-prompt-tokens", state)
         bar = progress_bar("ViRL", start, config.steps)
         for step in bar:
-            began, times = time.perf_counter(), {}
+            began, times, groups = time.perf_counter(), {}, []
             # 1. N pictures; G programs each, rendered as they come
             order = loading.batch_indices(samples, config.prompts, config.seed, step, alike=False)
             indices = list(dict.fromkeys(order))
             batch, too_long, bad = encode_prompts(sampler, samples, indices, config)
-            save = (step + 1) % config.save_every == 0 or step + 1 == config.steps
-            if not min(tally.add(len(batch), too_long, bad)):  # a process without work cannot take part
-                if save:
-                    save_checkpoint(run.folder, step + 1, policy, optimizers, tally.state(), config.keep)
-                continue
-            if sampler is not policy:
-                copy_weights(sampler, policy)
-            with timer(times, "time/rollout"), half_the_threads():
-                groups = rollout(sampler, batch, renderer, config, step)
-                sampler.engine.release_memory()
-            # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
-            lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
-            parts = waves(groups, config, step)
-            every = [wave for part in parts for wave in part]
-            judged = iter([scorers.submit(score_groups, wave, rewards, config, times) for wave in every])
-            for minibatch in parts:
-                total, sums = loss_total(sum(minibatch, []), config), defaultdict(float)
-                for wave in minibatch:
-                    with timer(times, "time/held_up"):
-                        next(judged).result()
+            if min(tally.add(len(batch), too_long, bad)):  # a process without work cannot take part
+                if sampler is not policy:
+                    copy_weights(sampler, policy)
+                with timer(times, "time/rollout"), half_the_threads():
+                    groups = rollout(sampler, batch, renderer, config, step)
+                    sampler.engine.release_memory()
+                # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
+                lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
+                parts = waves(groups, config, step)
+                every = [wave for part in parts for wave in part]
+                judged = iter([scorers.submit(score_groups, wave, rewards, config, times) for wave in every])
+                for minibatch in parts:
+                    total, sums = loss_total(sum(minibatch, []), config), defaultdict(float)
+                    for wave in minibatch:
+                        with timer(times, "time/held_up"):
+                            next(judged).result()
+                        with timer(times, "time/update"):
+                            update(policy, wave, total, config, reference, sums)
                     with timer(times, "time/update"):
-                        update(policy, wave, total, config, reference, sums)
-                with timer(times, "time/update"):
-                    norm = optimizer_step(policy, optimizers, lr, config.grad_clip)
-            # 3. say what happened
-            metrics = {"step": step, **rollout_metrics(groups), **training_metrics(sums), "lr": lr, "grad_norm": norm}
-            seconds = time.perf_counter() - began
-            metrics |= {"dropped_prompts": len(indices) - sum(from_all(len(groups))), "time/step": seconds, **times}
-            metrics["held_up"] = times["time/held_up"] / times["time/rollout"]
-            run.log(metrics | tally.metrics() | {"tokens_per_second": metrics["tokens"] / seconds})
-            bar.set_postfix_str(status_line(metrics))
-            if save:
+                        norm = optimizer_step(policy, optimizers, lr, config.grad_clip)
+                # 3. say what happened
+                seconds = time.perf_counter() - began
+                metrics = {"step": step, "lr": lr, "grad_norm": norm} | rollout_metrics(groups) | training_metrics(sums)
+                metrics |= times | {"time/step": seconds, "held_up": times["time/held_up"] / times["time/rollout"]}
+                metrics["dropped_prompts"] = len(indices) - sum(from_all(len(groups)))
+                run.log(metrics | tally.metrics() | {"tokens_per_second": metrics["tokens"] / seconds})
+                bar.set_postfix_str(status_line(metrics))
+            ended = step + 1 == config.steps
+            if ended or (step + 1) % config.save_every == 0:
                 save_checkpoint(run.folder, step + 1, policy, optimizers, tally.state(), config.keep)
-                ended = step + 1 == config.steps
-                if ended or not run.is_drawing():
+                if groups and (ended or not run.is_drawing()):
                     write_samples(run, groups)
-                run.draw("curves", "page", ended=ended)
+                    run.draw("curves", "page", ended=ended)
     said = tally.end()
     if run.writes:
         print(f"ViRL done: {latest_checkpoint(run.folder)}{said}")

@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 import checkpoint
 import model
 import packing
+import rollout
 
 RESPONSES = [[[10, 20, 30, 40], [50], [11, 12, 13]], [[7, 8, 9, 10, 11]], [[90, 91], [92, 93, 94]]]
 
@@ -56,7 +57,7 @@ def test_rope_tables_equal_hugging_face(policy, samples):
     positions = policy.encode(samples[1]).positions
     rotary = policy.hf.model.language_model.rotary_emb
     x = torch.zeros(1, positions.shape[1], 8)
-    for mine, theirs in zip(packing.rope_tables(positions, rotary), rotary(x, positions[:, None]), strict=True):
+    for mine, theirs in zip(rollout.rope_tables(positions, rotary), rotary(x, positions[:, None]), strict=True):
         if theirs.ndim == 4:  # Qwen2.5-VL hands out the three axes and mixes them in its attention
             section = policy.hf.config.text_config.rope_parameters["mrope_section"] * 2
             theirs = torch.cat([part[i % 3] for i, part in enumerate(theirs.split(section, -1))], -1)

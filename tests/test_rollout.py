@@ -16,7 +16,8 @@ import model
 import native
 import packing
 import rollout
-from rollout import Engine, bucket, generate, reference_generate
+from reference import reference_generate
+from rollout import Engine, bucket, generate
 
 
 def by_key(completions):
