@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 import releases
 from model import Policy
-from processes import process_number
+from processes import rank_and_size
 
 WHOLE = {"full_state_dict": True, "cpu_offload": True}  # StateDictOptions
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,7 +36,7 @@ def save_checkpoint(run: Path, step: int, policy: Policy, optimizers: list, stat
 
     folder = run / "checkpoints" / f"step-{step:06d}"
     unfinished = folder.with_name(f".{folder.name}.tmp")
-    writes = process_number()[0] == 0
+    writes = rank_and_size()[0] == 0
     try:
         if writes:
             shutil.rmtree(unfinished, ignore_errors=True)

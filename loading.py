@@ -27,7 +27,7 @@ import data
 import files
 from data import Sample, Samples
 from files import Parquet
-from processes import from_all, process_number
+from processes import all_gather, rank_and_size
 
 HAND = 8  # row groups that are read side by side
 MOST_ROWS = 65_536  # of a window
@@ -52,7 +52,7 @@ def training_samples(path: str | Path) -> Samples:
 def drawn_by_a_process(path: str, folder: Path, *options: str) -> Samples:
     """The data set at `path`, of programs, with the pictures that `python -m corpus draw` leaves in `folder`."""
     failed = False
-    if process_number()[0] == 0:
+    if rank_and_size()[0] == 0:
         draw = [
             sys.executable,
             "-m",
@@ -64,7 +64,7 @@ def drawn_by_a_process(path: str, folder: Path, *options: str) -> Samples:
             *options,
         ]
         failed = subprocess.run(draw, cwd=Path(__file__).parent).returncode != 0
-    if any(from_all(failed)):
+    if any(all_gather(failed)):
         raise RuntimeError(f"The programs of {path} have no pictures, and could not be drawn (see above).")
     return training_samples(folder)
 
@@ -201,7 +201,7 @@ class Tally:
     def add(self, used: int, too_long: int, bad: Sequence[tuple[int, str]]) -> list[int]:
         """Count this process' share of a batch -> how many rows each process can use. Bad rows are named on the
         console. Raises ValueError where too many cannot be used, or none at all."""
-        shares = from_all((used, too_long, list(bad)))
+        shares = all_gather((used, too_long, list(bad)))
         usable = [used for used, _, _ in shares]
         if min(usable):
             self.used += sum(usable)
@@ -215,7 +215,7 @@ class Tally:
                 if row not in self.bad:
                     self.bad[row] = reason = data.reason_of(problem)
                     reasons[reason] += 1
-                    if process_number()[0] == 0 and reasons[reason] <= NAMED:
+                    if rank_and_size()[0] == 0 and reasons[reason] <= NAMED:
                         more = " (others like it are counted, and not named)" if reasons[reason] == NAMED else ""
                         tqdm.write(f"left out: {problem}{more}", file=sys.stderr)
         known = min(self.seen, self.rows)  # after an epoch, all

@@ -22,7 +22,7 @@ from torch import nn
 
 import releases
 from packing import PackedRow, Prompt, mrope_positions, packed_attention
-from processes import check_device, process_number, whole
+from processes import check_device, full_tensor, rank_and_size
 
 
 def _packed_rows_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, spans=None, **kwargs):
@@ -98,7 +98,7 @@ class Policy(nn.Module):
         what = f"The weights in {folder}"
         hf, info = read(what, "them", transformers.AutoModelForImageTextToText.from_pretrained, folder, **options)
         left_out = releases.check_loaded(folder, info)
-        if left_out and process_number()[0] == 0:
+        if left_out and rank_and_size()[0] == 0:
             print(left_out, file=sys.stderr)
         try:
             policy = cls(hf, tokenizer, image_processor, frame)
@@ -177,7 +177,7 @@ class Policy(nn.Module):
 
         offload: weights wait in host memory until they are needed.
         """
-        processes, machines = process_number()[1], int(os.environ.get("GROUP_WORLD_SIZE", 1))
+        processes, machines = rank_and_size()[1], int(os.environ.get("GROUP_WORLD_SIZE", 1))
         if processes == 1:
             return self.cpu() if offload else self
         from torch.distributed.device_mesh import init_device_mesh  # here: they take a second
@@ -199,8 +199,8 @@ class Policy(nn.Module):
         others, which have to ask for them, too."""
         weights, state = {}, self.hf.state_dict()
         for name, _ in self.hf.named_parameters():
-            full = whole(state[name])
-            if process_number()[0] == 0:
+            full = full_tensor(state[name])
+            if rank_and_size()[0] == 0:
                 weights[name] = full if full is state[name] else full.cpu()
         return weights
 
@@ -208,7 +208,7 @@ class Policy(nn.Module):
         """Write the folder that was loaded with the present weights (`whole_weights`, if they are there already), which
         transformers, before 5 too, and vLLM open; of several processes the first one does."""
         weights, folder = self.whole_weights() if weights is None else weights, Path(folder)
-        if process_number()[0] > 0:
+        if rank_and_size()[0] > 0:
             return
         converted = {name: weight.to("cpu", self.save_dtype) for name, weight in weights.items()}
         self.hf.save_pretrained(folder, state_dict=converted)

@@ -19,7 +19,7 @@ def check_device(device) -> None:
         raise ValueError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here; use --device cpu.")
 
 
-def join_processes(device: str) -> None:
+def init_distributed(device: str) -> None:
     """Join the group that torchrun started, if it did; "cuda" then means this process's own GPU."""
     check_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
@@ -36,20 +36,20 @@ def _leave_processes() -> None:
     dist.destroy_process_group()
 
 
-def process_number() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
     """(number of this process, how many there are)."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def from_all(value) -> list:
+def all_gather(value) -> list:
     """What every process gave, in their order."""
-    values = [None] * process_number()[1]
+    values = [None] * rank_and_size()[1]
     if len(values) == 1:
         return [value]
     dist.all_gather_object(values, value)
     return values
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """All of a tensor that may be sharded; every process has to ask for it."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # a DTensor

@@ -18,7 +18,7 @@ from typing import Literal, TextIO, get_args, get_origin
 import tyro
 
 from checkpoint import checkpoint_to_resume, latest_checkpoint, step_of
-from processes import process_number
+from processes import rank_and_size
 
 # ------------------------------------------------------------------------------------------------------ what it is told
 
@@ -58,10 +58,10 @@ def parse_config(presets: dict, argv: Sequence[str] | None = None):
         raise ValueError(f"{config.out} already holds a run; use --resume to go on, or another --out.")
     check_config(config)
     if newest and config.steps == step_of(newest):
-        say(f"All {config.steps} steps are done: {newest}. A larger --steps goes on.")
+        print_once(f"All {config.steps} steps are done: {newest}. A larger --steps goes on.")
         sys.exit()
     if config.warmup > config.steps:
-        say(f"--warmup {config.warmup} is longer than the run of {config.steps} steps: --lr is never reached.")
+        print_once(f"--warmup {config.warmup} is longer than the run of {config.steps} steps: --lr is never reached.")
     return config
 
 
@@ -71,7 +71,7 @@ def _resumed(presets: dict, argv: Sequence[str] | None, config, newest: Path | N
     if not path.exists() and newest is None:
         raise FileNotFoundError(f"There is no run to resume in {config.out}; leave out --resume to start one.")
     if not path.exists():
-        say(f"{path} is gone: the run goes on with this preset and these flags.")
+        print_once(f"{path} is gone: the run goes on with this preset and these flags.")
         return config
     saved = dataclasses.replace(read_config(path, type(config)), out=config.out, resume=True)
     now = tyro.extras.overridable_config_cli({name: (about, saved) for name, (about, _) in presets.items()}, args=argv)
@@ -85,7 +85,7 @@ def _resumed(presets: dict, argv: Sequence[str] | None, config, newest: Path | N
         raise ValueError(f"--steps {now.steps}: {newest} has taken {step_of(newest)} already; give more.")
     if changed:
         flags = (f"{flag(name)} {wanted[name]} (was {before[name]})" for name in changed)
-        say(f"Resumed with {', '.join(flags)}.")
+        print_once(f"Resumed with {', '.join(flags)}.")
     return now
 
 
@@ -149,7 +149,7 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def say(text: str, to: TextIO | None = None) -> None:
+def print_once(text: str, to: TextIO | None = None) -> None:
     """To the console, once: of several processes the first one speaks."""
     if os.environ.get("RANK", "0") == "0":
         print(text, file=to, flush=True)
@@ -172,7 +172,7 @@ class Run:
 
     def __init__(self, config):
         self.config, self.folder, self.log_to, self.writer = config, Path(config.out), config.log_to, None
-        self.metrics_path, self.writes = self.folder / "metrics.jsonl", process_number()[0] == 0
+        self.metrics_path, self.writes = self.folder / "metrics.jsonl", rank_and_size()[0] == 0
         self.drawing: list[subprocess.Popen] = []
         self.drawn = time.monotonic()  # when pages were last asked for
         if not self.writes:
@@ -255,7 +255,7 @@ def run_script(main: Callable[[], None], presets: dict) -> None:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
         pass  # with it go the frames that hold the progress bar, which prints itself once more
-    say(f"\n{name}: stopped by Ctrl-C; {how_to_go_on(presets)}", sys.stderr)
+    print_once(f"\n{name}: stopped by Ctrl-C; {how_to_go_on(presets)}", sys.stderr)
     sys.exit(130)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from processes import from_all
+from processes import all_gather
 from records import FAILURES, RecordWriter
 from reward import Score, flat
 from run import Run
@@ -41,7 +41,7 @@ class Rollout:
             for completion, record in zip(group.completions, group.records, strict=True):
                 numbers = len(completion.ids), completion.finish == "length", float(completion.logps.sum())
                 mine.append((group.sample.domain, record.score, record.failure, *numbers))
-        domains, scores, failures, *numbers = zip(*(row for share in from_all(mine) for row in share), strict=True)
+        domains, scores, failures, *numbers = zip(*(row for share in all_gather(mine) for row in share), strict=True)
         return cls(domains, scores, failures, *np.array(numbers), len(groups[0].records))
 
     def mean(self, value: Callable[[Score], float]) -> float:
@@ -88,7 +88,7 @@ def rollout_metrics(groups: list) -> dict[str, float]:
 
 def training_metrics(sums: dict) -> dict[str, float]:
     """Means over the tokens that were trained on: the loss, its clipped share, the distance sampler - trainer."""
-    shares = from_all(dict(sums))
+    shares = all_gather(dict(sums))
     worst = max(share["mismatch_max"] for share in shares)
     sums = {name: sum(share.get(name, 0) for share in shares) for name in sums} | {"mismatch_max": worst}
     tokens = max(1, sums["trained_tokens"])

@@ -35,7 +35,7 @@ from flaws import mutate
 from loading import Tally
 from model import Policy
 from packing import Prompt, pack
-from processes import from_all, join_processes, process_number
+from processes import all_gather, init_distributed, rank_and_size
 from run import Rule, Run, parse_config, run_script
 from training import Training, autocast, learning_rate, load_trainer, optimizer_step, progress_bar, split_rows
 
@@ -100,7 +100,7 @@ def encode_batch(policy: Policy, samples: Samples, config: Config, step: int) ->
     function of the step."""
     indices = loading.batch_indices(samples, config.batch_size, config.seed, step)
     rngs = np.random.default_rng((config.seed, step)).spawn(len(indices))
-    number, processes = process_number()
+    number, processes = rank_and_size()
     rngs = rngs[number::processes]
 
     def encode(place: int, sample: Sample) -> Pair:
@@ -114,19 +114,19 @@ def encode_batch(policy: Policy, samples: Samples, config: Config, step: int) ->
 
 def train_step(policy: Policy, pairs: list[tuple[Prompt, list]], row_tokens: int) -> tuple[float, int]:
     """Gradient of the mean negative log-likelihood of all answer tokens of all processes -> that mean, their number."""
-    tokens = sum(from_all(sum(len(answer) for _, [answer] in pairs)))
+    tokens = sum(all_gather(sum(len(answer) for _, [answer] in pairs)))
     total = 0.0
     for groups, factor in split_rows(pairs, row_tokens):
         with autocast(policy.device.type):
             loss = -policy(pack(groups).to(policy.device)).sum() / tokens
         (loss * factor).backward()
         total += loss.item() if factor else 0.0
-    return sum(from_all(total)), tokens
+    return sum(all_gather(total)), tokens
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
-    join_processes(config.device)
+    init_distributed(config.device)
     samples = loading.training_samples(config.data)
     run = Run(config)
     if data.needs_drawing(samples):

@@ -47,7 +47,7 @@ from data import Sample, Samples
 from loading import Tally
 from model import Policy
 from packing import Prompt, pack
-from processes import from_all, join_processes, process_number, whole
+from processes import all_gather, full_tensor, init_distributed, rank_and_size
 from records import Record
 from render import Renderer, Rendering
 from reward import DEFAULT, Rewards, flat
@@ -250,7 +250,7 @@ def loss_weight(completion: Completion, config: Config) -> tuple[float, float]:
 def loss_total(groups: list["Group"], config: Config) -> float:
     """What the loss is divided by: the tokens (or answers) of all groups of an optimizer step, in all processes."""
     mine = sum(loss_weight(completion, config)[1] for group in groups for completion in group.completions)
-    return max(1.0, sum(from_all(mine)))
+    return max(1.0, sum(all_gather(mine)))
 
 
 @dataclass
@@ -280,7 +280,7 @@ class ScoredAnswer:
 def encode_prompts(policy: Policy, samples: Samples, indices: list[int], config: Config) -> tuple:
     """({place in the batch: (sample, prompt)} of this process, how many others were too long, what is wrong with which
     row)."""
-    number, processes = process_number()
+    number, processes = rank_and_size()
     first, end = (len(indices) * share // processes for share in (number, number + 1))
     encode = lambda place, sample: (first + place, sample, policy.encode(sample))  # noqa: E731
     prompts, bad = loading.encoded(samples, indices[first:end], encode)
@@ -384,7 +384,7 @@ def update(policy: Policy, groups: list[Group], total: float, config: Config, re
 def waves(groups: list[Group], config: Config, step: int) -> list[list[list[Group]]]:
     """The groups of each optimizer step of a rollout, in WAVES parts: one part trains while the next is still
     being drawn and judged. Those sampled first go first; among several optimizer steps they are dealt at random."""
-    fewest = min(from_all(len(groups)))  # all processes must agree on the number of parts
+    fewest = min(all_gather(len(groups)))  # all processes must agree on the number of parts
     minibatches = min(config.minibatches, fewest)
     if minibatches > 1:
         groups = [groups[i] for i in np.random.default_rng((config.seed, step)).permutation(len(groups))]
@@ -404,7 +404,7 @@ def copy_weights(sampler: Policy, sharded: Policy) -> None:
     for mine, theirs in zip(sampler.parameters(), sharded.parameters(), strict=True):
         mesh = theirs.device_mesh
         if len(theirs) % mesh.shape[-1]:
-            mine.copy_(whole(theirs))
+            mine.copy_(full_tensor(theirs))
         else:
             gather(mine.detach(), theirs.to_local().to(mine.dtype), group=mesh.get_group(mesh.ndim - 1))
 
@@ -413,7 +413,7 @@ def copy_weights(sampler: Policy, sharded: Policy) -> None:
 def on_the_device(policy: Policy | None, device):
     """A policy that waits in host memory (`shard` with offload), on the device for as long as it takes. What is sharded
     over several processes comes and goes by itself."""
-    alone = policy is not None and process_number()[1] == 1
+    alone = policy is not None and rank_and_size()[1] == 1
     if alone:
         policy.to(device)
     yield
@@ -426,7 +426,7 @@ def on_the_device(policy: Policy | None, device):
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
-    join_processes(config.device)
+    init_distributed(config.device)
     samples = loading.training_samples(config.data)
     run = Run(config)
     if data.needs_drawing(samples):
@@ -439,7 +439,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     policy, optimizers, state = load_trainer(checkpoint, config)
     inference_dtype = torch.bfloat16 if config.device.startswith("cuda") else torch.float32  # of what is not trained
     sampler = policy  # several processes train shards of the weights; sampling wants all of them, in bf16 on GPUs
-    if process_number()[1] > 1:
+    if rank_and_size()[1] > 1:
         sampler = Policy.load(checkpoint or config.model, config.device, inference_dtype)
     reference = None
     if config.kl > 0:
@@ -487,7 +487,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 seconds = time.perf_counter() - began
                 metrics = {"step": step, "lr": lr, "grad_norm": norm} | rollout_metrics(groups) | training_metrics(sums)
                 metrics |= times | {"time/step": seconds, "held_up": times["time/held_up"] / times["time/rollout"]}
-                metrics["dropped_prompts"] = len(indices) - sum(from_all(len(groups)))
+                metrics["dropped_prompts"] = len(indices) - sum(all_gather(len(groups)))
                 run.log(metrics | tally.metrics() | {"tokens_per_second": metrics["tokens"] / seconds})
                 bar.set_postfix_str(status_line(metrics))
             ended = step + 1 == config.steps

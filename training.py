@@ -15,7 +15,7 @@ from tqdm import tqdm
 from checkpoint import load_trainer_state
 from model import Policy
 from packing import Prompt
-from processes import from_all, process_number, whole
+from processes import all_gather, full_tensor, rank_and_size
 from run import Rule
 
 
@@ -118,7 +118,7 @@ class Float32(TorchFunctionMode):
 
 def optimizer_step(policy: Policy, optimizers: list, lr: float, grad_clip: float) -> float:
     """Clip, step, clear -> the gradient's norm before clipping."""
-    norm = whole(torch.nn.utils.clip_grad_norm_(policy.parameters(), grad_clip)).item()
+    norm = full_tensor(torch.nn.utils.clip_grad_norm_(policy.parameters(), grad_clip)).item()
     if not math.isfinite(norm):
         raise RuntimeError(f"The gradient is {norm}; lower --lr and --resume from the last checkpoint.")
     for optimizer in optimizers:
@@ -160,12 +160,12 @@ def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple
     for prompt, responses in groups:
         parts += [(prompt, part) for part in filled(responses, len, row_tokens - len(prompt.ids))]
     parts.sort(key=tokens)
-    count = max(from_all(len(filled(parts, tokens, row_tokens))))
+    count = max(all_gather(len(filled(parts, tokens, row_tokens))))
     fits = lambda capacity: len(filled(parts, tokens, capacity)) <= count  # noqa: E731
     # the smallest capacity that fills no more rows makes them as equal as can be: `fits` is False below it and
     # True from it on, so bisection finds it
     rows = filled(parts, tokens, bisect_left(range(row_tokens), True, key=fits))
-    return [(row, float(process_number()[1])) for row in rows] + [(rows[-1], 0.0)] * (count - len(rows))
+    return [(row, float(rank_and_size()[1])) for row in rows] + [(rows[-1], 0.0)] * (count - len(rows))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -173,5 +173,5 @@ def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple
 
 
 def progress_bar(name: str, start: int, steps: int) -> tqdm:
-    hidden = process_number()[0] > 0
+    hidden = rank_and_size()[0] > 0
     return tqdm(range(start, steps), name, initial=start, total=steps, unit="step", smoothing=0.05, disable=hidden)

@@ -12,7 +12,7 @@ from conftest import make_samples, sharpened
 
 import train_sft
 import train_virl
-from processes import from_all, join_processes, process_number, whole
+from processes import all_gather, full_tensor, init_distributed, rank_and_size
 from rollout import Completion, generate
 from train_virl import Group
 
@@ -41,21 +41,21 @@ def update(policy, groups, config, reference=None):
 
 def sft_gradient(policy, samples) -> tuple[float, float]:
     """The gradient of five pairs -> loss, norm of the gradient. With several processes the first has more rows."""
-    number, processes = process_number()
+    number, processes = rank_and_size()
     answers = [policy.response_ids(f"```svg\n<circle cx='{'1' * (5 + 9 * i)}'/>\n```") for i in range(5)]
     pairs = [(policy.encode(samples[i % 3]), [answer]) for i, answer in enumerate(answers)]
     loss, _ = train_sft.train_step(policy, pairs[number::processes], row_tokens=1)
-    return loss, whole(torch.nn.utils.get_total_norm([p.grad for p in policy.parameters()])).item()
+    return loss, full_tensor(torch.nn.utils.get_total_norm([p.grad for p in policy.parameters()])).item()
 
 
 def virl_gradient(policy, samples) -> tuple[float, float]:
     """The gradient of five groups of which the last has no advantage: the last process has nothing else."""
-    number, processes = process_number()
+    number, processes = rank_and_size()
     groups = made_groups(policy, [*samples, *samples[:2]], flat_last=True)
     share = groups[number : number + 1] if number < processes - 1 else groups[4:]
     share += groups[processes - 1 : 4] if number == 0 else []
     sums = update(policy, share if processes > 1 else groups, train_virl.Config(row_tokens=90))
-    norm = whole(torch.nn.utils.get_total_norm([p.grad for p in policy.parameters()])).item()
+    norm = full_tensor(torch.nn.utils.get_total_norm([p.grad for p in policy.parameters()])).item()
     return train_virl.training_metrics(sums)["loss"], norm
 
 
@@ -73,20 +73,20 @@ def gathered_weights_are_the_trained_ones(folder, policy) -> bool:
     pairs = zip(sampler.parameters(), policy.parameters(), strict=True)
     list(generate(sampler, [prompt], G=1, max_new_tokens=2))
     in_buffer = sampler.hf.lm_head.weight.untyped_storage().data_ptr() == address
-    return in_buffer and all([torch.equal(mine, whole(theirs)) for mine, theirs in pairs])
+    return in_buffer and all([torch.equal(mine, full_tensor(theirs)) for mine, theirs in pairs])
 
 
 def main(folder: str, out: str) -> None:
-    join_processes("cpu")
+    init_distributed("cpu")
     results = {"machines": int(os.environ["GROUP_WORLD_SIZE"])}
     for stage, gradient in STAGES.items():
         policy = sharpened(folder).shard()
         loss, norm = gradient(policy, make_samples())
-        gradients = {name: whole(p.grad) for name, p in policy.named_parameters()}
+        gradients = {name: full_tensor(p.grad) for name, p in policy.named_parameters()}
         local = sum(p.to_local().numel() for p in policy.parameters())
         results[stage] = {"loss": loss, "norm": norm, "gradients": gradients, "numbers_per_process": local}
-    results["gathered"] = all(from_all(gathered_weights_are_the_trained_ones(folder, policy)))
-    if process_number()[0] == 0:
+    results["gathered"] = all(all_gather(gathered_weights_are_the_trained_ones(folder, policy)))
+    if rank_and_size()[0] == 0:
         torch.save(results, Path(out) / "results.pt")
 
 

@@ -574,7 +574,7 @@ def test_weights_without_a_place_are_named_in_one_line(qwen3_folder, tmp_path, c
 @pytest.mark.parametrize("device", ["cuda", "cuda:63", "gpu"])
 def test_a_device_that_is_not_here_gets_one_sentence(qwen3_folder, device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    for refuse in (processes.join_processes, lambda device: model.Policy.load(qwen3_folder, device)):
+    for refuse in (processes.init_distributed, lambda device: model.Policy.load(qwen3_folder, device)):
         with pytest.raises(ValueError, match=f"^--device {device}"):
             refuse(device)
 

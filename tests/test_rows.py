@@ -829,7 +829,7 @@ def test_mended_data_is_counted_anew(tmp_path):
 
 
 def test_rows_of_a_step_that_is_not_taken_are_not_used(monkeypatch):
-    monkeypatch.setattr("loading.from_all", lambda mine: [mine, (0, 0, [])])
+    monkeypatch.setattr("loading.all_gather", lambda mine: [mine, (0, 0, [])])
     counted = tally()
     assert counted.add(5, 0, []) == [5, 0] and (counted.used, counted.idle) == (0, 5)
 

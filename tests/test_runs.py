@@ -516,7 +516,9 @@ sys.path[0] = os.path.dirname(sys.argv[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 SCRIPTS = [
-    path for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py")]) if "__main__" in path.read_text()
+    path
+    for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py")])
+    if re.search(r"(?s)import tyro.*__main__", path.read_text())
 ]
 
 
