@@ -104,8 +104,9 @@ def _sample(row: dict, id: str, user: str, answer: str | None, image: Image.Imag
     prompt, answer = prompts.without_placeholder(user), answer or ""
     mentioned = {language for _, language in prompts.mentions(prompts.FENCED.sub("", prompt).lower())}
     tags = [tag for tag, _ in blocks(answer) if tag in LANGUAGES and (tag in mentioned or not mentioned)]
-    named = str(row.get("language") or "").strip()  # else of several tags the one that answers
-    language = prompts.language_named(row["language"]) if named else tags[-1] if tags else prompts.language_of(prompt)
+    named = str(row.get("language") or "").strip()
+    said = [prompts.language_named(row["language"])] if named else tags  # of several tags the one that answers
+    language = said[-1] if said else prompts.language_of(prompt)
     code = extract_code(answer, language)
     if code is None and answer and (strict or blocks(answer)):
         raise ValueError(f"the answer has no closed ```{language} block with code in it; put the code in one")
@@ -162,7 +163,8 @@ def _picture(row: dict, folder: Path, messages: Sequence[dict] = ()) -> Image.Im
     """The picture of a row, in whichever column it is, or among the parts of its messages."""
     given = [row[column] for column in ("images", "image") if row.get(column) is not None]
     parts = [part for message in messages for part in _parts(message, "image") if len(part) > 1]
-    return read_picture(parts if parts and not any(given) else given[0] if given else None, folder)
+    given = [parts] if parts and not any(given) else given
+    return read_picture(given[0] if given else None, folder)
 
 
 def _from_messages(row: dict, id: str, folder: Path) -> Sample:

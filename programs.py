@@ -1,6 +1,7 @@
 """The programs themselves: one function per domain, from dice and their difficulty to code. synth.py calls them."""
 
 import json
+import math
 import re
 from dataclasses import dataclass
 
@@ -109,10 +110,13 @@ def svg(dice: Dice) -> str:
     return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">', *lines, "</svg>"])
 
 
+SCENES = ((0.1, (64, 8)), (0.3, (64, 4)), (0.6, (128, 4)), (math.inf, (200, 5)))  # below this difficulty: side, grid
+
+
 def svg_shapes(dice: Dice) -> tuple[int, int, list[str]]:
     """Shapes that do not hide one another, on a coarse grid."""
     d, kinds, lines = dice.d, list(SHAPES)[: 3 + int(max(0, dice.d - 0.2) * 8)], []
-    side, step = (64, 8) if d < 0.1 else (64, 4) if d < 0.3 else (128, 4) if d < 0.6 else (200, 5)
+    side, step = next(size for below, size in SCENES if d < below)
     count = dice.whole(1, 2 if d < 0.1 else 3) if d < 0.3 else dice.count(2, 12)
     sizes = [side // 4, side // 8 * 3, side // 2] if count < 5 else list(range(2 * step, side // 3, 2 * step))
     ground = dice.pick(("ivory", "aliceblue", "lavender", "mistyrose"))
@@ -283,7 +287,9 @@ def latex_graph(dice: Dice) -> tuple[str, list[str]]:
     for k in range(n):
         a, b = dice.whole(2, 9), dice.whole(2, 9)
         formula = dice.pick((rf"\int_0^{a} x^{b}\,dx", rf"\sum_{{k=1}}^{a} k^{b}", rf"\sqrt{{x^{a} + {b}}}"))
-        text = rf"${formula}$" if columns and dice.wants(0.4) else dice.pick(WORDS) if columns else rf"$v_{k}$"
+        text = rf"$v_{k}$"
+        if columns:
+            text = rf"${formula}$" if dice.wants(0.4) else dice.pick(WORDS)
         where = f"({4 * (k % columns)},{-2 * (k // columns)})" if columns else f"({360 * k / n:.0f}:{1 + n / 4:g})"
         lines.append(rf"\node[state] ({k}) at {where} {{{text}}};")
     for k in range(n - 1 if columns else n):

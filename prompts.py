@@ -25,9 +25,10 @@ FENCED = re.compile(r"(?ms)^ {0,3}(`{3,})[^`\n]*\n.*?^ {0,3}\1\s*$")
 
 def mentions(text: str) -> list[tuple[int, str]]:
     """(strength, language) of every mention: `svg code` says more than `write svg`, than `in svg`, than `svg`."""
-    hits = [(hit, hit.groupdict()) for hit in ASKED.finditer(text)]
-    strengths = [3 if g["code"] or g["fence"] else 2 if g["verb"] else 1 if g["in"] else 0 for _, g in hits]
-    return [(s, next(name for name in LANGUAGES if g[name])) for s, (_, g) in zip(strengths, hits, strict=True)]
+    hits = [hit.groupdict() for hit in ASKED.finditer(text)]
+    strengths = {"code": 3, "fence": 3, "verb": 2, "in": 1}
+    strength = lambda groups: max([0, *(value for name, value in strengths.items() if groups[name])])  # noqa: E731
+    return [(strength(groups), next(name for name in LANGUAGES if groups[name])) for groups in hits]
 
 
 def language_of(prompt: str) -> str:

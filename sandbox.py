@@ -159,7 +159,7 @@ def restrict_files(read: Iterable[str], write: Iterable[str]) -> None:
     """
     abi = landlock_abi()
     execute_and_read, on_files = 0b1101, 0b1101 | 1 << 1 | 1 << 14 | 1 << 15
-    handled = (1 << (13 if abi < 2 else 14 if abi < 3 else 15 if abi < 5 else 16)) - 1
+    handled = (1 << {0: 13, 1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)) - 1  # rights that this kernel knows
     fields = [handled] + ([0b11] if abi >= 4 else []) + ([0b11] if abi >= 6 else [])  # files, TCP, sockets and signals
     ruleset = _check(LIBC.syscall(444, struct.pack(f"{len(fields)}Q", *fields), 8 * len(fields), 0), "landlock")
     everything_but_devices = handled & ~(1 << 6 | 1 << 11)

@@ -73,9 +73,8 @@ STEP_METRICS: dict[str, tuple[Callable[[Rollout], float], str]] = {
 def rollout_metrics(groups: list) -> dict[str, float]:
     """STEP_METRICS over the answers of a step, of all processes; each domain's rewards; the share of each failure."""
     step = Rollout.of(groups)
-    metrics = {
-        name: value if isinstance(value := of(step), int) else float(value) for name, (of, _) in STEP_METRICS.items()
-    }
+    values = {name: of(step) for name, (of, _) in STEP_METRICS.items()}
+    metrics = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
     for name in step.scores[0].parts:  # each reward by its name
         metrics[f"reward/{name}"] = step.mean(lambda score, name=name: score.parts[name])
     for domain in sorted(set(step.domains)):

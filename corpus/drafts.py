@@ -305,7 +305,9 @@ class Draft:
     def judge(self, rendering, visual: float, band: tuple[float, float], counts: Counter) -> None:
         """Keep it, or note on which side of the band it is. visual: score of `rendering` against the target."""
         drawn = rendering.image is not None
-        outcome = "in the band" if drawn and band[0] <= visual <= band[1] else "too alike" if drawn else "failed"
+        outcome = "too alike" if drawn else "failed"
+        if drawn and band[0] <= visual <= band[1]:
+            outcome = "in the band"
         outcome = "too far" if drawn and visual < band[0] else outcome
         counts[self.language, "first" if self.tries == 1 else "later", outcome] += 1
         if outcome == "in the band":

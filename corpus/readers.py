@@ -44,8 +44,8 @@ def _from_unisvg(row: dict, id: str, folder: Path) -> Sample:
     """Its answers are bare svg, or svg in a fence; `image_path` is relative to the json file."""
     answer = _text(row, "a_text")
     codes = [code for tag, code in blocks(answer) if tag in ("svg", "xml", "")]
-    code = codes[-1] if codes else answer[answer.find("<svg") :] if "<svg" in answer else None
-    if not code:
+    bare = answer[answer.find("<svg") :] if "<svg" in answer else None
+    if not (code := codes[-1] if codes else bare):
         raise ValueError("column a_text holds no svg")
     return _direct(data._given(row, "id") or id, "svg", "svg", code, row["image_path"], folder)
 
