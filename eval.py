@@ -1,6 +1,6 @@
 """How good is a policy: answers decoded, rendered, scored, counted with honest intervals, and shown on one page.
 
-    python eval.py run --model runs/demo/checkpoints/step-100 --data held_out.parquet --out runs/demo/eval/sft
+    python eval.py run --model runs/demo/virl/checkpoints/step-000040 --data held_out.parquet --out runs/demo/eval/sft
     python eval.py run --model M --bench chartmimic=FOLDER unisvg=FOLDER synthetic-5 --G 4 --temperature 1 --out O
     python eval.py run --server http://localhost:8000/v1 --model NAME --bench synthetic-5 --out O    # OpenAI-compatible
     python eval.py run --answers FOLDER --bench design2code=FOLDER --out O                          # made elsewhere

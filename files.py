@@ -317,9 +317,9 @@ class Parquet(Sequence):
         except (UnicodeDecodeError, ValueError) as error:
             raise ValueError(f"holds text that is not UTF-8 ({error}); write it again or remove the row") from None
 
-    def lengths(self, rows: np.ndarray, columns: Sequence[str]) -> np.ndarray:
-        """(rows,) int64: bytes of text of these columns. The rows are read in the order of the file, and kept as far as
-        KEPT_MB goes; those that cannot be decoded have 0, and so has a column that holds no text."""
+    def preload(self, rows: np.ndarray, columns: Sequence[str]) -> np.ndarray:
+        """Reads rows ahead in the order of the file, as far as KEPT_MB goes -> (rows,) int64: bytes of text of these
+        columns; rows that cannot be decoded have 0, and so has a column that holds no text."""
         lengths = np.zeros(len(rows), np.int64)
         for i in np.argsort(rows):
             with suppress(ValueError):

@@ -38,15 +38,13 @@ COUNTS = ("seen", "used", "too_long", "idle")
 ENOUGH = 1000  # rows after which their share is taken for that of all
 
 
-def training_samples(path: str | Path) -> Samples:
-    """The data set, of which nothing but a few rows is read yet. Raises ValueError where none of these can be used."""
-    samples = data.load(path)
+def try_some_rows(samples: Samples, path: str | Path) -> None:
+    """Reads a few rows from all over the set. Raises ValueError where none of them can be used."""
     problems = [problem for _, _, problem in data.check(samples, _some_rows(samples))]
     if all(problems):
         tried = f"{len(problems)} rows were tried, the first is {problems[0]}"
         others = f"`python -m corpus inspect {path}` says what is wrong with the others"
         raise ValueError(f"{path} holds no usable sample: {tried}. {others}.")
-    return samples
 
 
 def drawn_by_a_process(path: str, folder: Path, *options: str) -> Samples:
@@ -66,7 +64,7 @@ def drawn_by_a_process(path: str, folder: Path, *options: str) -> Samples:
         failed = subprocess.run(draw, cwd=Path(__file__).parent).returncode != 0
     if any(all_gather(failed)):
         raise RuntimeError(f"The programs of {path} have no pictures, and could not be drawn (see above).")
-    return training_samples(folder)
+    return data.load(folder)
 
 
 def _some_rows(samples: Samples) -> list[int]:
@@ -116,7 +114,7 @@ def _window(rows: Parquet, batch_size: int, seed: int, epoch: int, first: int, l
     begin = epoch * len(rows)
     rng = np.random.default_rng((seed, epoch, first))
     chosen = rng.permutation(_interleaved(rows, seed, epoch, first - begin, last - begin))
-    lengths = rows.lengths(chosen, data.TEXTS if batch_size else ())  # reads them in the order of the file
+    lengths = rows.preload(chosen, data.TEXTS if batch_size else ())
     if not batch_size:
         return chosen
     borders = np.unique([first, last, *range(-(-first // batch_size) * batch_size, last, batch_size)]) - first
@@ -198,8 +196,8 @@ class Tally:
     def state(self) -> dict:
         return {"data": self.data, "bad": dict(self.bad)} | {name: getattr(self, name) for name in COUNTS}
 
-    def add(self, used: int, too_long: int, bad: Sequence[tuple[int, str]]) -> list[int]:
-        """Count this process' share of a batch -> how many rows each process can use. Bad rows are named on the
+    def add(self, used: int, too_long: int, bad: Sequence[tuple[int, str]]) -> bool:
+        """Count this process' share of a batch -> whether every process has rows to work on. Bad rows are named on the
         console. Raises ValueError where too many cannot be used, or none at all."""
         shares = all_gather((used, too_long, list(bad)))
         usable = [used for used, _, _ in shares]
@@ -221,7 +219,7 @@ class Tally:
         known = min(self.seen, self.rows)  # after an epoch, all
         if known >= min(self.rows, ENOUGH):
             self._stop_where_hopeless(known)
-        return usable
+        return min(usable) > 0
 
     def reasons(self) -> Counter:
         return Counter(self.bad.values())

@@ -1,6 +1,6 @@
 """A Qwen-VL policy: load it, encode samples, ask it for log-probabilities, shard it, save it.
 
-Any Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is one again
+Any dense Qwen2.5-VL or Qwen3-VL checkpoint in Hugging Face format is used unchanged, and what is saved is one again
 (releases.py). Positions and packed rows are packing.py's, a tiny model to try things with is tiny.py's.
 
 Axes: T tokens of a packed row, P prompt tokens, R response tokens, V vocabulary.

@@ -462,9 +462,6 @@ class Config:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["audit"]:
-        print(f"reward.py: the audit is now python -m report {' '.join(sys.argv[1:])}", file=sys.stderr)
-        sys.exit(2)
     config = tyro.cli(Config, description=__doc__)
     try:
         rewards = Rewards(config.reward, config.mode, config.encoder)

@@ -130,9 +130,9 @@ def check_config(config) -> None:
             value = getattr(config, name)
             if value is not None and not works(value):  # None: left open
                 wrong.append(f"{flag(name)} {value} {words}")
-    pictures, processes = getattr(config, config.shared_out), int(os.environ.get("WORLD_SIZE", 1))
+    pictures, processes = getattr(config, config.batch_setting), int(os.environ.get("WORLD_SIZE", 1))
     if 1 <= pictures < processes:
-        wrong.append(f"{flag(config.shared_out)} {pictures} leaves some of {processes} processes without work")
+        wrong.append(f"{flag(config.batch_setting)} {pictures} leaves some of {processes} processes without work")
     else:
         wrong += config.conflicts()
     if wrong:
@@ -224,7 +224,7 @@ class Run:
         waits for them; one that fails has said why, and ends nothing."""
         if not self.writes or not (ended or time.monotonic() - self.drawn > 60 and not self.is_drawing()):
             return
-        self._wait_for_pages()
+        self.wait_for_pages()
         command = [sys.executable, "-m", "report"]
         options = {"cwd": Path(__file__).parent, "stdout": subprocess.DEVNULL}
         options["start_new_session"] = True  # Ctrl-C is for the training
@@ -232,12 +232,12 @@ class Run:
         self.drawing = [subprocess.Popen([*command, page, folder], **options) for page in pages]
         self.drawn = time.monotonic()
         if ended:
-            self._wait_for_pages()
+            self.wait_for_pages()
 
     def is_drawing(self) -> bool:
         return any(process.poll() is None for process in self.drawing)
 
-    def _wait_for_pages(self) -> None:
+    def wait_for_pages(self) -> None:
         for process in self.drawing:
             process.wait()
 

@@ -8,7 +8,7 @@ import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +40,7 @@ class Rollout:
         for group in groups:
             for completion, record in zip(group.completions, group.records, strict=True):
                 numbers = len(completion.ids), completion.finish == "length", float(completion.logps.sum())
-                mine.append((group.sample.domain, record.score, record.failure, *numbers))
+                mine.append((group.sample.domain.replace("/", "_"), record.score, record.failure, *numbers))
         domains, scores, failures, *numbers = zip(*(row for share in all_gather(mine) for row in share), strict=True)
         return cls(domains, scores, failures, *np.array(numbers), len(groups[0].records))
 
@@ -85,15 +85,15 @@ def rollout_metrics(groups: list) -> dict[str, float]:
     return metrics | {f"failure/{kind}": step.failures.count(kind) / len(step.failures) for kind in FAILURES}
 
 
-def training_metrics(sums: dict) -> dict[str, float]:
-    """Means over the tokens that were trained on: the loss, its clipped share, the distance sampler - trainer."""
+def training_metrics(sums: dict, norms: Sequence[float]) -> dict[str, float]:
+    """Means over the minibatches, and over their tokens: loss, clipped share, distance of sampler and trainer."""
     shares = all_gather(dict(sums))
     worst = max(share["mismatch_max"] for share in shares)
     sums = {name: sum(share.get(name, 0) for share in shares) for name in sums} | {"mismatch_max": worst}
     tokens = max(1, sums["trained_tokens"])
-    metrics = {"loss": sums["loss"], "clipped": sums["clipped"] / tokens, "mismatch": sums["mismatch"] / tokens}
-    metrics |= {"mismatch_max": sums["mismatch_max"], "trained_tokens": int(sums["trained_tokens"])}
-    return metrics | ({"kl": sums["kl"] / tokens} if "kl" in sums else {})
+    means = {name: sums[name] / tokens for name in ("clipped", "mismatch", "kl") if name in sums}
+    counts = {"mismatch_max": sums["mismatch_max"], "trained_tokens": int(sums["trained_tokens"])}
+    return {"loss": sums["loss"] / len(norms), "grad_norm": float(np.mean(norms))} | means | counts
 
 
 @contextlib.contextmanager

@@ -65,11 +65,11 @@ class Config(Training):
         (("batch_size", "max_tokens"), lambda x: x >= 1, "has to be at least 1"),
         (("refine",), lambda x: 0 <= x <= 1, "has to lie between 0 and 1"),
     ]
-    shared_out: ClassVar[str] = "batch_size"
+    batch_setting: ClassVar[str] = "batch_size"
 
 
 PRESETS = {
-    "tiny": ("A 2.5 M model on a laptop CPU.", Config(optimizer="muon", lr=3e-3, batch_size=24, row_tokens=4096)),
+    "tiny": ("A 2.6 M model on a laptop CPU.", Config(optimizer="muon", lr=3e-3, batch_size=24, row_tokens=4096)),
     "gpu1": (
         "A 2B model on one 80 GB GPU.",
         Config(device="cuda", batch_size=64, row_tokens=16384, gradient_checkpointing=True),
@@ -83,8 +83,8 @@ PRESETS = {
 
 def task(sample: Sample, rng: np.random.Generator, refine: float) -> Sample:
     """The sample, or with probability `refine` its refinement task of a mutated draft."""
-    answer = data.answer_text(sample)  # which raises where there is none
-    if answer and sample.draft is None and rng.random() < refine:
+    data.answer_text(sample)  # raises where there is none
+    if sample.draft is None and rng.random() < refine:
         try:
             return data.as_refinement(sample, mutate(sample.code, sample.language, rng), rng)
         except ValueError:  # nothing in this program can be mutated: it stays a direct task
@@ -127,7 +127,8 @@ def train_step(policy: Policy, pairs: list[tuple[Prompt, list]], row_tokens: int
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
     init_distributed(config.device)
-    samples = loading.training_samples(config.data)
+    samples = data.load(config.data)
+    loading.try_some_rows(samples, config.data)
     run = Run(config)
     if data.needs_drawing(samples):
         samples = loading.drawn_by_a_process(config.data, run.folder / "targets")
@@ -144,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             pairs, too_long, bad = upcoming.result()
             upcoming = ahead.submit(encode_batch, policy, samples, config, step + 1)
             waited = time.perf_counter() - began
-            if min(tally.add(len(pairs), too_long, bad)):  # a process without work cannot take part
+            if tally.add(len(pairs), too_long, bad):  # every process has work
                 loss, tokens = train_step(policy, pairs, config.row_tokens)
                 lr = learning_rate(step, config)
                 norm = optimizer_step(policy, optimizers, lr, config.grad_clip)

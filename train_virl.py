@@ -8,7 +8,7 @@
 One step: N pictures; the policy writes G programs for each; every program is executed and rendered in the sandbox while
 others are still being written; a rendering's reward is its coarse-to-fine similarity with the picture; a program's
 advantage is how much better it is than its group; all tokens of a program are made more (or less) likely accordingly.
-The targets need no code: any folder of pictures with prompts will do. For a picture with answers i = 1 .. G:
+The targets need no code: rows of pictures and prompts will do. For a picture with answers i = 1 .. G:
 
     r_i   = 0.9 * visual(rendering of i, picture) + 0.1 * (i has a code block in the right language)  `score_groups`
     A_i   = (r_i - mean(r)) / (std(r) + 1e-6)                                                    `group_advantages`
@@ -33,7 +33,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -82,7 +82,7 @@ class Config(Training):
     minibatches: int = 1
     """Optimizer steps per rollout."""
     loss: Literal["clipped", "gspo", "cispo"] = "clipped"
-    """Ratios are clipped per token, or per answer (GSPO), or bound the weights of tokens that all count (CISPO)."""
+    """clipped: the ratio of each token (PPO); gspo: that of each answer; cispo: a bounded ratio weighs each token."""
     average: Literal["token", "answer", "constant"] = "token"
     """The loss is the mean over tokens (the paper, DAPO), or over answers of their mean (GRPO, GSPO), or over answers
     of their sum divided by max_new_tokens (Dr.GRPO)."""
@@ -91,10 +91,10 @@ class Config(Training):
     clip_high: float = 0.3
     """The ratio is clipped above at 1 + clip_high."""
     dual_clip: float = 3.0
-    """Bound on the loss of a program that was bad and became likelier; 0 for none."""
+    """Most that a token of a bad answer may cost, in multiples of the advantage; 0 sets no bound."""
     importance_cap: float = 0.0
-    """Weigh tokens by how much likelier the trainer finds them than the sampler did, at most by this; 0 does not. With
-    several minibatches the ratio says that already."""
+    """Weight each token by its probability under the trainer over that under the sampler, at most this; 0 is off. With
+    several minibatches the ratio does that already."""
     skip_cut: bool = False
     """Learn nothing from answers that were cut off at max_new_tokens (DAPO's filter)."""
     kl: float = 0.0
@@ -111,9 +111,9 @@ class Config(Training):
     alignment_weight: float | None = None
     """W is short for --reward visual=1-W alignment=W."""
     row_tokens: int = 32768
-    """Tokens of one packed row; larger groups get a row of their own."""
+    """Tokens of one packed row; a larger group is cut between its answers."""
     render_workers: int | None = None
-    """Renderer processes; as many as cores by default."""
+    """Programs that are drawn at a time; by default as many as there are cores for each process."""
     render_timeout: float = 10.0
     """Seconds that one program may have: its CPU time and sleep, not what it waits for a core that others have."""
     render_python: str | None = None
@@ -123,7 +123,7 @@ class Config(Training):
     allow_unsafe_rendering: bool = False
     """Run generated programs even where this machine cannot sandbox them."""
     save_every: int = 20
-    """Steps between checkpoints and samples.html; both are always written at the end."""
+    """Steps between checkpoints; one is always written at the end."""
 
     rules: ClassVar[list[Rule]] = [
         (
@@ -141,7 +141,7 @@ class Config(Training):
         (("importance_cap",), lambda x: x == 0 or x >= 1, "has to be at least 1, or 0 for no correction"),
         (("render_python",), shutil.which, "is no program that runs"),
     ]
-    shared_out: ClassVar[str] = "prompts"
+    batch_setting: ClassVar[str] = "prompts"
 
     def conflicts(self) -> list[str]:
         wrong = []
@@ -162,7 +162,7 @@ WAVES = 4  # parts of an optimizer step that wait for their pictures one after t
 # fmt: off
 PRESETS = {
     "tiny": (
-        "A 2.5 M model on a laptop CPU, 64 px pictures.",
+        "A 2.6 M model on a laptop CPU, 64 px pictures.",
         Config(steps=40, prompts=32, group=16, slots=64, max_new_tokens=160, lr=1e-4, warmup=5, freeze="vision",
                row_tokens=8192, svg_side=64, save_every=10),
     ),
@@ -262,7 +262,7 @@ class Group:
     completions: list[Completion]
     codes: list[str | None]  # None: no code block in the answer
     drawing: list[Future | None]
-    records: Sequence[Record] = ()
+    records: list[Record] = field(default_factory=list)
     advantages: np.ndarray | None = None  # (G,)
 
 
@@ -320,9 +320,7 @@ def rewards_of(config: Config) -> Rewards:
     """Raises ValueError where --alignment-weight comes on top of --reward."""
     reward, share = config.reward, config.alignment_weight
     if share is not None and tuple(reward) != DEFAULT:
-        raise ValueError(
-            "--alignment-weight is short for a --reward of visual and alignment: give the one or the other"
-        )
+        raise ValueError("--alignment-weight is short for a --reward of visual and alignment: give one of the two")
     chosen = reward if share is None else (f"visual={1 - share}", f"alignment={share}")
     return Rewards(chosen, config.reward_mode, config.encoder, device=config.device)
 
@@ -337,14 +335,13 @@ def score_groups(groups: list[Group], rewards: Rewards, config: Config, times: d
             texts += [completion.text for completion in group.completions]
     with timer(times, "judge/reward"):
         samples = [group.sample for group in groups for _ in group.completions]
-        measured = iter(zip(renderings, rewards.score(samples, texts, renderings), strict=True))
-    for group in groups:
-        group.records = [
-            Record(group.sample, c.index, c.text, code, *next(measured), None, [], len(c.ids), c.finish, "sampled")
-            for c, code in zip(group.completions, group.codes, strict=True)
-        ]
-    totals = np.array([[record.score.total for record in group.records] for group in groups])
+        scores = rewards.score(samples, texts, renderings)
+    totals = np.reshape([score.total for score in scores], (len(groups), -1))  # (N, G)
+    measured = iter(zip(renderings, scores, strict=True))
     for group, advantages in zip(groups, group_advantages(totals, config.normalize_std), strict=True):
+        for c, code in zip(group.completions, group.codes, strict=True):
+            about = {"tokens": len(c.ids), "finish": c.finish, "decoding": "sampled"}
+            group.records.append(Record(group.sample, c.index, c.text, code, *next(measured), **about))
         group.advantages = advantages
 
 
@@ -427,7 +424,8 @@ def on_the_device(policy: Policy | None, device):
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_config(PRESETS, argv)
     init_distributed(config.device)
-    samples = loading.training_samples(config.data)
+    samples = data.load(config.data)
+    loading.try_some_rows(samples, config.data)
     run = Run(config)
     if data.needs_drawing(samples):
         options = ["--svg-side", str(config.svg_side), "--timeout", str(config.render_timeout)]
@@ -460,10 +458,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for step in bar:
             began, times, groups = time.perf_counter(), {}, []
             # 1. N pictures; G programs each, rendered as they come
-            order = loading.batch_indices(samples, config.prompts, config.seed, step, alike=False)
-            indices = list(dict.fromkeys(order))
+            indices = loading.batch_indices(samples, config.prompts, config.seed, step, alike=False)
+            indices = list(dict.fromkeys(indices))  # each row once
             batch, too_long, bad = encode_prompts(sampler, samples, indices, config)
-            if min(tally.add(len(batch), too_long, bad)):  # a process without work cannot take part
+            if tally.add(len(batch), too_long, bad):  # every process has work
                 if sampler is not policy:
                     copy_weights(sampler, policy)
                 with timer(times, "time/rollout"), half_the_threads():
@@ -474,18 +472,19 @@ def main(argv: Sequence[str] | None = None) -> None:
                 parts = waves(groups, config, step)
                 every = [wave for part in parts for wave in part]
                 judged = iter([scorers.submit(score_groups, wave, rewards, config, times) for wave in every])
+                sums, norms = defaultdict(float), []
                 for minibatch in parts:
-                    total, sums = loss_total(sum(minibatch, []), config), defaultdict(float)
+                    total = loss_total(sum(minibatch, []), config)
                     for wave in minibatch:
                         with timer(times, "time/held_up"):
                             next(judged).result()
                         with timer(times, "time/update"):
                             update(policy, wave, total, config, reference, sums)
                     with timer(times, "time/update"):
-                        norm = optimizer_step(policy, optimizers, lr, config.grad_clip)
+                        norms.append(optimizer_step(policy, optimizers, lr, config.grad_clip))
                 # 3. say what happened
                 seconds = time.perf_counter() - began
-                metrics = {"step": step, "lr": lr, "grad_norm": norm} | rollout_metrics(groups) | training_metrics(sums)
+                metrics = {"step": step, "lr": lr} | rollout_metrics(groups) | training_metrics(sums, norms)
                 metrics |= times | {"time/step": seconds, "held_up": times["time/held_up"] / times["time/rollout"]}
                 metrics["dropped_prompts"] = len(indices) - sum(all_gather(len(groups)))
                 run.log(metrics | tally.metrics() | {"tokens_per_second": metrics["tokens"] / seconds})
@@ -493,7 +492,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             ended = step + 1 == config.steps
             if ended or (step + 1) % config.save_every == 0:
                 save_checkpoint(run.folder, step + 1, policy, optimizers, tally.state(), config.keep)
-                if groups and (ended or not run.is_drawing()):
+                if ended:
+                    run.wait_for_pages()
+                if groups and not run.is_drawing():
                     write_samples(run, groups)
                     run.draw("curves", "page", ended=ended)
     said = tally.end()

@@ -1,4 +1,4 @@
-"""What both stages share: the policy and its optimizers, an optimizer's step, the rows of a batch, threads."""
+"""What both stages share: the policy and its optimizers, an optimizer's step, the rows of a batch."""
 
 import math
 from bisect import bisect_left
@@ -33,7 +33,7 @@ class Training:
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: matrices of the layers by Muon, the rest by AdamW; for training from scratch."""
     weight_decay: float = 0.01
-    """AdamW's weight decay."""
+    """Weight decay of AdamW and Muon."""
     grad_clip: float = 1.0
     """Largest gradient norm."""
     gradient_checkpointing: bool = False
@@ -54,7 +54,7 @@ class Training:
     """Newest checkpoints that stay, 0 for all. Copies under names of your own, as step-best, always stay."""
 
     rules: ClassVar[list[Rule]] = []  # what a stage's own settings may be
-    shared_out: ClassVar[str] = ""  # the setting that says how many pictures the processes share
+    batch_setting: ClassVar[str] = ""  # the setting that counts the pictures of a step
 
     def conflicts(self) -> list[str]:
         """What is wrong with settings that each could work."""
@@ -169,7 +169,7 @@ def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# progress and threads
+# progress
 
 
 def progress_bar(name: str, start: int, steps: int) -> tqdm:

@@ -29,7 +29,6 @@ sys.path.insert(0, str(ROOT))
 import environment  # noqa: E402, F401
 
 import data  # noqa: E402
-import loading  # noqa: E402
 import train_sft  # noqa: E402
 from answers.recorded import read_records  # noqa: E402
 from checkpoint import latest_checkpoint  # noqa: E402
@@ -95,7 +94,7 @@ def make_data(config: Config) -> None:
 def tokens_of(policy: Policy, rows: Path, seed: int, steps: int) -> np.ndarray:
     """(steps, 2) int64: tokens of the answers, and of all that the model reads, until the end of each step."""
     config = replace(train_sft.PRESETS["tiny"][1], seed=seed, refine=0.0)
-    samples, counts = loading.training_samples(rows), []
+    samples, counts = data.load(rows), []
     for step in range(steps):
         pairs, _, _ = train_sft.encode_batch(policy, samples, config, step)
         answers = sum(len(answer) for _, [answer] in pairs)

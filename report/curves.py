@@ -140,7 +140,8 @@ def _draw_bands(ax, series, keys: list[str]) -> None:
     for low, high, alpha, label in ((0, 4, 0.16, "5 to 95 %"), (1, 3, 0.3, "25 to 75 %")):
         ax.fill_between(steps, values[low], values[high], color=COLOURS[0], alpha=alpha, linewidth=0, label=label)
     ax.plot(steps, values[2], color=COLOURS[0], linewidth=1.8, label="median", marker="o" if len(steps) == 1 else None)
-    ax.set_ylim(-0.02, 1.02)
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(-0.02, low), max(1.02, high))  # rewards of one's own may lie beyond
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(fontsize=8, frameon=False, labelcolor=SOFT, handlelength=1.2)
 

@@ -56,7 +56,7 @@ def virl_gradient(policy, samples) -> tuple[float, float]:
     share += groups[processes - 1 : 4] if number == 0 else []
     sums = update(policy, share if processes > 1 else groups, train_virl.Config(row_tokens=90))
     norm = full_tensor(torch.nn.utils.get_total_norm([p.grad for p in policy.parameters()])).item()
-    return train_virl.training_metrics(sums)["loss"], norm
+    return train_virl.training_metrics(sums, [norm])["loss"], norm
 
 
 STAGES = {"sft": sft_gradient, "virl": virl_gradient}

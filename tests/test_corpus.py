@@ -773,14 +773,16 @@ def test_training_reads_a_few_rows_before_it_begins(tmp_path, monkeypatch):
     folder = many(tmp_path / "in", 3, 120)
     read = []
     monkeypatch.setattr(data, "read_picture", lambda *arguments: read.append(1) or picture())
-    assert len(loading.training_samples(folder)) == 360 and len(read) <= loading.PROBED
+    samples = data.load(folder)
+    loading.try_some_rows(samples, folder)
+    assert len(samples) == 360 and len(read) <= loading.PROBED
     monkeypatch.undo()
     bad = SOURCES["SFT"][1] | {"image": png()[:50]}
     write(tmp_path / "bad.parquet", [bad] * 3)
     with pytest.raises(
         ValueError, match="holds no usable sample: 3 rows were tried, the first is bad.parquet row 0: the"
     ):
-        loading.training_samples(tmp_path / "bad.parquet")
+        loading.try_some_rows(data.load(tmp_path / "bad.parquet"), tmp_path / "bad.parquet")
 
 
 def test_a_bad_row_is_named(tmp_path):

@@ -182,7 +182,8 @@ def test_logged_numbers_keep_their_significant_digits(tmp_path):
         {"step": 0, "lr": 5e-7, "loss": 1.23457, "small": 1.23457e-12, "tokens": 123456789, "zero": 0.0}
     ]
     counted = train_virl.training_metrics(
-        {"trained_tokens": 20_000_001.0, "mismatch_max": 0.0} | dict.fromkeys(("loss", "clipped", "mismatch"), 0.0)
+        {"trained_tokens": 20_000_001.0, "mismatch_max": 0.0} | dict.fromkeys(("loss", "clipped", "mismatch"), 0.0),
+        [1.0],
     )
     assert repr(counted["trained_tokens"]) == "20000001", "a count is not rounded"
 

@@ -19,7 +19,6 @@ from conftest import assert_same_gradient, sharpened
 from torch.utils._pytree import tree_leaves
 
 import data
-import loading
 import train_sft
 import train_virl
 import training
@@ -409,7 +408,7 @@ def assert_resumed_is_unbroken(script, arguments, first: int, last: int, tmp_pat
 
 def test_a_last_step_without_work_is_no_reason_not_to_save(qwen3_folder, corpus, tmp_path):
     """Pairs come one at a time, most are too long: a run that ends with one of those still has its checkpoint."""
-    policy, samples = Policy.load(qwen3_folder), loading.training_samples(corpus)
+    policy, samples = Policy.load(qwen3_folder), data.load(corpus)
     lengths = [len(policy.encode(s).ids) + len(policy.response_ids(data.answer_text(s))) for s in samples]
     config = train_sft.Config(batch_size=1, max_tokens=sorted(lengths)[4], refine=0.0)
     idle = [not train_sft.encode_batch(policy, samples, config, step)[0] for step in range(12)]
