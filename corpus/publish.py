@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from corpus.card import write_card
 from corpus.checks import pieces
+from corpus.drawn import check
 from corpus.duplicates import Fingerprint, Index, fingerprint
 from corpus.options import Options
 from corpus.readers import Source
-from data import Sample, check, load
+from data import Sample, load
 from prompts import fenced
 from render import Renderer
 from synth import contact_sheet
