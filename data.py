@@ -87,13 +87,13 @@ def _printable(text: str) -> str:
 
 
 def _given(row: dict, column: str) -> str:
-    """A column that a row need not have, as a name that can be printed; "" for what is none."""
+    """A column that a row need not have, as a name that can be printed; "" where it is missing or invalid."""
     value = row.get(column)
     return _printable(str(value))[:200] if isinstance(value, str | int) else ""
 
 
 def _answer(row: dict, column: str) -> str | None:
-    """RL needs no answer: what is no text, a number or a list, is none."""
+    """The answer, which RL does not need: None where it is missing or not text."""
     answer = row.get(column)
     answer = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
     return _text({column: answer}, column) if isinstance(answer, str) and answer.strip() else None

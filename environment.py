@@ -13,7 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 def interrupted(signum, frame) -> None:
     """Ctrl-C as ever, but while a script's own imports run, which take seconds and have begun nothing: then one line
-    and exit status 130 at once. Raised within an import it is a long traceback, or another module's riddle."""
+    and exit status 130 at once. Raised within an import it would be a long traceback, or another module's odd error."""
     stack = []
     while frame:
         stack.append(frame.f_code.co_filename)

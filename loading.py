@@ -4,8 +4,9 @@ The order is a pure function of (seed, step): a run that resumes at a step, with
 rows it would have got. Every row comes once an epoch, and batches go on across the ends of epochs.
 
 Lines of jsonl files are shuffled all together. Rows of parquet files are shuffled locally, so that memory does not grow
-with the data: row groups come in a new order in each epoch, HAND of them at a time, interleaved; what half of
-files.KEPT_MB holds of that is a window, whose rows are shuffled. A set that fits into a window is shuffled as a whole.
+with the data: row groups come in a new order in each epoch, HAND of them at a time, interleaved; the result is cut into
+windows of half of files.KEPT_MB, whose rows are shuffled. A small set is shuffled whole in its first epoch; later ones
+are cut where a window ends.
 For SFT, batches are made of rows of similar length, so that packed rows and processes have equal work, and come in
 random order.
 """

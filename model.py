@@ -121,7 +121,7 @@ class Policy(nn.Module):
     def encode(self, sample) -> Prompt:
         """A data.Sample as a Prompt (chat template, picture patches, positions), on the CPU. Special tokens in its text
         are plain text. Raises ValueError, naming the sample, where it has no picture or one that the image processor
-        refuses, or text that is none."""
+        refuses, or invalid text."""
         if sample.image is None:
             raise ValueError(f"Sample {sample.id} has no picture: render its program first.")
         try:
@@ -151,7 +151,7 @@ class Policy(nn.Module):
 
     def response_ids(self, text: str, sample_id: str = "") -> list[int]:
         """Token ids of an answer, with the end-of-turn token that the policy must learn to say. `decode` gives the text
-        back (in Unicode's composed form). Raises ValueError, naming the sample, for text that is none."""
+        back (in Unicode's composed form). Raises ValueError, naming the sample, for invalid text."""
         _check_text(text, sample_id)
         return self.plain_ids(text) + [self.eos_ids[0]]
 

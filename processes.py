@@ -14,7 +14,7 @@ def check_device(device) -> None:
     try:
         kind, index = torch.device(device).type, torch.device(device).index
     except RuntimeError:
-        raise ValueError(f"--device {device} is none; use cpu or cuda.") from None
+        raise ValueError(f"--device {device} is no device; use cpu or cuda.") from None
     if kind == "cuda" and (index or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here; use --device cpu.")
 

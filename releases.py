@@ -52,14 +52,14 @@ def find_folder(path: str | Path) -> Path:
         raise FileNotFoundError(f"{path}: no such folder. {remedy}.")
     try:
         return Path(snapshot_download(path, allow_patterns=[*FILES, *WEIGHTS]))
-    except Exception as error:  # offline, a name that is none, a licence not accepted: each has an error of its own
+    except Exception as error:  # offline, an unknown name, a licence not accepted: each has an error of its own
         what = f"{path} is no folder here, and the Hugging Face hub did not give it ({first_line(error)})"
         raise FileNotFoundError(f"{what}. Offline, download it elsewhere and give its folder.") from error
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
     """{name: content} of everything but weights. Kept in memory: a run outlives the checkpoint that it goes on from.
-    Raises ValueError for a json file that is none: transformers passes over some without a word."""
+    Raises ValueError for an invalid json file: transformers passes over some without a word."""
     files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
     for name, content in files.items():
         try:

@@ -182,8 +182,8 @@ class Visual:
     @torch.inference_mode()
     def compare(self, targets: Sequence[Image.Image], renderings: Sequence[Rendering]) -> list[Likeness]:
         """One Likeness for each of B (target, rendering). Equal targets, and equal renderings of one target, are
-        encoded once, a target that is all its renderings not at all. What one pair gets does not depend on the rest of
-        the batch."""
+        encoded once; a target that equals all of its renderings is not encoded. What one pair gets does not depend on
+        the rest of the batch."""
         pictures = {id(p): p for p in [*targets, *(r.image for r in renderings)] if p is not None}
         hashes = {key: digest(picture) for key, picture in pictures.items()}  # a group shares one object: hashed once
         keys = [(hashes[id(t)], hashes.get(id(r.image))) for t, r in zip(targets, renderings, strict=True)]

@@ -140,7 +140,7 @@ def check_config(config) -> None:
 
 
 def _installed(package: str) -> bool:
-    """A folder of that name, as wandb leaves where it ran, is none."""
+    """Not by the empty folder of that name that wandb leaves where it ran."""
     spec = importlib.util.find_spec(package)
     return spec is not None and spec.origin is not None
 

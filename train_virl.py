@@ -18,8 +18,8 @@ The targets need no code: rows of pictures and prompts will do. For a picture wi
 Departures from the paper's release (arXiv 2511.00391, EasyR1):
  1. No pass for old log-probs: with one optimizer step per rollout the ratio is 1, and with more the sampler's own
     log-probs serve. Their distance to the trainer's is logged at every step ("mismatch").
- 2. Groups whose G rewards are equal have no advantage; they are counted but not run through the model again.
- 3. The reward defaults to mode "calibrated": a blank page scores 0, not 0.6 (`--reward-mode vincicoder` is theirs).
+ 2. Groups whose G rewards are equal have no advantage; they are counted, and without --kl not trained on.
+ 3. The reward defaults to mode "calibrated": a blank page looks like nothing (`--reward-mode vincicoder` is theirs).
  4. The prompt and its picture are computed once per group, in the rollout and in training.
 """
 
