@@ -568,7 +568,7 @@ def test_rewards_are_given_once(own, tmp_path):
             Rewards(chosen)
     with pytest.raises(ValueError, match="--reward is empty; give visual=0.9 alignment=0.1"):
         Rewards([])
-    with pytest.raises(ValueError, match="give the one or the other"):
+    with pytest.raises(ValueError, match="give one of the two"):
         train_virl.rewards_of(train_virl.Config(alignment_weight=0.5, reward=("visual",)))
 
 
