@@ -16,8 +16,8 @@ DEBIAN := chromium-headless-shell bubblewrap gcc libc6-dev libcairo2 fonts-dejav
           texlive-fonts-recommended texlive-plain-generic lmodern texlive-luatex texlive-xetex texlive-pstricks \
           texlive-lang-german texlive-lang-cyrillic latex-cjk-common latex-cjk-chinese-arphic-gbsn00lp
 
-# processes that test: two more than cores, for they wait for programs; four at most, for the memory
-TESTERS := $(shell cores=$$(nproc); echo $$((cores < 3 ? cores + 2 : 4)))
+# processes that test: one more than cores, for they wait for programs; four at most, for the memory
+TESTERS := $(shell cores=$$(nproc); echo $$((cores < 3 ? cores + 1 : 4)))
 
 # what the demo does; `make smoke` shrinks it
 RUN := runs/demo
