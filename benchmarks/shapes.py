@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForImageTextToText
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import model  # noqa: E402
@@ -35,8 +34,9 @@ def make_policy(shape: str, device: str, dtype: torch.dtype) -> model.Policy:
     config.text_config.rope_parameters["mrope_section"] = [part - 2 * (part // 3), part // 3, part // 3]
     config._attn_implementation = "packed_rows"
     torch.manual_seed(0)
+    transformers, _ = model.hugging_face()  # which knows the attention of packed rows
     with torch.device(device):
-        hf = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        hf = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype)
     policy = model.Policy(hf.eval(), tokenizer, image_processor=None)
     policy.end, policy.eos_ids = policy.eos_ids[0], []  # random weights say the end of turn anywhere: lengths are given
     return policy

@@ -16,8 +16,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 SOURCE = Path(__file__).with_name("kernels.c")
 ADDRESS = ctypes.c_void_p
 LAYER = ("attention_norm", "qkv", "qkv_bias", "gains", "o", "mlp_norm", "gate_up", "down")
@@ -64,11 +62,12 @@ def decode_steps(engine, rows: int, groups: int, temperature: float) -> None:
     columns = width, max(width, H * D, inner), max((H + 2 * C) * D, 2 * inner, V), D, D, 1
     tensors = [weights.embed, weights.norm, weights.lm_head, *engine.cos_sin_cache, engine.banned]
     tensors += [getattr(slots.device, name) for name in SLOTS]
-    scratch = [*(np.empty((rows, n), np.float32) for n in columns), np.empty((rows, 2 * C), np.int64)]
+    empty = weights.buffer.new_empty  # a tensor's memory is aligned to cache lines, numpy's is not
+    scratch = [empty(rows, n) for n in (*columns, 4 * C)]  # the last holds 2 C int64
     values = (
         rows, groups, engine.steps, len(layers), width, inner, H, C, D, V, engine.page, *slots.shape[1:],
         config.rms_norm_eps, temperature, (Layer * len(layers))(*layers), *map(pointer, tensors),
-        *(array.ctypes.data for array in scratch),
+        *map(pointer, scratch),
     )  # fmt: skip
     assert len(values) == len(Steps._fields_)
     library().decode_steps(ctypes.byref(Steps(*values)))
