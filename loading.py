@@ -52,17 +52,8 @@ def drawn_by_a_process(path: str, folder: Path, *options: str) -> Samples:
     """The data set at `path`, of programs, with the pictures that `python -m corpus draw` leaves in `folder`."""
     failed = False
     if rank_and_size()[0] == 0:
-        draw = [
-            sys.executable,
-            "-m",
-            "corpus",
-            "draw",
-            os.path.abspath(path),
-            "--out",
-            os.path.abspath(folder),
-            *options,
-        ]
-        failed = subprocess.run(draw, cwd=Path(__file__).parent).returncode != 0
+        draw = [sys.executable, "-m", "corpus", "draw", os.path.abspath(path), "--out", os.path.abspath(folder)]
+        failed = subprocess.run([*draw, *options], cwd=Path(__file__).parent).returncode != 0
     if any(all_gather(failed)):
         raise RuntimeError(f"The programs of {path} have no pictures, and could not be drawn (see above).")
     return data.load(folder)

@@ -48,6 +48,7 @@ from loading import Tally
 from model import Policy
 from packing import Prompt, pack
 from processes import all_gather, full_tensor, init_distributed, rank_and_size
+from prompts import extract_code
 from records import Record
 from render import Renderer, Rendering
 from reward import DEFAULT, Rewards, flat
@@ -299,7 +300,7 @@ def rollout(
         options = (config.max_new_tokens, config.temperature, config.seed + step, config.slots)
         for completion in generate(policy, prompts, config.group, *options, list(batch)):
             (sample, prompt), members = batch[completion.number], answers[completion.number]
-            code = data.extract_code(completion.text, sample.language)
+            code = extract_code(completion.text, sample.language)
             drawing = renderer.submit(code, sample.language, sample.image.size) if code else None
             members[completion.index] = completion, code, drawing
             if len(members) == config.group:

@@ -8,9 +8,7 @@
 PATH is what data.load reads: data.py says which formats. `python -m corpus COMMAND --help` is a command's manual.
 """
 
-import sys
-
-import tyro
+from commands import run_command
 
 
 def build() -> type:
@@ -41,15 +39,7 @@ COMMANDS = {command.__name__: command for command in (inspect, draw, build, choo
 
 
 def main() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in COMMANDS:
-        asked = name in ("", "-h", "--help")
-        print(__doc__ if asked else f"corpus: there is no command {name!r}; use one of {', '.join(COMMANDS)}")
-        sys.exit(0 if asked else 2)
-    try:
-        tyro.cli(COMMANDS[name](), args=sys.argv[2:], prog=f"python -m corpus {name}")()
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"corpus {name}: {error}")
+    run_command("corpus", COMMANDS, __doc__)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@
 
 import environment  # noqa: F401
 
-import sys
-
-import tyro
+from commands import run_command
 
 
 def page() -> type:
@@ -50,15 +48,7 @@ COMMANDS = {command.__name__.replace("_", "-"): command for command in (page, cu
 
 
 def main() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in COMMANDS:
-        asked = name in ("", "-h", "--help")
-        print(__doc__ if asked else f"report: there is no command {name!r}; use one of {', '.join(COMMANDS)}")
-        sys.exit(0 if asked else 2)
-    try:
-        tyro.cli(COMMANDS[name](), args=sys.argv[2:], prog=f"python -m report {name}")()
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"report {name}: {error}")
+    run_command("report", COMMANDS, __doc__)
 
 
 if __name__ == "__main__":
