@@ -253,8 +253,8 @@ def run_script(main: Callable[[], None], presets: dict) -> None:
         return main()
     except (OSError, ValueError, RuntimeError) as error:  # of several processes also: another has stopped
         sys.exit(f"{name}: {error}")
-    except KeyboardInterrupt:
-        pass  # with it go the frames that hold the progress bar, which prints itself once more
+    except KeyboardInterrupt:  # with it go the frames that hold the progress bar, which prints itself once more
+        sys.unraisablehook = lambda unraisable: None  # or, where Ctrl-C met it half made, complains
     print_once(f"\n{name}: stopped by Ctrl-C; {how_to_go_on(presets)}", sys.stderr)
     sys.exit(130)
 

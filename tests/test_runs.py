@@ -493,6 +493,24 @@ def test_ctrl_c_before_the_first_checkpoint(qwen3_folder, pairs, tmp_path):
     assert again[1:] == list(map(str, [ROOT / "train_sft.py", *arguments, "--steps", 100_000]))
 
 
+def test_ctrl_c_says_nothing_of_what_it_met_half_made(tmp_path):
+    """As a progress bar is between two lines of its constructor: it complains when it is freed."""
+    program = """if True:
+        import run, train_sft
+
+        class HalfMade:
+            def __init__(self):
+                raise KeyboardInterrupt
+
+            def __del__(self):
+                self.closed
+
+        run.run_script(HalfMade, train_sft.PRESETS)"""
+    command = [sys.executable, "-c", program, "tiny", "--out", str(tmp_path / "run")]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 130 and ended.stderr.startswith("\n-c: stopped by Ctrl-C; nothing is saved yet."), ended
+
+
 def test_ctrl_c_under_torchrun_is_said_once(qwen3_folder, pairs, tmp_path):
     out = tmp_path / "run"
     arguments = ["tiny", "--model", qwen3_folder, "--data", pairs, "--out", out, *SFT]
