@@ -16,6 +16,7 @@ import pytest
 import several_processes
 import torch
 from conftest import assert_same_gradient, sharpened
+from forks import Forked
 from torch.utils._pytree import tree_leaves
 
 import data
@@ -319,22 +320,30 @@ def test_learning_rate():
     assert training.learning_rate(110, config) == pytest.approx(0.1)
 
 
-def started(script, *arguments, machines=1, processes=1) -> list[subprocess.Popen]:
-    """The script, or torchrun with it on each of some simulated machines, which meet on the loopback device."""
+def started(script, *arguments, machines=1, processes=1, new=False) -> list[subprocess.Popen | Forked]:
+    """The script, or one process of it for each of some simulated machines' GPUs, which meet on the loopback device.
+    new: by interpreters that have loaded nothing and hash texts their own way, torchrun's where there are several."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    command = list(map(str, [ROOT / script, *arguments]))
+    count = machines * processes
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | ({"OMP_NUM_THREADS": "1"} if count > 1 else {})
+    if not new:
+        sizes = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": processes, "GROUP_WORLD_SIZE": machines}
+        meeting = sizes | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ranks = [{"RANK": i, "LOCAL_RANK": i % processes, "GROUP_RANK": i // processes} for i in range(count)]
+        own = [meeting | rank for rank in ranks] if count > 1 else [{}]
+        return [Forked(command, environment | {k: str(v) for k, v in rank.items()}, ROOT) for rank in own]
     meeting = ["--nnodes", machines, "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
-    launcher = ["-m", "torch.distributed.run", *meeting, "--nproc-per-node", processes]
-    several = machines * processes > 1
-    command = [sys.executable, *(launcher if several else []), ROOT / script, *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | ({"OMP_NUM_THREADS": "1"} if several else {})
+    launcher = ["-m", "torch.distributed.run", *map(str, [*meeting, "--nproc-per-node", processes])]
+    command = [sys.executable, *(launcher if count > 1 else []), *command]
     options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-    return [subprocess.Popen(list(map(str, command)), **options) for _ in range(machines)]
+    return [subprocess.Popen(command, **options) for _ in range(machines)]
 
 
 def run(script, *arguments, **launch) -> subprocess.CompletedProcess:
-    """Run it to its end -> its exit status and what it printed; of several machines, those of one that failed."""
+    """Run it to its end -> its exit status and what it printed; of several processes, those of one that failed."""
     processes = started(script, *arguments, **launch)
     printed = [process.communicate(timeout=1800) for process in processes]
     worst = max(range(len(processes)), key=lambda i: abs(processes[i].returncode))
@@ -399,7 +408,7 @@ def assert_resumed_is_unbroken(script, arguments, first: int, last: int, tmp_pat
             break
     else:
         raise AssertionError(f"it ends with {process.returncode} before it can be killed")
-    succeed(script, "tiny", "--out", broken, "--resume")
+    succeed(script, "tiny", "--out", broken, "--resume", new=True)
     same_runs(straight, broken, f"step-{last:06d}")
     for name in ("config.json", "curves.png"):
         assert (broken / name).stat().st_size > 300, name
@@ -484,7 +493,8 @@ def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
 def test_several_processes_have_the_gradient_of_one(qwen3_folder, samples, tmp_path, machines, processes):
     """SFT's and ViRL's, sharded over the processes of a machine, held by each of two machines; and the weights arrive
     whole where they are sampled from. The last process has no live group, the others have unequal numbers of rows."""
-    succeed("tests/several_processes.py", qwen3_folder, tmp_path, machines=machines, processes=processes)
+    launch = dict(machines=machines, processes=processes)
+    succeed("tests/several_processes.py", qwen3_folder, tmp_path, **launch, new=machines > 1)
     several = torch.load(tmp_path / "results.pt")
     assert several["machines"] == machines and several["gathered"]
     for stage, gradient in several_processes.STAGES.items():
@@ -498,28 +508,42 @@ def test_several_processes_have_the_gradient_of_one(qwen3_folder, samples, tmp_p
         assert theirs["numbers_per_process"] == pytest.approx(share, rel=0.01)
 
 
-LAUNCHES = {"one": {}, "two processes": {"processes": 2}, "two machines": {"machines": 2}}
+@pytest.fixture(scope="module")
+def take_steps(qwen3_folder, corpus):
+    """Takes two steps of SFT and one of ViRL into a folder."""
+    sft = ["--batch-size", 4, "--save-every", 1, "--steps", 2]
+    virl = ["--prompts", 4, "--group", 2, "--max-new-tokens", 8, "--steps", 1]
+
+    def take(folder, **launch):
+        for name, script, arguments in (("sft", "train_sft.py", sft), ("virl", VIRL, virl)):
+            inputs = ["--model", qwen3_folder, "--data", corpus, "--out", folder / name]
+            succeed(script, "tiny", *inputs, *arguments, **launch)
+
+    return take
 
 
-def test_several_processes_and_machines_take_the_same_steps_and_resume(qwen3_folder, corpus, tmp_path):
-    """Losses, gradient norms and samples of both scripts under torchrun are those of one process."""
-    sft = ["tiny", "--model", qwen3_folder, "--data", corpus, "--batch-size", 4, "--save-every", 1, "--steps"]
-    virl = ["tiny", "--model", qwen3_folder, "--data", corpus, "--prompts", 4, "--group", 2, "--max-new-tokens", 8]
-    for name, launch in LAUNCHES.items():
-        succeed("train_sft.py", *sft, 2, "--out", tmp_path / name / "sft", **launch)
-        succeed(VIRL, *virl, "--steps", 1, "--out", tmp_path / name / "virl", **launch)
-        if launch:
-            config = tmp_path / name / "sft/config.json"
-            config.write_text(config.read_text().replace('"steps": 2', '"steps": 3'))
-            succeed("train_sft.py", "tiny", "--out", tmp_path / name / "sft", "--resume", **launch)
-            assert [row["step"] for row in metrics(tmp_path / name / "sft")] == [0, 1, 2]
-        for stage in ("sft", "virl"):
-            for a, b in zip(metrics(tmp_path / "one" / stage), metrics(tmp_path / name / stage), strict=False):
-                close = pytest.approx((b["loss"], b["grad_norm"], b["tokens"]), rel=1e-4, abs=1e-5)
-                assert (a["loss"], a["grad_norm"], a["tokens"]) == close and a["grad_norm"] > 0
-        (one,), (several,) = metrics(tmp_path / "one/virl"), metrics(tmp_path / name / "virl")
-        assert set(one) == set(several)
-        assert one["entropy"] == pytest.approx(several["entropy"], 1e-4) and several["mismatch"] < 1e-3
+@pytest.fixture(scope="module")
+def steps_of_one_process(take_steps, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    take_steps(folder)
+    return folder
+
+
+@pytest.mark.parametrize("launch", [{"processes": 2}, {"machines": 2}], ids=str)
+def test_several_processes_take_the_same_steps_and_resume(steps_of_one_process, take_steps, tmp_path, launch):
+    """Losses, gradient norms and samples of both scripts are those of one process; torchrun resumes."""
+    take_steps(tmp_path, **launch)
+    config = tmp_path / "sft/config.json"
+    config.write_text(config.read_text().replace('"steps": 2', '"steps": 3'))
+    succeed("train_sft.py", "tiny", "--out", tmp_path / "sft", "--resume", **launch, new=True)
+    assert [row["step"] for row in metrics(tmp_path / "sft")] == [0, 1, 2]
+    for stage in ("sft", "virl"):
+        for a, b in zip(metrics(steps_of_one_process / stage), metrics(tmp_path / stage), strict=False):
+            close = pytest.approx((b["loss"], b["grad_norm"], b["tokens"]), rel=1e-4, abs=1e-5)
+            assert (a["loss"], a["grad_norm"], a["tokens"]) == close and a["grad_norm"] > 0
+    (one,), (several,) = metrics(steps_of_one_process / "virl"), metrics(tmp_path / "virl")
+    assert set(one) == set(several)
+    assert one["entropy"] == pytest.approx(several["entropy"], 1e-4) and several["mismatch"] < 1e-3
 
 
 @pytest.mark.parametrize("name", ["train_sft.py", "train_virl.py"])
