@@ -116,7 +116,8 @@ def capture_figures(captured: dict, max_pixels: int) -> None:
     plt.show = lambda *_, **__: show(plt.gcf()) if plt.get_fignums() else None
     # a screen: any backend's name is right, and its window does nothing
     matplotlib.use = plt.switch_backend = lambda *_, **__: None
-    FigureManagerBase.window, FigureManagerBase.resize = Anything(), lambda *_: None
+    FigureManagerBase.window = FigureManagerBase.frame = Anything()
+    FigureManagerBase.resize = lambda *_: None
     capture_animations(savefig)
     draw_tex_as_formulas()
 
@@ -198,6 +199,7 @@ def draw_tex_as_formulas() -> None:
     """`text.usetex` would start TeX, which no program may: its texts are drawn by matplotlib's own formulas, in TeX's
     fonts."""
     from matplotlib import rcParams
+    from matplotlib.mathtext import MathTextParser
     from matplotlib.text import Text
 
     preprocess = Text._preprocess_math
@@ -209,15 +211,39 @@ def draw_tex_as_formulas() -> None:
             self.set_math_fontfamily("cm")
 
     def preprocess_math(self, s):
-        if getattr(self, "by_tex", False):
-            s = re.sub(r"\\textbf\{([^{}$]*)\}", r"$\\mathbf{\1}$", s)
-            s = re.sub(r"\\(?:text(?:it|rm|sf|tt)|emph)\{([^{}$]*)\}", r"\1", s)
-            parts = s.split("$")  # words and formulas in turn
-            parts[::2] = [re.sub(r"\\([%&#_])", r"\1", words) for words in parts[::2]]
-            s = "$".join(parts)
+        if not getattr(self, "by_tex", False):
+            return preprocess(self, s)
+        try:
+            parser.parse(s)
+        except ValueError:  # what only TeX knows is shown as it was written
+            return s, False
         return preprocess(self, s)
 
-    Text.set_usetex, Text._preprocess_math = set_usetex, preprocess_math
+    def text_in_lines(self) -> str:
+        text = wrapped(self)
+        return as_formulas(text) if getattr(self, "by_tex", False) else text
+
+    parser, wrapped = MathTextParser("path"), Text._get_wrapped_text
+    Text.set_usetex, Text._preprocess_math, Text._get_wrapped_text = set_usetex, preprocess_math, text_in_lines
+
+
+def as_formulas(s: str) -> str:
+    """A text for TeX in the words of matplotlib's formulas."""
+    for rows in re.findall(r"\\begin\{(?:equation|eqnarray|align|gather)\*?\}(.*?)\\end\{\w+\*?\}", s, re.DOTALL):
+        lines = [re.sub(r"&|\\(?:nonumber|notag|label\{[^}]*\})", "", row).strip() for row in rows.split(r"\\")]
+        s = s.replace(rows, "\n".join(f"${line}$" for line in lines if line))
+    s = re.sub(r"\\(?:begin|end)\{(?:equation|eqnarray|align|gather|center)\*?\}", "", s)
+    s = re.sub(r"\\textbf\{([^{}$]*)\}", r"$\\mathbf{\1}$", s)
+    s = re.sub(r"\\(?:text(?:bf|it|rm|sf|tt|sc)|emph)\{([^{}]*)\}", r"\1", s)
+    parts = s.split("$")  # words and formulas in turn
+    words = (
+        r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|[lL]arge|LARGE|huge|Huge|bfseries|itshape|noindent)\b\s*"
+    )
+    parts[::2] = [re.sub(words, "", re.sub(r"\\((?:La)?TeX)\b(?:\{\})?", r"\1", part)) for part in parts[::2]]
+    parts[::2] = [re.sub(r"\\([%&#_])", r"\1", part) for part in parts[::2]]
+    parts[1::2] = [re.sub(r"\\(?:display|text|script)style\b", "", part) for part in parts[1::2]]
+    parts[1::2] = [re.sub(r"\\(?:mbox|hbox|textrm|textnormal)\{", r"\\text{", part) for part in parts[1::2]]
+    return "$".join(parts)
 
 
 # ---- molecules -------------------------------------------------------------------------------------------------------

@@ -59,7 +59,14 @@ def for_matplotlib() -> None:
             return file_for(str(named)) or find_one(self, prop, *arguments, **options)
         return find_one(self, prop, *arguments, **options)
 
-    kind._find_fonts_by_props, kind.findfont = with_east, findfont
+    add = kind.addfont
+
+    def addfont(self, path) -> None:
+        """A font that another stands for is there already."""
+        if os.path.exists(path) or not file_for(str(path)):
+            add(self, path)
+
+    kind._find_fonts_by_props, kind.findfont, kind.addfont = with_east, findfont, addfont
     keep_fonts_over_forks()
 
 

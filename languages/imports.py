@@ -6,6 +6,7 @@ import contextlib
 import importlib.abc
 import importlib.util
 import sys
+import types
 from collections.abc import Callable
 
 WAITING: dict[str, list[Callable]] = {}  # module's name -> what is done to it
@@ -47,3 +48,26 @@ class Finder(importlib.abc.MetaPathFinder):
 
 def install() -> None:
     sys.meta_path.insert(0, Finder())
+
+
+class LateModule(types.ModuleType):
+    """A module under its former name; what it holds is looked up in those of today, when it is asked for."""
+
+    def __init__(self, name: str, today: tuple[str, ...]):
+        super().__init__(name)
+        self.__path__ = []  # it may have parts
+        self.today = today
+
+    def __getattr__(self, name: str):
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(name)
+        modules = [importlib.import_module(today) for today in self.today]
+        if name == "__all__":
+            return [public for module in modules for public in vars(module) if not public.startswith("_")]
+        return getattr(next((module for module in modules if hasattr(module, name)), modules[0]), name)
+
+
+def keep_names(moved: dict[str, tuple[str, ...]]) -> None:
+    """Modules' former names -> those that hold today what they held."""
+    for name, today in moved.items():
+        sys.modules.setdefault(name, LateModule(name, today))

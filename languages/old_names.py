@@ -10,50 +10,44 @@ from __future__ import annotations
 import datetime
 import functools
 import math
+import pickle
+import queue
 import sys
+import threading
 
+from languages import imports, old_matplotlib
 from languages.imports import when_imported
 from languages.repeatable import set_in_type
+from languages.signatures import renamed, revalued, set_missing, with_names, with_positions, without
 
 
 def give_back() -> None:
     """Now for what is imported, later for what will be. Called once, in the fork server."""
     changes = {
-        "numpy": numpy, "matplotlib": matplotlib, "matplotlib.pyplot": pyplot, "mpl_toolkits.mplot3d.axes3d": axes3d,
-        "matplotlib.mlab": mlab, "pandas": pandas, "scipy": scipy, "scipy.integrate": integrate, "scipy.misc": misc,
+        "numpy": numpy, "pandas": pandas, "scipy": scipy, "scipy.integrate": integrate, "scipy.misc": misc,
         "scipy.signal": signal, "scipy.interpolate": interpolate, "scipy.stats": stats, "networkx": networkx,
         "seaborn": seaborn, "PIL.ImageDraw": pillow, "sklearn.manifold": manifold, "sklearn.metrics": sklearn_metrics,
-        "sklearn.cluster": cluster, "sklearn.preprocessing": preprocessing,
+        "sklearn.cluster": cluster, "sklearn.preprocessing": preprocessing, "sklearn.inspection": inspection,
+        "sklearn.feature_extraction.text": feature_extraction, "sklearn.linear_model": linear_model,
+        "sklearn.ensemble": ensemble, "sklearn.tree": tree, "locale": locale,
+        "statsmodels.tsa.seasonal": seasonal, "multiprocessing": processes, "concurrent.futures": executors,
+        "rdkit.Chem.Draw": rdkit_draw,
     }  # fmt: skip
+    old_matplotlib.give_back()
+    imports.keep_names(MOVED)
     for name, change in changes.items():
         when_imported(name, change)
 
 
-def set_missing(owner, **values) -> None:
-    """Set attributes that are not there."""
-    for name, value in values.items():
-        if name not in vars(owner):
-            setattr(owner, name, value)
-
-
-def without(function, *names: str):
-    """`function`, for which keyword arguments of these names are dropped."""
-
-    @functools.wraps(function)
-    def call(*arguments, **options):
-        return function(*arguments, **{name: value for name, value in options.items() if name not in names})
-
-    return call
-
-
-def renamed(function, **names: str):
-    """`function`, whose keyword arguments had other names: old=new."""
-
-    @functools.wraps(function)
-    def call(*arguments, **options):
-        return function(*arguments, **{names.get(name, name): value for name, value in options.items()})
-
-    return call
+MOVED = {  # modules that have another name today
+    "sklearn.datasets.samples_generator": ("sklearn.datasets",),
+    "sklearn.externals.joblib": ("joblib",),
+    "sklearn.cross_validation": ("sklearn.model_selection",),
+    "sklearn.grid_search": ("sklearn.model_selection",),
+    "indigo_renderer": ("indigo.renderer",),
+    "plotly.plotly": ("plotly.offline",),
+}
+PROGRAM = "program.py"  # the file name that the code of a program has
 
 
 # ---- numpy -----------------------------------------------------------------------------------------------------------
@@ -69,157 +63,27 @@ def numpy(np) -> None:
         trapz=getattr(np, "trapezoid", None), in1d=np.isin, row_stack=np.vstack,
         VisibleDeprecationWarning=np.exceptions.VisibleDeprecationWarning, RankWarning=np.exceptions.RankWarning,
         ComplexWarning=np.exceptions.ComplexWarning, AxisError=np.exceptions.AxisError, bool8=np.bool_,
-        asfarray=lambda a, dtype=float: np.asarray(a, dtype),
+        asfarray=lambda a, dtype=float: np.asarray(a, dtype), unicode=str, long=int, int0=np.intp, uint0=np.uintp,
+        asscalar=lambda a: a.item(), find_common_type=lambda arrays, scalars: np.result_type(*arrays, *scalars),
     )  # fmt: skip
+    np.histogram = renamed(np.histogram, normed="density")
     array = np.array
 
     @functools.wraps(array)
     def as_array(*arguments, **options):
         if options.get("copy") is False:  # it meant "only if needed"
             options["copy"] = None
-        return array(*arguments, **options)
+        try:
+            return array(*arguments, **options)
+        except ValueError as error:  # rows of unequal lengths were an array of lists, if a program itself makes it
+            of_a_program = sys._getframe(1).f_code.co_filename == PROGRAM
+            if not of_a_program or "inhomogeneous" not in str(error) or len(arguments) > 1 or "dtype" in options:
+                raise
+            return array(*arguments, dtype=object, **options)
 
     np.array = as_array
     set_in_type(np.ndarray, "ptp", lambda self, axis=None, out=None, **options: np.ptp(self, axis, out, **options))
     set_in_type(np.ndarray, "itemset", lambda self, *at: self.__setitem__(at[:-1] or (0,) * self.ndim, at[-1]))
-
-
-# ---- matplotlib ------------------------------------------------------------------------------------------------------
-
-OLD_SETTINGS = ("text.latex.unicode", "text.latex.preview", "savefig.frameon", "savefig.jpeg_quality", "verbose.level")
-OLD_SAVING = ("papertype", "frameon", "quality", "optimize", "progressive")
-
-
-def matplotlib(mpl) -> None:
-    import matplotlib.cbook
-    import matplotlib.style
-    from matplotlib import axis, cm, colorbar, contour, legend
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure, FigureBase
-
-    library = matplotlib.style.library
-    for name in [name for name in library if name.startswith("seaborn-v0_8")]:
-        library.setdefault(name.replace("-v0_8", ""), library[name])
-    set_missing(cm, get_cmap=lambda name=None, lut=None: mpl.pyplot.get_cmap(name, lut), register_cmap=register_cmap)
-    set_missing(axis.Tick, label=property(lambda self: self.label1))
-    set_missing(legend.Legend, legendHandles=property(lambda self: self.legend_handles))
-    set_missing(colorbar.Colorbar, draw_all=lambda self: self._draw_all())
-    set_missing(contour.ContourSet, collections=property(collections_of_levels))
-    set_missing(matplotlib.cbook.GrouperView, join=lambda self, *axes: self._grouper.join(*axes))
-    set_missing(Axes, hold=lambda self, on=None: None, ishold=lambda self: True)
-    set_missing(Axes, set_color_cycle=lambda self, colours: self.set_prop_cycle(color=colours))
-    for owner in (axis.Axis, Axes):
-        owner.grid = renamed(owner.grid, b="visible")
-    set_missing(FigureCanvasAgg, tostring_rgb=lambda self: array_of(self)[..., :3].tobytes())
-    set_missing(FigureCanvasAgg, set_window_title=lambda self, title: None)
-    set_missing(cm, cmap_d=mpl.colormaps)
-    Axes.annotate = renamed(Axes.annotate, s="text")
-    Axes.stem = without(Axes.stem, "use_line_collection")
-    Axes.hist = renamed(Axes.hist, normed="density")
-    Figure.savefig = without(Figure.savefig, *OLD_SAVING)
-    FigureBase.gca = current_axes(FigureBase.gca)
-    FigureBase.colorbar = colorbar_of_free_mappable(FigureBase.colorbar)
-    set_setting = mpl.RcParams.__setitem__
-    mpl.RcParams.__setitem__ = lambda self, key, value: key in OLD_SETTINGS or set_setting(self, key, value)
-
-
-def pyplot(plt) -> None:
-    """Its functions were made from the methods' signatures; those that changed here are made anew."""
-    from matplotlib import cm
-
-    set_missing(plt, register_cmap=cm.register_cmap, hold=lambda on=None: None, ishold=lambda: True)
-    plt.stem = without(plt.stem, "use_line_collection")
-    plt.gca = lambda **options: plt.gcf().gca(**options)
-    plt.grid = renamed(plt.grid, b="visible")
-    plt.hist = renamed(plt.hist, normed="density")
-
-
-def array_of(canvas):
-    import numpy as np
-
-    return np.asarray(canvas.buffer_rgba())
-
-
-def register_cmap(name=None, cmap=None, *, override_builtin=False) -> None:
-    import matplotlib
-
-    name = name or cmap.name
-    if name not in matplotlib.colormaps._builtin_cmaps:  # which stay as they are
-        matplotlib.colormaps.register(cmap, name=name, force=True)
-
-
-def current_axes(gca):
-    """`figure.gca(projection="3d")` made such axes, where the current ones were others."""
-
-    def call(self, **options):
-        if self.axes and gca(self).name == options.get("projection", gca(self).name):
-            return gca(self)
-        return self.add_subplot(**options) if options else gca(self)
-
-    return call
-
-
-def colorbar_of_free_mappable(colorbar):
-    """A mappable that lies in no axes took its room from the current ones."""
-
-    @functools.wraps(colorbar)
-    def call(self, mappable, cax=None, ax=None, **options):
-        if cax is None and ax is None and getattr(mappable, "axes", None) is None:
-            ax = self.gca()
-        return colorbar(self, mappable, cax=cax, ax=ax, **options)
-
-    return call
-
-
-def collections_of_levels(contours) -> list:
-    """Contours were a collection for each level; they become so when asked for."""
-    from matplotlib.collections import PathCollection
-
-    if not hasattr(contours, "levels_apart"):
-        contours.set_visible(False)
-        looks = {
-            "facecolors": contours.get_facecolor(),
-            "edgecolors": contours.get_edgecolor(),
-            "linewidths": contours.get_linewidth(),
-            "linestyles": contours.get_linestyle(),
-            "antialiaseds": contours.get_antialiased(),
-        }
-        contours.levels_apart = []
-        for level, path in enumerate(contours.get_paths()):
-            look = {name: [values[level % len(values)]] if len(values) else "none" for name, values in looks.items()}
-            collection = PathCollection([path], transform=contours.get_transform(), alpha=contours.get_alpha(), **look)
-            collection.set(zorder=contours.get_zorder(), label="_nolegend_")
-            contours.levels_apart.append(contours.axes.add_collection(collection))
-    return contours.levels_apart
-
-
-def axes3d(module) -> None:
-    owner = module.Axes3D
-    set_missing(owner, **{f"w_{x}axis": property(lambda self, x=x: getattr(self, f"{x}axis")) for x in "xyz"})
-    initialise = owner.__init__
-
-    @functools.wraps(initialise)
-    def init(self, figure, *place, auto_add_to_figure=True, **options):
-        initialise(self, figure, *place, **options)
-        if not place and auto_add_to_figure and self not in figure.axes:  # `Axes3D(figure)` alone put them there
-            figure.add_axes(self)
-
-    owner.__init__ = init
-
-
-def mlab(module) -> None:
-    import numpy as np
-
-    def normpdf(x, mu=0.0, sigma=1.0):
-        return np.exp(-0.5 * ((x - mu) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
-
-    def bivariate_normal(X, Y, sigmax=1.0, sigmay=1.0, mux=0.0, muy=0.0, sigmaxy=0.0):
-        x, y, rho = (X - mux) / sigmax, (Y - muy) / sigmay, sigmaxy / (sigmax * sigmay)
-        z = (x**2 + y**2 - 2 * rho * x * y) / (1 - rho**2)
-        return np.exp(-z / 2) / (2 * np.pi * sigmax * sigmay * np.sqrt(1 - rho**2))
-
-    set_missing(module, normpdf=normpdf, bivariate_normal=bivariate_normal)
 
 
 # ---- pandas ----------------------------------------------------------------------------------------------------------
@@ -267,6 +131,33 @@ def pandas(pd) -> None:
     for owner in (pd.core.indexes.accessors.DatetimeProperties, pd.DatetimeIndex):
         set_missing(owner, week=week, weekofyear=week)
     pd.read_csv = squeezed(without(pd.read_csv, "error_bad_lines", "warn_bad_lines", "prefix"))
+    set_missing(pd.io.json, json_normalize=pd.json_normalize)
+    pd.set_option = of_full_names(pd.set_option)
+    for owner in (pd.DataFrame, pd.Series):
+        owner.set_axis = in_place(owner.set_axis)
+    pd.plotting.PlotAccessor.__call__ = without(pd.plotting.PlotAccessor.__call__, "sort_columns")
+
+
+def in_place(set_axis):
+    """`frame.set_axis(labels, axis=1, inplace=True)`"""
+
+    @functools.wraps(set_axis)
+    def call(self, labels, *, axis=0, inplace=False, **options):
+        if not inplace:
+            return set_axis(self, labels, axis=axis, **options)
+        setattr(self, "columns" if axis in (1, "columns") else "index", labels)
+
+    return call
+
+
+def of_full_names(set_option):
+    """`set_option("precision", 2)` was one option's name; it is a part of two today."""
+
+    def call(*names_and_values):
+        full = [f"display.{part}" if part == "precision" else part for part in names_and_values]
+        return set_option(*full)
+
+    return call
 
 
 LEVEL_STATISTICS = ("sum", "mean", "median", "min", "max", "prod", "count", "std", "var")
@@ -306,16 +197,6 @@ def with_axis(drop):
     @functools.wraps(drop)
     def call(self, labels=None, *place, **options):
         return drop(self, labels, **dict(zip(("axis",), place, strict=False)), **options)
-
-    return call
-
-
-def with_names(method, *names: str):
-    """A method that is told by name today what it was told by place."""
-
-    @functools.wraps(method)
-    def call(self, *arguments, **options):
-        return method(self, **dict(zip(names, arguments, strict=False)), **options)
 
     return call
 
@@ -368,7 +249,23 @@ def misc(module) -> None:
 def signal(module) -> None:
     names = "boxcar triang parzen bohman blackman nuttall blackmanharris flattop bartlett hann hamming kaiser gaussian"
     set_missing(module, **{name: getattr(module.windows, name) for name in names.split()})
-    set_missing(module, hanning=module.windows.hann)
+    set_missing(module, hanning=module.windows.hann, ricker=ricker, cwt=cwt)
+
+
+def ricker(points: int, a: float):
+    """The Mexican hat of width `a`, at so many points."""
+    import numpy as np
+
+    x = (np.arange(points) - (points - 1) / 2) / a
+    return 2 / (np.sqrt(3 * a) * np.pi**0.25) * (1 - x**2) * np.exp(-(x**2) / 2)
+
+
+def cwt(data, wavelet, widths, dtype=None, **options):
+    """A continuous wavelet transform: a row of values for each width."""
+    import numpy as np
+
+    waves = [np.conj(wavelet(min(10 * width, len(data)), width, **options)[::-1]) for width in widths]
+    return np.array([np.convolve(data, wave, "same") for wave in waves], dtype)
 
 
 def interpolate(module) -> None:
@@ -404,6 +301,7 @@ def manifold(module) -> None:
 
 
 def sklearn_metrics(module) -> None:
+    module.mean_squared_error = with_root(module.mean_squared_error)
     shown = {"plot_confusion_matrix": module.ConfusionMatrixDisplay, "plot_roc_curve": module.RocCurveDisplay}
     shown["plot_precision_recall_curve"] = module.PrecisionRecallDisplay
     set_missing(module, **{name: display.from_estimator for name, display in shown.items()})
@@ -421,6 +319,63 @@ def preprocessing(module) -> None:
         set_missing(owner, get_feature_names=lambda self, names=None: self.get_feature_names_out(names))
 
 
+def with_root(mean_squared_error):
+    """`mean_squared_error(.., squared=False)`"""
+
+    @functools.wraps(mean_squared_error)
+    def call(*arguments, squared=True, **options):
+        error = mean_squared_error(*arguments, **options)
+        return error if squared else error**0.5
+
+    return call
+
+
+def feature_extraction(module) -> None:
+    for kind in (module.CountVectorizer, module.TfidfVectorizer):
+        set_missing(kind, get_feature_names=lambda self: self.get_feature_names_out().tolist())
+
+
+def inspection(module) -> None:
+    set_missing(module, plot_partial_dependence=module.PartialDependenceDisplay.from_estimator)
+
+
+def linear_model(module) -> None:
+    for name in ("LinearRegression", "Ridge", "Lasso", "ElasticNet", "RidgeCV", "LassoCV", "ElasticNetCV"):
+        kind = getattr(module, name)
+        kind.__init__ = without(kind.__init__, "normalize")
+    logistic = {"log": "log_loss", "squared_loss": "squared_error"}
+    for kind in (module.SGDClassifier, module.SGDRegressor):
+        kind.__init__ = revalued(kind.__init__, loss=logistic)
+
+
+CRITERIA = {"mse": "squared_error", "mae": "absolute_error"}
+LOSSES = {"ls": "squared_error", "lad": "absolute_error", "deviance": "log_loss"}
+
+
+def tree(module) -> None:
+    most = {module.DecisionTreeClassifier: "sqrt", module.DecisionTreeRegressor: None}
+    for kind, features in most.items():
+        kind.__init__ = revalued(kind.__init__, criterion=CRITERIA, max_features={"auto": features})
+
+
+def ensemble(module) -> None:
+    most = {
+        "RandomForestClassifier": "sqrt", "ExtraTreesClassifier": "sqrt", "GradientBoostingClassifier": "sqrt",
+        "RandomForestRegressor": None, "ExtraTreesRegressor": None, "GradientBoostingRegressor": None,
+    }  # fmt: skip
+    for name, features in most.items():
+        kind = getattr(module, name)
+        features = 1.0 if features is None else features
+        kind.__init__ = revalued(kind.__init__, criterion=CRITERIA, loss=LOSSES, max_features={"auto": features})
+    for name in ("AdaBoostClassifier", "AdaBoostRegressor", "BaggingClassifier", "BaggingRegressor"):
+        kind = getattr(module, name)
+        kind.__init__ = revalued(renamed(kind.__init__, base_estimator="estimator"), algorithm={"SAMME.R": None})
+
+
+def seasonal(module) -> None:
+    module.seasonal_decompose = renamed(module.seasonal_decompose, freq="period")
+
+
 def networkx(nx) -> None:
     kind = lambda G: "DiGraph" if G.is_directed() else "Graph"  # noqa: E731
     set_missing(
@@ -429,6 +384,7 @@ def networkx(nx) -> None:
         OrderedDiGraph=nx.DiGraph, from_scipy_sparse_matrix=nx.from_scipy_sparse_array,
         to_scipy_sparse_matrix=nx.to_scipy_sparse_array, from_pandas_dataframe=nx.from_pandas_edgelist,
         random_tree=lambda n, seed=None, **_: nx.random_labeled_tree(n, seed=seed),
+        write_gpickle=write_pickle, read_gpickle=read_pickle,
         connected_component_subgraphs=lambda G: (G.subgraph(c).copy() for c in nx.connected_components(G)),
     )  # fmt: skip
     set_missing(
@@ -436,6 +392,16 @@ def networkx(nx) -> None:
         add_star=nx.add_star, nodes_iter=lambda self, data=False: iter(self.nodes(data=data)),
         edges_iter=lambda self, *nodes, **options: iter(self.edges(*nodes, **options)),
     )  # fmt: skip
+
+
+def write_pickle(G, path, protocol=pickle.HIGHEST_PROTOCOL) -> None:
+    with open(path, "wb") as file:
+        pickle.dump(G, file, protocol)
+
+
+def read_pickle(path):
+    with open(path, "rb") as file:
+        return pickle.load(file)
 
 
 def seaborn(sns) -> None:
@@ -446,20 +412,14 @@ def seaborn(sns) -> None:
         setattr(sns, name, with_positions(getattr(sns, name), "x", "y", "data", "hue"))
     for name in ("lmplot", "pairplot", "jointplot", "catplot"):
         setattr(sns, name, renamed(getattr(sns, name), size="height"))
-    set_missing(sns, factorplot=sns.catplot)
-
-
-def with_positions(function, *names: str):
-    """What used to be given by place, in this order."""
-
-    @functools.wraps(function)
-    def call(*arguments, **options):
-        if len(arguments) > 1 or (arguments and "data" in options):
-            options = dict(zip(names, arguments, strict=False)) | options
-            arguments = ()
-        return function(*arguments, **options)
-
-    return call
+    for kind in (sns.FacetGrid, sns.PairGrid, sns.JointGrid):
+        kind.__init__ = renamed(kind.__init__, size="height")
+    for name in ("stripplot", "swarmplot"):
+        setattr(sns, name, renamed(getattr(sns, name), split="dodge"))
+    sns.jointplot = without(sns.jointplot, "stat_func")
+    set_missing(sns.JointGrid, annotate=lambda self, *_, **__: self)
+    points = functools.partial(sns.catplot, kind="point")
+    set_missing(sns, factorplot=points)
 
 
 def pillow(module) -> None:
@@ -472,3 +432,60 @@ def pillow(module) -> None:
     set_missing(module.ImageDraw, textsize=textsize)
     set_missing(ImageFont.FreeTypeFont, getsize=lambda self, text, *_, **__: self.getbbox(text)[2:])
     set_missing(Image, ANTIALIAS=Image.Resampling.LANCZOS, LINEAR=Image.Resampling.BILINEAR)
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+
+
+def processes(module) -> None:
+    """No program starts processes here; threads do the same work for a picture."""
+    from multiprocessing import context, pool
+
+    base = context.BaseContext
+    base.Lock, base.RLock = lambda self: threading.Lock(), lambda self: threading.RLock()
+    base.Queue, base.JoinableQueue = lambda self, *size: queue.Queue(*size), lambda self, *size: queue.Queue(*size)
+    base.Event, base.Pool = lambda self: threading.Event(), lambda self, *some, **more: pool.ThreadPool(*some, **more)
+    for name in ("Lock", "RLock", "Queue", "JoinableQueue", "Event", "Pool"):
+        setattr(module, name, functools.partial(getattr(base, name), context._default_context))
+    for kind in (module, context.DefaultContext, context.ForkContext, context.SpawnContext, context.ForkServerContext):
+        kind.Process = RunAtOnce
+
+
+class RunAtOnce(threading.Thread):
+    """A process that is a thread, and over when `start` is: what it draws is drawn in order."""
+
+    exitcode, pid = 0, 1
+
+    def start(self) -> None:
+        super().start()
+        self.join()
+
+    def terminate(self) -> None:
+        """It is over."""
+
+
+def executors(module) -> None:
+    module.ProcessPoolExecutor = without(module.ThreadPoolExecutor, "mp_context", "max_tasks_per_child")
+
+
+# ---- locales, rdkit --------------------------------------------------------------------------------------------------
+
+
+def locale(module) -> None:
+    """Of another country's names and numbers, which this machine need not have, the plain ones are left."""
+    setlocale = module.setlocale
+
+    @functools.wraps(setlocale)
+    def call(category, locale=None):
+        try:
+            return setlocale(category, locale)
+        except module.Error:
+            return setlocale(category)
+
+    module.setlocale = call
+
+
+def rdkit_draw(module) -> None:
+    from rdkit.Chem.Draw.MolDrawing import DrawingOptions
+
+    set_missing(module, DrawingOptions=DrawingOptions, MolToImageFile=module.MolToFile)

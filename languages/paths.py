@@ -12,17 +12,22 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from languages.imports import when_imported
+
 FOLDER = [""]  # the job's; in the fork server there is none, and paths are what they are
+WORK = "home/user/work"  # where in it a program starts: `../results` is the program's too
 
 
 def set_home(folder: str) -> None:
     """Home and temporary files are in `folder`."""
-    os.environ.update(HOME=folder, TMPDIR=folder, MPLCONFIGDIR=folder)
+    os.environ.update(HOME=folder, TMPDIR=folder, MPLCONFIGDIR=folder, USER="user", LOGNAME="user")
     tempfile.tempdir = folder
 
 
 def move_into(folder: str) -> None:
-    """From now on, absolute paths that do not exist here are beneath `folder`."""
+    """From now on, absolute paths that do not exist here are beneath `folder`, in which a new one is the current."""
+    os.makedirs(os.path.join(folder, WORK))
+    os.chdir(os.path.join(folder, WORK))
     FOLDER[0] = folder
 
 
@@ -56,7 +61,18 @@ def install() -> None:
             make_parents(place)
         make_folder(place, *arguments, **options)
 
+    def connected(connect):
+        def call(database, *arguments, **options):
+            place = moved(database)
+            if place is not database:
+                make_parents(place)
+            return connect(place, *arguments, **options)
+
+        return call
+
     builtins.open = io.open = opened
+    when_imported("sqlite3", lambda module: setattr(module, "connect", connected(module.connect)))
+    when_imported("numpy.lib._datasource", lambda module: module._file_openers._file_openers.update({None: opened}))
     os.mkdir = mkdir
     for name in ("stat", "listdir", "scandir", "remove", "unlink", "chdir", "rmdir", "access"):
         setattr(os, name, at_moved(getattr(os, name), moved))

@@ -30,6 +30,7 @@ from PIL import Image
 import sandbox
 from languages import REQUIREMENTS, WORD, Language, figures, fonts, imports, old_names, paths, repeatable
 from languages.answers import RANDOM_DEVICES, answer_of, facts_answer
+from languages.old_names import PROGRAM
 from languages.pixels import rasterize_pdf, rasterize_svg, to_rgb
 from languages.protocol import HEADER, BrowserPage, Kind, Options, ProgramError, is_sound, read_bytes
 
@@ -48,8 +49,10 @@ PACKAGES = {  # what is imported -> the package that it comes from, where that h
 
 
 def last_picture_file(options: Options) -> Image.Image | None:
-    """The newest picture that the program left in its folder."""
-    pictures = [path for path in Path().rglob("*") if path.suffix.lower() in PICTURE_FILES and path.is_file()]
+    """The newest picture that the program left anywhere in its job's folder."""
+    pictures = [
+        path for path in Path(paths.FOLDER[0]).rglob("*") if path.suffix.lower() in PICTURE_FILES and path.is_file()
+    ]
     if not pictures:
         return None
     newest = max(pictures, key=lambda path: (path.stat().st_mtime_ns, path.name))
@@ -66,13 +69,13 @@ def last_picture_file(options: Options) -> Image.Image | None:
 def compiled(code: str):
     """The program as code. Where it is none, without what notebooks and chats add. Raises SyntaxError."""
     try:
-        return compile(code, "program.py", "exec", dont_inherit=True)
+        return compile(code, PROGRAM, "exec", dont_inherit=True)
     except SyntaxError as error:
         if fenced := re.search(r"^```[\w+-]*\n(.*?)^```", code, re.DOTALL | re.MULTILINE):
             code = fenced[1]
         plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", code, flags=re.MULTILINE)
         try:
-            return compile(plain, "program.py", "exec", dont_inherit=True)
+            return compile(plain, PROGRAM, "exec", dont_inherit=True)
         except SyntaxError:
             raise error from None
 
@@ -80,7 +83,7 @@ def compiled(code: str):
 def error_text(error: BaseException, code: str) -> str:
     """The program's own lines of a traceback, the error, and what can be done about it."""
     lines = code.splitlines()
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "program.py"]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == PROGRAM]
     own = [f"line {f.lineno}: {lines[f.lineno - 1].strip()}" for f in frames[-3:] if f.lineno <= len(lines)]
     text = "".join(traceback.format_exception_only(error)).strip()
     if isinstance(error, ModuleNotFoundError) and error.name:
@@ -100,10 +103,11 @@ def error_text(error: BaseException, code: str) -> str:
 def run_program(code: str, captured: dict, options: Options) -> Image.Image:
     """Run untrusted python in this (forked, confined) process; return what it drew, or raise ProgramError."""
     repeatable.begin()  # not before the fork, after which `random` seeds itself anew
-    paths.move_into(os.getcwd())
     main = types.ModuleType("__main__")
-    main.__file__ = "program.py"
-    sys.modules["__main__"], sys.argv = main, ["program.py"]
+    main.__file__ = os.path.abspath(PROGRAM)
+    sys.modules["__main__"], sys.argv = main, [PROGRAM]
+    with contextlib.suppress(OSError, UnicodeError):  # it may read itself
+        Path(PROGRAM).write_text(code, encoding="utf-8")
     builtins.input = lambda *_: ""  # nobody is there; somebody would press Enter
     os._exit = sys.exit  # an end at once would be one without the picture
     failure = None
@@ -139,7 +143,7 @@ def enter_job(options: Options, readable: list[str], folder: str, pipe: int) -> 
     os.dup2(pipe, 3)
     os.closerange(4, 4096)
     sandbox.die_with_parent()
-    os.chdir(folder)
+    paths.move_into(folder)
     # CPU time of all threads together: the clock (sandbox.py) lets up to so many run at once
     sandbox.set_limits(options.memory_mb << 20, sandbox.Clock.WIDE * int(options.timeout + 2))
     sandbox.confine(options.layers, [*readable, "/proc/self/maps"], [folder, "/dev/null"])  # scikit-learn reads that
@@ -256,7 +260,7 @@ def python_renderer(options: Options, imported: str = "figures", facts: bool = F
 # ---- what the language is --------------------------------------------------------------------------------------------
 
 TABLES = {"pandas", "seaborn", "scipy", "statsmodels", "sklearn", "networkx", "mplfinance"}
-MOLECULES = {"rdkit", "indigo"}
+MOLECULES = {"rdkit", "indigo", "indigo_renderer"}
 SMALL = MOLECULES | {"numpy", "PIL"} | sys.stdlib_module_names  # what a drawing of a molecule may need besides
 VERSIONS = """
 import importlib.metadata, sys
