@@ -240,7 +240,7 @@ def as_formulas(s: str) -> str:
         r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|[lL]arge|LARGE|huge|Huge|bfseries|itshape|noindent)\b\s*"
     )
     parts[::2] = [re.sub(words, "", re.sub(r"\\((?:La)?TeX)\b(?:\{\})?", r"\1", part)) for part in parts[::2]]
-    parts[::2] = [re.sub(r"\\([%&#_])", r"\1", part) for part in parts[::2]]
+    parts[::2] = [re.sub(r"\\([%&#_ ])", r"\1", part) for part in parts[::2]]
     parts[1::2] = [re.sub(r"\\(?:display|text|script)style\b", "", part) for part in parts[1::2]]
     parts[1::2] = [re.sub(r"\\(?:mbox|hbox|textrm|textnormal)\{", r"\\text{", part) for part in parts[1::2]]
     return "$".join(parts)

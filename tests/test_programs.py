@@ -299,7 +299,7 @@ def test_lines_of_contours_are_collections_of_lines(renderer):
 
 TEX = {  # what a person writes for TeX -> what shows the same without it
     r"$\displaystyle\sum_{i}x_i$": r"$\sum_{i}x_i$",
-    r"\LaTeX\ and \TeX{}": "LaTeX\\ and TeX",
+    r"\LaTeX\ and \TeX{}": "LaTeX and TeX",
     r"{\Large big} 5\%": "{big} 5%",
     r"\begin{equation*}a=b\end{equation*}": "$a=b$",
     r"\begin{eqnarray*}a&=&b\\c&=&d\end{eqnarray*}": "$a=b$\n$c=d$",
