@@ -277,3 +277,21 @@ def test_mermaid_says_what_is_wrong_without_a_trace(renderer):
     assert "anonymous" not in error and "    at " not in error
     picture = 'flowchart LR\n A@{ img: "https://else.test/a.png", label: "x", w: 60, h: 60 } --> B'
     assert "network" in renderer.render(picture, "mermaid").error
+
+
+DIAGRAM = "flowchart LR\n    A[Code] --> B{{Right?}}\n"
+AROUND = {
+    "a text": "Here is the diagram:\n```mermaid\nDIAGRAM```\nIt shows a choice.",
+    "a text with a fence of another": "First:\n```python\nx = 1\n```\nthen:\n  ~~~ mermaid\nDIAGRAM  ~~~\n",
+    "a fence without a name": "Here:\n```\nDIAGRAM\n```",
+    "a fence without an end": "```mermaid\nDIAGRAM",
+    "a div": '<div class="mermaid">\nDIAGRAM</div>',
+    "a pre of a page": "<html><body><h1>x</h1><pre id=a class='mermaid big'>\nESCAPED\n</pre></body></html>",
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_what_stands_around_a_diagram(renderer, around):
+    need("mermaid")
+    code = AROUND[around].replace("DIAGRAM", DIAGRAM).replace("ESCAPED", DIAGRAM.replace(">", "&gt;"))
+    assert draws(renderer, code, "mermaid").tobytes() == draws(renderer, DIAGRAM, "mermaid").tobytes()
