@@ -61,17 +61,57 @@ SAME_EVERY_TIME = """(() => {
     const passed = Performance.prototype.now.bind(performance);
     let zero = 0, state = 1;
     const now = () => start + Math.floor(passed() - zero);
-    Date = class extends RealDate {
-        constructor(...a) { a.length ? super(...a) : super(now()); }
-        static now() { return now(); }
-    };
+    Date = new Proxy(RealDate, {  // no class: it is also called without `new`
+        construct: (real, given, called) => Reflect.construct(real, given.length ? given : [now()], called),
+        apply: () => new RealDate(now()).toString(),
+    });
+    RealDate.now = now, RealDate.prototype.constructor = Date;
+    const getter = (type, name, get) => Object.defineProperty(type.prototype, name, { get, configurable: true });
+    const Format = Intl.DateTimeFormat, { formatToParts } = Format.prototype;
+    const format = Object.getOwnPropertyDescriptor(Format.prototype, "format").get;
+    getter(Format, "format", function () {
+        const formatted = format.call(this);
+        return (date = now()) => formatted(date);
+    });
+    Format.prototype.formatToParts = function (date = now()) { return formatToParts.call(this, date); };
+    if (self.Temporal) {
+        const here = () => Temporal.Now.timeZoneId();
+        const zoned = (zone = here()) => Temporal.Instant.fromEpochMilliseconds(now()).toZonedDateTimeISO(zone);
+        Object.assign(Temporal.Now, {
+            instant: () => zoned().toInstant(),
+            zonedDateTimeISO: zoned,
+            plainDateTimeISO: zone => zoned(zone).toPlainDateTime(),
+            plainDateISO: zone => zoned(zone).toPlainDate(),
+            plainTimeISO: zone => zoned(zone).toPlainTime(),
+        });
+    }
+    getter(Document, "lastModified", () => {
+        const date = new RealDate(now()), two = number => String(number).padStart(2, "0");
+        const day = [date.getMonth() + 1, date.getDate(), date.getFullYear()].map(two).join("/");
+        return day + " " + [date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(":");
+    });
+    getter(Performance, "timeOrigin", () => start);
     Performance.prototype.now = () => passed() - zero;
     self.requestAnimationFrame = callback => frame(time => callback(time - zero));
-    Math.random = () => {
+    const random = Math.random = () => {
         state = (state + 0x6D2B79F5) | 0;
         let t = Math.imul(state ^ (state >>> 15), 1 | state);
         t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
         return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+    };
+    const { getRandomValues } = Crypto.prototype;
+    const seeded = bytes => bytes.forEach((_, i) => { bytes[i] = 256 * random(); });
+    Crypto.prototype.getRandomValues = function (array) {
+        getRandomValues.call(this, array);  // which refuses what is no array of whole numbers, or too long
+        seeded(new Uint8Array(array.buffer, array.byteOffset, array.byteLength));
+        return array;
+    };
+    if (Crypto.prototype.randomUUID) Crypto.prototype.randomUUID = () => {
+        const bytes = new Uint8Array(16);
+        seeded(bytes);
+        bytes[6] = bytes[6] & 15 | 64, bytes[8] = bytes[8] & 63 | 128;  // a random one, of version 4
+        const digits = Array.from(bytes, byte => byte.toString(16).padStart(2, "0")).join("");
+        return digits.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
     };
     self.close = () => {};  // nor would it close a page that a person opened
     self.beginAnew = () => { [zero, state] = [passed(), 1]; };
@@ -82,8 +122,20 @@ SAME_EVERY_TIME = """(() => {
         [outerWidth, outerHeight] = [innerWidth, innerHeight];  // a young browser does not know them yet
     }
 })()"""
-# Loaded, fonts there, focus where it belongs, animations at their end (endless ones at their start, as Playwright has
-# it), no blinking caret.
+# Animations of a style sheet at their end (endless ones at their start, as Playwright has it), those of svg left out as
+# librsvg leaves them out, and a marquee before its first step: one that a clock does not move begins anew as a copy.
+AT_REST = """page => {
+    const all = selector => [...Document.prototype.querySelectorAll.call(page, selector)];
+    for (const moving of all("svg :is(animate, animateMotion, animateTransform, set)")) moving.remove();
+    const slow = marquee => ["scrolldelay", "truespeed"].forEach(name => marquee.setAttribute(name, 1e9));
+    all("marquee").forEach(slow);
+    for (const marquee of all("marquee:not(marquee marquee)")) marquee.replaceWith(marquee.cloneNode(true));
+    for (const animation of Document.prototype.getAnimations.call(page)) {
+        if (animation.effect?.getComputedTiming().endTime === Infinity) animation.cancel();
+        else try { animation.finish(); } catch {}
+    }
+}"""
+# Loaded, fonts there, focus where it belongs, all at rest, no blinking caret.
 # Runs in a world of its own, where what the page redefined is not seen; elements may be named like properties, though.
 SIZE_WHEN_LOADED = """(async () => {
     const get = name => Reflect.get(Document.prototype, name, document);
@@ -99,15 +151,12 @@ SIZE_WHEN_LOADED = """(async () => {
     if (PICTURES) await Promise.all([...get("images")].filter(i => !i.complete && i.loading != "lazy").map(ended));
     if (WAITS || PICTURES) await frame().then(frame);
     if (root?.querySelector("[autofocus]")) await frame();
-    for (const animation of Document.prototype.getAnimations.call(document)) {
-        if (animation.effect?.getComputedTiming().endTime === Infinity) animation.cancel();
-        else try { animation.finish(); } catch {}
-    }
+    (AT_REST)(document);
     const hidden = new CSSStyleSheet();
     hidden.replaceSync("* { caret-color: transparent !important }");
     Reflect.set(Document.prototype, "adoptedStyleSheets", [...get("adoptedStyleSheets"), hidden], document);
     return [Math.max(innerWidth, root?.scrollWidth ?? 0), Math.max(innerHeight, root?.scrollHeight ?? 0)];
-})()"""
+})()""".replace("AT_REST", AT_REST)
 
 # Fetched and decoded, and kept for as long as the page is shown
 HAVE_PICTURES = """Promise.all((globalThis.kept = ADDRESSES.map(address => {
@@ -227,7 +276,9 @@ class Browser:
     """A Chromium with one page. memory_bytes: how much more it may hold after a job than at the start. files: pictures
     that lie beside the page, {name: bytes}."""
 
-    ORIGIN = "http://page.test"  # served by us; no such host exists
+    # Served by us; no such host exists. Below localhost a page is a secure context, as a file that one opens nearly
+    # is; and unlike under https, addresses of http reach us, so that what a page wants can be said.
+    ORIGIN = "http://page.localhost"
     ADDRESS = f"{ORIGIN}/folder/"
 
     def __init__(self, program: str, memory_bytes: int, files: dict[str, bytes] | None = None):

@@ -27,8 +27,10 @@ from languages.protocol import Kind, Options, ProgramError, ProgramTimeout, Tool
 from languages.tex_packages import (
     ABSENT,
     LETTERS,
+    PSTRICKS,
     SUBSCRIPTS,
     SUPERSCRIPTS,
+    WHERE,
     debian_package,
     snippet_needs,
     with_letters,
@@ -49,6 +51,16 @@ PLAIN_PAGE += r"\fi\makeatother"
 
 def is_document(code: str) -> bool:
     return "\\documentclass" in code or "\\documentstyle" in code
+
+
+PROSE = r"\A[^\\%]*"  # neither a command nor a comment
+
+
+def without_prose(code: str) -> str:
+    """The program in a text: what a fence holds, and a document without words before its class."""
+    if fence := re.match(rf"(?ms){PROSE}?^[ \t]*(```+|~~~+)[ \t]*\w*[ \t]*\n(.*?)(?:^[ \t]*\1|\Z)", code):
+        code = fence[2]
+    return re.sub(rf"{PROSE}(?=\\document(?:class|style)\b)", "", code)
 
 
 def latex_document(code: str, needs: str = "") -> str:
@@ -79,7 +91,9 @@ def in_its_surroundings(code: str, error: str) -> str:
     body, end, rest = body.partition("\\end{document}")
     if "\\begin{tikzpicture}" in code:
         return code
-    if re.match(r"\s*\\(?:(?:draw|node|path|fill|filldraw|coordinate|foreach)\b|begin\{(?:\w*axis|scope)\})", body):
+    parts = r"(?:draw|node|path|fill|filldraw|coordinate|foreach|wheelchart)\b"
+    parts += r"|begin\{(?:\w*axis|groupplot|smithchart|scope)\}"
+    if re.match(rf"\s*\\(?:{parts})", body):
         return f"{begin}{document}\\begin{{tikzpicture}}\n{body}\n\\end{{tikzpicture}}{end}{rest}"
     if not re.search(r"Missing \$|allowed only in math mode|Misplaced alignment", error) or re.search(FORMULA, body):
         return code
@@ -123,12 +137,10 @@ def engine_for(code: str) -> str:
     """The engine that a document asks for: pdflatex unless it says otherwise."""
     if (asked := ENGINE_LINE.search(code)) and shutil.which(engine := f"{asked[1].lower()}latex"):
         return engine
-    if "\\documentclass" not in code and "\\directlua" not in code:
-        return "pdflatex"
     code = re.sub(r"(?<!\\)%.*", "", code)
     if re.search(r"\\if(?:pdf|xe|lua|PDF|XeT|LuaT|tutex)\w*", code):
         return "pdflatex"
-    if FOR_LUALATEX.search(code):
+    if FOR_LUALATEX.search(code) or not is_document(code) and re.search(PSTRICKS, code):
         return "lualatex"
     if FOR_XELATEX.search(code):  # most of these lualatex could do as well; xelatex is faster
         return "xelatex" if shutil.which("xelatex") else "lualatex"
@@ -366,15 +378,16 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
         """How a document is tried at first; what it needs besides is made on the way, once for all that follow."""
         code = in_unicode(code)
         engine = engine_for(code)
-        way = Way(code, engine=engine, packages=preloaded_packages(code) if engine == "pdflatex" else "")
         if engine == "pdflatex":
+            way = Way(code, packages=preloaded_packages(code))
             tex_format(way.packages, formats)
-        else:
+        else:  # which is tried once, so that a snippet gets at once what it needs
             check(engine)
+            way = Way(code, "" if is_document(code) else snippet_needs(code, ""), engine)
         return way
 
     def draw(code: str) -> Image.Image:
-        way = first_way(code)
+        way = first_way(code := without_prose(code))
         while True:
             try:
                 pdf = typeset(way)
@@ -394,7 +407,7 @@ def latex_renderer(options: Options) -> Callable[[str], bytes]:
 
     def prepare(code: str) -> None:
         with contextlib.suppress(OSError, subprocess.SubprocessError, ProgramError):  # `draw` says what is wrong
-            first_way(code)
+            first_way(without_prose(code))
 
     render.prepare = prepare
     return render
@@ -410,22 +423,40 @@ def sets_its_page(code: str) -> bool:
     return "tightpage" in code
 
 
-PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".eps", ".svg", ".ps", ".bmp", ".gif")
+OF_TEX = (".sty", ".cls", ".clo", ".def", ".ldf", ".fd", ".cfg", ".lua", ".enc", ".tfm", ".code.tex")  # its own files
+MISSING_FILE = (  # what TeX and packages say of a file that is not there
+    r".*?(?:[Ff]ile|image file) [`']([^']+)'[^\n]* not found",
+    r"I can't find file `([^']+)'",
+    r".*Unable to load picture or PDF file '([^']+)'",
+    r".*Could not read table file '([^']+)'",
+    r".*plot file\{([^}]+)\} could not be opened",
+    r"Package svg Error: File `([^']+)' is missing",
+    r"Package csvsimple Error: File '([^']+)' not existent",
+    r"Package datatool Error: .*file `([^']+)' doesn't exist",
+)
 
 
 def latex_errors(log: str, status: int, engine: str = "pdflatex") -> str:
     """What is missing, as a sentence; else the "! ..." lines of a TeX log with the source lines they point at."""
-    missing = re.search(
-        r"^! .*?(?:[Ff]ile|image file) [`']([^']+)'[^\n]* not found|^! I can't find file `([^']+)'", log, re.M
-    )
-    missing = missing or re.search(r"^! .*Unable to load picture or PDF file '([^']+)'()", log, re.M)
-    if missing:
-        name = (missing[1] or missing[2]).strip()
-        if name.lower().endswith(PICTURES) or "using draft setting" in log or re.search(r"^[^.]*$|[/|]", name):
+    said = (re.search(rf"^! {pattern}", log, re.M) for pattern in MISSING_FILE)
+    if missing := next(filter(None, said), None):
+        name = re.sub(r"\((\.\w+)\)$", r"\1", missing[1].strip())  # listings writes code(.py)
+        if library := re.fullmatch(r"pgflibrarypgfplots\.(.+)\.code\.tex", name):
+            return f"pgfplots' library {library[1]} is not here: {debian_package(name)}"
+        known = name.lower().endswith(OF_TEX) or name.removesuffix(".tex") in WHERE
+        if not known or "using draft setting" in log or re.search(r"[/|]", name):
             return f"the file {name} is not here: a program has only its own text, no files beside it"
         return f"TeX's {name} is not here: {debian_package(name)}"
+    if part := re.search(r"^! I can't write on file `([^']+)\.aux'", log, re.M):  # in a folder, by \include
+        return f"the file {part[1]}.tex is not here: a program has only its own text, no files beside it"
+    if library := re.search(r"^! .*did not find the tikz library '([^']+)'", log, re.M):
+        return f"TikZ's library {library[1]} is not here: {debian_package(f'tikzlibrary{library[1]}.code.tex')}"
+    if re.search(r"^! .*(?:shell.escape|enabled? system calls|write ?18)", log, re.M):
+        return "the document wants to start another program, and programs start none here"
+    if re.search(r"^! Emergency stop\.\n<\*>", log, re.M):  # TeX asks for more, where nobody answers
+        return r"the document ends before \end{document}"
     if language := re.search(r"^! Package babel Error: Unknown option '([^']+)'", log, re.M):
-        return f"babel's language {language[1]} is not here: {debian_package(language[1])}"
+        return f"babel's language {language[1]} is not here: {debian_package(f'{language[1]}.ldf')}"
     if family := re.search(r"^LaTeX Font Warning: Font shape `C\d\d/([^/]+)/m/n' undefined", log, re.M):
         return f"the font {family[1]} of the package CJK is not here: {debian_package(family[1])}"
     if "module 'luaotfload" in log:

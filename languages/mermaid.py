@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +44,16 @@ def mermaid_script() -> Path | None:
     return next((path for path in ([Path(named)] if named else []) + places if path.is_file()), None)
 
 
+def diagram(code: str) -> str:
+    """The diagram in a text: what a fence or an element of class mermaid holds, else all of it."""
+    tagged = re.search(r"(?ms)^[ \t]*(```+|~~~+)[ \t]*mermaid\b[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)", code)
+    fence = tagged or re.search(r"(?ms)^[ \t]*(```+|~~~+)[ \t]*\n(.*?)(?:^[ \t]*\1|\Z)", code)
+    if fence:
+        code = fence[2]
+    element = re.search(r"(?is)<(div|pre)\b[^>]*\bclass\s*=\s*[\"']?mermaid\b[^>]*>(.*?)</\1>", code)
+    return html.unescape(element[2]) if element else code
+
+
 def mermaid_renderer(options: Options) -> Callable[[str], bytes]:
     """Diagrams, drawn by mermaid.js in their natural size, all in one page."""
     if mermaid_script() is None:
@@ -53,7 +65,7 @@ def mermaid_renderer(options: Options) -> Callable[[str], bytes]:
     browser.run(f"mermaid.initialize({json.dumps(MERMAID_OPTIONS)})")
 
     def draw(code: str) -> Image.Image:
-        return browser.screenshot(*browser.run(f"({DRAW_MERMAID})({json.dumps(code)})"))
+        return browser.screenshot(*browser.run(f"({DRAW_MERMAID})({json.dumps(diagram(code))})"))
 
     return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, FAILURES), leaves=False)
 

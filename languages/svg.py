@@ -23,7 +23,7 @@ from PIL import Image
 
 from languages import WORD, Language
 from languages.answers import answer_of, confine_worker
-from languages.browser import browser_files, chromium_path
+from languages.browser import AT_REST, browser_files, chromium_path
 from languages.pixels import rasterize_svg
 from languages.protocol import MAX_PAGE, BrowserPage, Kind, Options, ProgramError, ToolMissing
 
@@ -96,7 +96,6 @@ frame.onload = async () => {
     const inside = frame.contentDocument, svg = inside.documentElement, wrong = inside.querySelector("parsererror div");
     if (wrong || svg.localName != "svg")
         return root.setAttribute("data-drawing-failed", "svg: " + (wrong?.textContent ?? "no <svg> element"));
-    for (const moving of inside.querySelectorAll("animate, animateMotion, animateTransform, set")) moving.remove();
     if (!svg.hasAttribute("viewBox")) svg.setAttribute("viewBox", "%(box)s");
     svg.setAttribute("width", %(width)d);
     svg.setAttribute("height", %(height)d);
@@ -105,10 +104,7 @@ frame.onload = async () => {
     for (const name of ["min-width", "min-height"]) fixed[name] = 0;
     for (const name in fixed) svg.style.setProperty(name, fixed[name], "important");
     await inside.fonts.ready;
-    for (const animation of inside.getAnimations()) {
-        if (animation.effect?.getComputedTiming().endTime === Infinity) animation.cancel();
-        else try { animation.finish(); } catch {}
-    }
+    (%(at_rest)s)(inside);
     root.removeAttribute("data-drawing");
 };
 frame.src = URL.createObjectURL(new Blob([bytes], { type: "image/svg+xml" }));
@@ -262,7 +258,8 @@ def length(text: str) -> float | None:
 
 
 def document(code: str) -> str:
-    """The svg document in a text: without what stands around it, and without a declared encoding, for it is UTF-8."""
+    """The svg document in a text: without what stands around it, and without a declaration that says another encoding
+    than UTF-8, which it is, or another version than 1.0, which alone expat and librsvg read."""
     code = code.strip()
     first = re.search(r"<(?:\w+:)?([A-Za-z]\w*)", re.sub(r"<!--.*?-->", "", code, flags=re.S))
     if not code.startswith("<") or first is None or first[1] != "svg":
@@ -270,7 +267,7 @@ def document(code: str) -> str:
         if start < 0:
             raise ProgramError("svg: there is no <svg> element")
         code = code[start : end + 6] if end > start else code[start:]
-    code = re.sub(r"""^(<\?xml\s[^>]*?)\s+encoding\s*=\s*["'][^"'>]*["']""", r"\1", code)
+    code = re.sub(r"^<\?xml\s[^>]*\?>", "", code)
     if re.search(r"<svg[\s/>]", code) and not re.search(r"<svg\s[^>]*\bxmlns\s*=", code):
         code = re.sub(r"<svg\b", f'<svg xmlns="{SVG}"', code, count=1)
     return code
@@ -299,7 +296,7 @@ def sized(svg: bytes, scan: Scan, width: int, height: int) -> bytes:
 
 def browser_page(code: str, scan: Scan, width: int, height: int) -> BrowserPage:
     values = dict(width=width, height=height, margin=BrowserPage.MARGIN, box="0 0 {:g} {:g}".format(*scan.size))
-    page = PAGE % (values | dict(svg=base64.b64encode(code.encode()).decode()))
+    page = PAGE % (values | dict(at_rest=AT_REST, svg=base64.b64encode(code.encode()).decode()))
     return BrowserPage(width, height, page.encode())
 
 

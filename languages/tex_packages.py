@@ -11,11 +11,11 @@ DEBIAN = {
     "randomlist listofitems systeme pgf-spectra xint xinttools xintexpr",
     "texlive-pictures": "tikz pgf pgfplots tikz-cd circuitikz forest tikz-feynman tikz-feynhand pgfgantt tkz-euclide "
     "tkz-tab tikz-qtree tikz-dependency tikz-3dplot tikz-network pgf-pie pgfplotstable quantikz qcircuit smartdiagram "
-    "xy chemfig",
+    "xy chemfig tikz-timing pgf-umlsd venndiagram wheelchart",
     "texlive-science": "algorithm algorithmic algpseudocode algorithmicx algorithm2e siunitx physics mhchem stmaryrd "
     "bussproofs bytefield nicematrix",
     "texlive-latex-extra": "standalone tcolorbox enumitem cleveref todonotes adjustbox multirow subfig comment "
-    "tabulary threeparttable makecell diagbox arydshln csquotes cancel lipsum blindtext",
+    "tabulary threeparttable makecell diagbox arydshln csquotes cancel lipsum blindtext tabularray",
     "texlive-latex-recommended": "beamer listings mathtools booktabs fontspec unicode-math polyglossia microtype "
     "caption subcaption mathrsfs",
     "texlive-fonts-recommended": "marvosym wasysym pifont charter utopia rsfs t1enc eurosym",
@@ -34,7 +34,7 @@ DEBIAN = {
     "lmodern": "lmodern",
     "tipa": "tipa tipx vowel",
     "cm-super": "type1ec",
-    "texlive-pstricks": "pstricks pst-all auto-pst-pdf pstricks-add pst2pdf bclogo multido",
+    "texlive-pstricks": "pstricks pst-all pst-plot pst-node auto-pst-pdf pstricks-add pst2pdf bclogo multido",
     "texlive-publishers": "IEEEtran acmart elsarticle llncs revtex4 revtex4-1 revtex4-2 apa6 apa7 moderncv aastex acro "
     "mnras svjour siamltex nature",
     "texlive-humanities": "covington expex gb4e gb4e-emulate linguex qtree tree-dvips synttree dramatist teubner-hum "
@@ -56,10 +56,10 @@ DEBIAN = {
     "texlive-lang-european": "dutch swedish danish norsk nynorsk norwegian finnish hungarian magyar romanian croatian "
     "slovene estonian latvian lithuanian albanian icelandic irish welsh turkish",
     "texlive-lang-other": "vietnamese vietnam hebrew thai turkmen azerbaijani indonesian malay esperanto",
-    "texlive-lang-arabic": "arabtex arabluatex farsi",
+    "texlive-lang-arabic": "arabic arabtex arabluatex farsi",
     "texlive-lang-cjk": "CJKpunct",
     "texlive-lang-chinese": "xeCJK ctexhook ctex ctexart ctexrep ctexbook ctexbeamer zhnumber zhlineskip",
-    "texlive-lang-japanese": "luatexja luatexja-fontspec bxjsarticle bxcjkjatype jlreq ltjsarticle",
+    "texlive-lang-japanese": "japanese luatexja luatexja-fontspec bxjsarticle bxcjkjatype jlreq ltjsarticle",
     "texlive-lang-korean": "kotex luatexko",
     "latex-cjk-common": "CJK CJKutf8 CJKnumb CJKulem",
     "latex-cjk-chinese-arphic-gbsn00lp": "gbsn",
@@ -81,6 +81,9 @@ def debian_package(file: str) -> str:
 # By their commands three packages for algorithms are told apart: algpseudocode has none of these.
 CAPITALS = r"\\(?:STATE|FOR|FORALL|IF|WHILE|REPEAT|REQUIRE|ENSURE|RETURN|COMMENT)\b"
 ALGORITHM2E = r"\\(?:Kw[A-Z]\w*|SetAlgo\w+|SetKw\w*|ForEach|eIf|[ul]If|[ul]Else|DontPrintSemicolon|BlankLine)\b"
+PSTRICKS = (
+    r"\\begin\{pspicture\*?\}|\\ps(?:set|line|frame|circle|ellipse|curve|polygon|dots?|arc|bezier|plot|axes|grid)\b"
+)
 # What a snippet needs that its author's preamble had -> what is to be loaded. What Image2Struct loads for every answer
 # (HELM, `TEX_INCLUDES`) is among them.
 SNIPPET_NEEDS = {
@@ -148,6 +151,13 @@ SNIPPET_NEEDS = {
     r"\\rotatebox\b|\\includegraphics\b": "graphicx",
     r"\\begin\{(?:theorem|lemma|proof|definition)\}|\\newtheorem": "amsthm",
     r"\\ifthenelse\b": "ifthen",
+    r"\\begin\{(?:long|tall)?tblr\}": "tabularray",
+    PSTRICKS: "pstricks,pst-plot,pst-node",
+    r"\\begin\{tikztimingtable\}|\\texttiming\b": "tikz-timing",
+    r"\\begin\{sequencediagram\}": "pgf-umlsd",
+    r"\\begin\{venndiagram[23]sets\}": "venndiagram",
+    r"\\dirtree\b": "dirtree",
+    r"\\wheelchart\b": "wheelchart",
 }
 # Loaded together where a picture does not work without: which of them is meant cannot be told from a key.
 LIBRARIES = r"""
@@ -170,6 +180,8 @@ def snippet_needs(code: str, error: str, given: str = "") -> str:
     them. A package that is not here is passed over, as not all that looks like a package's command is one; it is
     named in the log."""
     needed = [package for pattern, package in SNIPPET_NEEDS.items() if re.search(pattern, code)]
+    if re.search(r"Illegal pream-token \([Ss]\)", error):  # columns of a table: S for numbers, s for units
+        needed.append("siunitx")
     lines = []
     for package in dict.fromkeys(part for packages in needed for part in re.split(r",(?![^\[]*\])", packages)):
         options, _, name = package.rpartition("]")
@@ -177,7 +189,8 @@ def snippet_needs(code: str, error: str, given: str = "") -> str:
         lines.append(rf"\IfFileExists{{{name}.sty}}{{{load}}}{{\typeout{{{ABSENT} {name}.sty}}}}")
     if (unknown := re.search(r"Environment ([\w-]+) undefined", error)) and set(lines) <= set(given.split("\n")):
         lines.append(rf"\IfFileExists{{{unknown[1]}.sty}}{{\usepackage{{{unknown[1]}}}}}{{}}")  # many have its name
-    if re.search("(?i)do not know|unknown|not known|cannot (?:find|parse|decide)|environment .*axis", error):
+    strange = "do not know|unknown|not known|cannot (?:find|parse|decide)|please load"
+    if re.search(f"(?i){strange}|environment (?:.*axis|groupplot|smithchart) ", error):
         lines.append(LIBRARIES)
     if circuits := re.search(r"\bcircuit (ee IEC|logic (?:US|CDH|IEC))", code):
         lines.append(rf"\usetikzlibrary{{circuits.{circuits[1].replace(' ', '.')}}}")

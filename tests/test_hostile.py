@@ -400,9 +400,10 @@ def attack(
     assert open_descriptors() <= descriptors, "a file is left open"
 
 
-NEVER = "FILE FOLDER/notes.png ../rick.jpg /rick.jpg //page.test/rick.jpg ./x/../../rick.jpg x/rick.jpg rick.jpg/ "
-NEVER += "..%2ffolder/rick.jpg %2e%2e/rick.jpg notes.png rick.jpg%00.png RICK.jpg https://page.test/folder/rick.jpg "
-NEVER += "http://page.test:81/folder/rick.jpg http://else.test/folder/rick.jpg ftp://page.test/folder/rick.jpg "
+NEVER = "FILE FOLDER/notes.png ../rick.jpg /rick.jpg //page.localhost/rick.jpg ./x/../../rick.jpg x/rick.jpg rick.jpg/ "
+NEVER += "..%2ffolder/rick.jpg %2e%2e/rick.jpg notes.png rick.jpg%00.png RICK.jpg ftp://page.localhost/folder/rick.jpg "
+NEVER += "https://page.localhost/folder/rick.jpg http://page.localhost:81/folder/rick.jpg "
+NEVER += "http://else.test/folder/rick.jpg "
 NEVER += "view-source:rick.jpg blob:rick.jpg filesystem:rick.jpg chrome://theme/rick.jpg FOLDER FOLDER/ . .. /"
 READ = """<body><img src=rick.jpg><script>
 const red = () => document.body.style.background = "red", names = NAMES;

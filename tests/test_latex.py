@@ -302,6 +302,10 @@ def test_languages_of_babel(renderer, language, file, text):
         (r"\documentclass{article}\usepackage{luacode}", "lualatex"),
         (r"\documentclass{article}\usetikzlibrary{graphs,graphdrawing}", "lualatex"),
         (r"\documentclass{article}\usepackage{pst-plot}", "lualatex"),
+        (r"\begin{pspicture}(1,1)\psline(0,0)(1,1)\end{pspicture}", "lualatex"),
+        (r"\usepackage{pst-plot}$x$", "lualatex"),
+        (r"\usepackage{fontspec}$x$", "xelatex"),
+        (r"$\psi$", "pdflatex"),
         (r"\documentclass{article}\usepackage{amsmath,fontspec}", "xelatex"),
         (r"\documentclass{article}\usepackage[x]{unicode-math}", "xelatex"),
         (r"\documentclass{ctexart}", "xelatex"),
@@ -401,11 +405,77 @@ def test_text_with_formulas_is_not_made_one(renderer):
         (r"\begin{tikzpicture}\begin{polaraxis}\addplot{x};\end{polaraxis}\end{tikzpicture}", "pgfplots.sty"),
         (r"\begin{tikzpicture}\node[fill,drop shadow]{x};\end{tikzpicture}", "tikz.sty"),
         (r"\chemfig{A-B}", "simplekv.tex"),
+        (
+            r"\begin{tikzpicture}\begin{axis}\addplot[name path=A]{x};\addplot[name path=B]{x^2};"
+            r"\addplot fill between[of=A and B];\end{axis}\end{tikzpicture}",
+            "pgfplots.sty",
+        ),
+        (r"\begin{axis}\addplot[name path=A]{x};\end{axis}", "pgfplots.sty"),
+        (
+            r"\begin{groupplot}[group style={group size=2 by 1},width=4cm]\nextgroupplot\addplot{x};"
+            r"\nextgroupplot\addplot{-x};\end{groupplot}",
+            "pgfplots.sty",
+        ),
+        (r"\begin{smithchart}\addplot coordinates{(0.5,0.5)(1,1)};\end{smithchart}", "pgfplots.sty"),
+        (r"\begin{tabular}{lS[table-format=2.1]}a&{b}\\x&12.3\\\end{tabular}", "siunitx.sty"),
+        (r"\begin{tabular}{l*{2}{S}}a&{b}&{c}\\x&12.3&1\\\end{tabular}", "siunitx.sty"),
+        (r"\begin{tblr}{hlines,row{1}={bg=blue!20}}a&b\\c&d\end{tblr}", "tabularray.sty"),
+        (r"\begin{tikztimingtable}a & HLHL\\ b & 2C2C\\\end{tikztimingtable}", "tikz-timing.sty"),
+        (r"\texttiming{HLHL}", "tikz-timing.sty"),
+        (
+            r"\begin{sequencediagram}\newthread{a}{A}\newinst{b}{B}\begin{call}{a}{f}{b}{r}\end{call}"
+            r"\end{sequencediagram}",
+            "pgf-umlsd.sty",
+        ),
+        (r"\begin{venndiagram2sets}\fillA\end{venndiagram2sets}", "venndiagram.sty"),
+        (r"\begin{venndiagram3sets}\fillA\end{venndiagram3sets}", "venndiagram.sty"),
+        ("\\dirtree{%\n.1 /.\n.2 a.\n.2 b.\n}", "dirtree.sty"),
+        (r"\begin{tikzpicture}\wheelchart{10/red/a,20/blue/b}\end{tikzpicture}", "wheelchart.sty"),
+        (r"\wheelchart{10/red/a,20/blue/b}", "wheelchart.sty"),
     ],
 )
 def test_a_snippet_gets_what_it_uses(renderer, snippet, file):
     need(file, file)
     assert ink(draws(renderer, snippet)) > 0.001
+
+
+@pytest.mark.parametrize(
+    "snippet",
+    [
+        r"\begin{pspicture}(3,2)\psline[linecolor=red,linewidth=3pt](0,0)(3,2)\end{pspicture}",
+        r"\psset{unit=1cm}\begin{pspicture}(3,2)\psplot[linecolor=red]{0}{2}{x 2 exp 2 div}\end{pspicture}",
+    ],
+)
+def test_a_snippet_for_pstricks(renderer, snippet):
+    need_lua()
+    need("texlive-pstricks", "pst-plot.sty")
+    assert len(where(draws(renderer, snippet), (255, 0, 0))) > 50
+
+
+WORDS = "Here is the picture (it's {simple}):"
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        (f"{WORDS}\n\n```latex\n{standalone('Hello')}\n```\nIt shows a word.", standalone("Hello")),
+        (f"{WORDS}\n\n{standalone('Hello')}\n\nIt shows a word.", standalone("Hello")),
+        (f"{WORDS}\n\n```latex\n$x^2$\n```\nIt shows a formula.", "$x^2$"),
+        (f"{WORDS}\n~~~\n$x^2$\n~~~", "$x^2$"),
+        ("```tex\n$x^2$", "$x^2$"),
+    ],
+)
+def test_words_around_a_program_are_no_part_of_it(renderer, text, program):
+    assert_same(renderer, text, program)
+
+
+def test_what_is_no_prose_stays():
+    listing = (
+        "\\documentclass{article}\\begin{document}\\begin{verbatim}\n```tex\nx\n```\n\\end{verbatim}\\end{document}"
+    )
+    first = "% !TEX program = xelatex\n\\documentclass{article}"
+    for code in (listing, first, f"\\RequirePackage{{x}}{first}", "Words about $x$", "``quotes''\n```'"):
+        assert latex.without_prose(code) == code
 
 
 # ---- what is missing -------------------------------------------------------------------------------------------------
@@ -419,12 +489,65 @@ def test_a_snippet_gets_what_it_uses(renderer, snippet, file):
         (article(r"\includegraphics{fig1.png}", r"\usepackage{graphicx}"), "the file fig1.png is not here"),
         (article(r"\includegraphics{plots/fig}", r"\usepackage{graphicx}"), "the file plots/fig is not here"),
         (r"\documentclass{no-such-class}\begin{document}x\end{document}", "no-such-class.cls"),
-        (article(r"\input{chapter1}"), "chapter1.tex"),
+        *(
+            (
+                article(body, rf"\usepackage{{{package}}}"),
+                f"the file {name} is not here: a program has only its own text",
+            )
+            for body, package, name in (
+                (r"\input{chapter1}", "tikz", "chapter1.tex"),
+                (r"\input{fig.tikz}", "tikz", "fig.tikz"),
+                (r"\input{fig.pgf}", "tikz", "fig.pgf"),
+                (r"\include{chapters/a}", "tikz", "chapters/a.tex"),
+                (r"\tikz\begin{axis}\addplot table{data.csv};\end{axis};", "pgfplots", "data.csv"),
+                (r"\tikz\begin{axis}\addplot file{data.dat};\end{axis};", "pgfplots", "data.dat"),
+                (r"\lstinputlisting{code.py}", "listings", "code.py"),
+            )
+        ),
+        (article("x", r"\usepackage{tikz}\usetikzlibrary{nosuch}"), "TikZ's library nosuch is not here"),
+        (article("x", r"\usepackage{pgfplots}\usepgfplotslibrary{nosuch}"), "pgfplots' library nosuch is not here"),
     ],
 )
 def test_what_is_missing_is_named(renderer, code, words):
     error = fails(renderer, code)
     assert words in error and "\n" not in error and "not here" in error
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (
+            article(r"\tikz\draw(0,0)--(1,1);", r"\usepackage{tikz}\usetikzlibrary{external}\tikzexternalize"),
+            "the document wants to start another program, and programs start none here",
+        ),
+        (
+            article(r"\tikz\begin{axis}\addplot gnuplot{x};\end{axis};", r"\usepackage{pgfplots}"),
+            "the document wants to start another program, and programs start none here",
+        ),
+        (r"\documentclass{article}\begin{document}Hello", r"the document ends before \end{document}"),
+        (article("")[:-14] + r"\begin{center}x", r"the document ends before \end{document}"),
+    ],
+)
+def test_what_a_document_may_not_is_said(renderer, code, error):
+    assert fails(renderer, code) == error
+
+
+@pytest.mark.parametrize(
+    ("said", "means"),
+    [
+        ("Package svg Error: File `a.svg' is missing.", "the file a.svg is not here"),
+        ("Package csvsimple Error: File 'a.csv' not existent, not readable, or empty!.", "the file a.csv is not here"),
+        ("Package datatool Error: Can't load database `x' (file `a.csv' doesn't exist).", "the file a.csv is not here"),
+        ("Package minted Error: You must invoke LaTeX with the -shell-escape flag.", "start another program"),
+        ("LaTeX Error: File `pst-plot.tex' not found.", "TeX's pst-plot.tex is not here"),
+        ("Package babel Error: Unknown option 'arabic'. Either", "apt install texlive-lang-arabic"),
+        ("Package babel Error: Unknown option 'japanese'. Either", "apt install texlive-lang-japanese"),
+        ("Package babel Error: Unknown option 'klingon'. Either", "/klingon.ldf"),
+    ],
+)
+def test_what_packages_say_is_missing(said, means):
+    error = latex.latex_errors(f"! {said}\nl.3 x\n", 1)
+    assert means in error and "\n" not in error
 
 
 def test_a_package_that_a_snippet_needs_is_named():

@@ -73,6 +73,116 @@ def test_a_declared_encoding_is_not_believed(renderer):
     assert draws(renderer, page.format('<meta charset="gb2312">'), "html").tobytes() == plain.tobytes()
 
 
+# ---- what scripts find, and that it is the same every time -----------------------------------------------------------
+
+SAYS = """<!DOCTYPE html><html data-drawing><body>x<script>(async () => (%s) || "it is not so")().then(
+    said => said === "it is not so" ? Promise.reject(said) : document.documentElement.removeAttribute("data-drawing")
+).catch(error => document.documentElement.setAttribute("data-drawing-failed", error))</script></body></html>"""
+
+
+@pytest.fixture(scope="module")
+def worker(renderer):
+    worker = render.Worker("html", renderer.options, renderer.python)
+    yield worker
+    worker.kill()
+
+
+def finds(worker, script):
+    """Whether a page's script has a true value, however long that takes; a page that waits for it is a figure's."""
+    page = protocol.BrowserPage(90, 90, (SAYS % script).encode(), 1.0).html.decode()
+    assert worker.is_ready() and worker.render(page).error is None
+
+
+TRUE = {  # of a page's script
+    "date without new": 'Date() === new Date().toString() && Date().startsWith("Wed Jan 01 2025")',
+    "date of a date": "new Date(5).getTime() == 5 && new Date(2020, 1).getMonth() == 1 && Date.UTC(1970, 0) == 0",
+    "class of dates": "new class extends Date { year() { return this.getFullYear(); } }().year() == 2025",
+    "a date's own class": "new Date() instanceof Date && new (new Date().constructor)().getFullYear() == 2025",
+    "date that a page sets": "(Date.now = () => 5) && Date.now() == 5",
+    "formatted now": 'new Intl.DateTimeFormat("en").format() == "1/1/2025"',
+    "formatted date": 'new Intl.DateTimeFormat("en").format(new Date(5)) == "1/1/1970"',
+    "parts of now": 'new Intl.DateTimeFormat("en").formatToParts().at(-1).value == "2025"',
+    "last modified": 'new Date(document.lastModified).getFullYear() == 2025 && document.lastModified[2] == "/"',
+    "time origin": "new Date(performance.timeOrigin).getFullYear() == 2025",
+    "temporal": "!self.Temporal || Temporal.Now.plainDateISO().year == 2025 && Temporal.Now.instant() "
+    '.epochMilliseconds < Date.UTC(2026, 0) && Temporal.Now.zonedDateTimeISO("Asia/Tokyo").hour >= 21',
+    "secure context": "isSecureContext && caches && navigator.clipboard",
+    "random id": 'crypto.randomUUID() == "a00087fb-f747-4cb8-adfe-747d23673f27" && crypto.randomUUID() != '
+    "crypto.randomUUID()",
+    "random values": 'crypto.getRandomValues(new Uint8Array(3)).join() == "160,0,135"',
+    "no random values": "(() => { try { crypto.getRandomValues([1]); } catch { return true; } })()",
+    "digest": '(await crypto.subtle.digest("SHA-1", new Uint8Array(3))).byteLength == 20',
+    "digits of words": "new Set(crypto.getRandomValues(new Uint32Array(9))).size == 9",
+}
+
+
+@pytest.mark.parametrize("name", TRUE)
+def test_what_a_script_finds(worker, name):
+    finds(worker, TRUE[name])
+
+
+LEAVES = """caches.open("x").then(cache => cache.put("/a", new Response("x"))).then(async () => {
+    const folder = await navigator.storage.getDirectory();
+    await folder.getFileHandle("a", { create: true });
+    localStorage.a = document.cookie = "a=1";
+    const base = indexedDB.open("x");
+    await new Promise(done => base.onsuccess = done);
+    return true;
+})"""
+FINDS_NOTHING = """(async () => {
+    const names = [...await caches.keys(), ...(await indexedDB.databases()), ...Object.keys(localStorage)];
+    for await (const name of (await navigator.storage.getDirectory()).keys()) names.push(name);
+    for (const worker of await navigator.serviceWorker.getRegistrations()) names.push(worker);
+    return !names.length && !document.cookie;
+})()"""
+
+
+def test_what_a_secure_page_stores_the_next_does_not_find(worker):
+    finds(worker, f"await {LEAVES}")
+    finds(worker, f"await {FINDS_NOTHING}")
+
+
+def test_a_page_registers_no_service_worker_and_shares_no_clipboard(worker):
+    for asked in ('serviceWorker.register("worker.js")', 'clipboard.writeText("x")', "clipboard.readText()"):
+        finds(worker, f"await navigator.{asked}.then(() => false, () => true)")
+
+
+LINE = "display: inline-block; width: 100%; overflow: hidden; "
+LATE = "<script>const start = performance.now(); while (performance.now() < start + %d); requestAnimationFrame</script>"
+MOVING = {  # what moves -> the same at rest
+    "svg": (
+        '<svg><rect width="90" height="90"><animate attributeName="width" from="9" to="300" dur="1s" '
+        'repeatCount="indefinite"/><set attributeName="fill" to="lime" begin="0.1s"/></rect></svg>',
+        '<svg><rect width="90" height="90"></rect></svg>',
+    ),
+    "svg that turns": (
+        '<svg><rect width="90" height="90"><animateTransform attributeName="transform" type="rotate" from="0" to="360" '
+        'dur="1s"/><animateMotion path="M0 0H99" dur="1s"/></rect></svg>',
+        '<svg><rect width="90" height="90"></rect></svg>',
+    ),
+    "marquee": (
+        '<marquee scrollamount="90">News</marquee><p>x',
+        f'<div style="{LINE} visibility: hidden">News</div><p>x',
+    ),
+    "marquee within one": (
+        '<marquee scrollamount="90"><marquee direction="down">News</marquee></marquee><p>x',
+        '<marquee style="visibility: hidden"><marquee direction="down">News</marquee></marquee><p>x',
+    ),
+    "marquee that alternates": (
+        '<marquee behavior="alternate" scrollamount="90">News</marquee><p>x',
+        '<marquee behavior="alternate" scrolldelay="99999999" truespeed>News</marquee><p>x',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_what_moves_is_at_rest(renderer, name):
+    moving, rest = MOVING[name]
+    expected = draws(renderer, f"<!DOCTYPE html><body>{rest}{LATE % 0}</body>", "html").tobytes()
+    for wait in (0, 60):  # ms
+        assert draws(renderer, f"<!DOCTYPE html><body>{moving}{LATE % wait}</body>", "html").tobytes() == expected
+
+
 # ---- what another worker leaves to the browser -----------------------------------------------------------------------
 
 
@@ -167,3 +277,21 @@ def test_mermaid_says_what_is_wrong_without_a_trace(renderer):
     assert "anonymous" not in error and "    at " not in error
     picture = 'flowchart LR\n A@{ img: "https://else.test/a.png", label: "x", w: 60, h: 60 } --> B'
     assert "network" in renderer.render(picture, "mermaid").error
+
+
+DIAGRAM = "flowchart LR\n    A[Code] --> B{{Right?}}\n"
+AROUND = {
+    "a text": "Here is the diagram:\n```mermaid\nDIAGRAM```\nIt shows a choice.",
+    "a text with a fence of another": "First:\n```python\nx = 1\n```\nthen:\n  ~~~ mermaid\nDIAGRAM  ~~~\n",
+    "a fence without a name": "Here:\n```\nDIAGRAM\n```",
+    "a fence without an end": "```mermaid\nDIAGRAM",
+    "a div": '<div class="mermaid">\nDIAGRAM</div>',
+    "a pre of a page": "<html><body><h1>x</h1><pre id=a class='mermaid big'>\nESCAPED\n</pre></body></html>",
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_what_stands_around_a_diagram(renderer, around):
+    need("mermaid")
+    code = AROUND[around].replace("DIAGRAM", DIAGRAM).replace("ESCAPED", DIAGRAM.replace(">", "&gt;"))
+    assert draws(renderer, code, "mermaid").tobytes() == draws(renderer, DIAGRAM, "mermaid").tobytes()

@@ -187,6 +187,8 @@ AROUND = {
     "a page": "<!DOCTYPE html><html><body><h1>x</h1>{}</body></html>",
     "a text": "Here it is:\n```svg\n{}\n```\nIt shows a square.",
     "comments": "<!-- <b>one</b> -->{}<!-- two -->",
+    "version 1.1": '<?xml version="1.1"?>\n{}',
+    "version 1.1 with an encoding": "<?xml version='1.1' encoding='latin1' standalone='no'?>{}",
 }
 
 
