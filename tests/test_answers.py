@@ -2,9 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -13,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Forked
 from PIL import Image
 
 import data
@@ -140,9 +138,8 @@ def test_kept_answers_survive_a_line_cut_short(tmp_path):
         Server("localhost", "m")
 
 
-def run(*arguments, **options) -> subprocess.Popen:
-    command = [sys.executable, ROOT / "eval.py", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+def run(*arguments) -> Forked:
+    return Forked([str(ROOT / "eval.py"), *map(str, arguments)], dict(os.environ), Path.cwd())
 
 
 def manifest(folder: Path, count: int) -> Path:
@@ -161,21 +158,21 @@ def test_a_run_killed_in_the_middle_goes_on_where_it_was(tmp_path):
     with Stub(lambda n, q: n == 6 and killed.wait()) as stub:
         first = run("--server", stub.url, *arguments)
         while stub.count < 7 or lines(out / "records.jsonl") < 2:
-            assert first.poll() is None, first.stdout.read()
+            assert first.poll() is None, first.communicate()
             time.sleep(0.05)
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
+        first.kill()
+        first.communicate()
         killed.set()
         asked, before = stub.count, [(r.sample.id, r.index) for r in read_records(out)]
         assert 2 <= len(before) < 12
         second = run("--server", stub.url, *arguments)
-        printed = second.communicate(timeout=900)[0]
+        printed = "".join(second.communicate(timeout=900))
         assert second.returncode == 0, printed
         assert stub.count <= 12 + 1, "at most the one in flight is asked twice"
         third = run("--server", stub.url, *arguments)
         assert third.communicate(timeout=900) and third.returncode == 0 and stub.count <= 13 and asked < 12
         other = run("--server", stub.url, *arguments, "--seed", 1)
-        assert "made with another seed" in other.communicate(timeout=900)[0] and other.returncode == 1
+        assert "made with another seed" in other.communicate(timeout=900)[1] and other.returncode == 1
     records = list(read_records(out))
     assert [r.sample.id for r in records] == [f"s{i}" for i in range(12)] and all(r.score.executed for r in records)
     assert "unisvg.ssim" in printed and "missing: unisvg.lpips (needs --lpips with AlexNet)" in printed

@@ -261,7 +261,7 @@ ATTACKS = {
     "exec": "import os; os.execv('/bin/true', ['true'])",
     "subprocess": "import subprocess; subprocess.run(['true'])",
     "write outside": "import os; os.open('/tmp/outside', os.O_CREAT | os.O_WRONLY)",  # open() would go elsewhere
-    "write up": "open('../outside', 'w')",
+    "write up": "open('../../../../outside', 'w')",  # three folders up is the job's own
     "parent's environment": "import os; open(f'/proc/{os.getppid()}/environ').read()",
     "kill the parent": "import os; os.kill(os.getppid(), 9)",
     "kill all": "import os; os.kill(-1, 9)",
@@ -317,9 +317,10 @@ def test_answer_cannot_be_forged(renderer):
 
 def test_programs_do_not_see_each_other(renderer):
     need("python")
-    leak = "import math\nmath.leak = 1\nopen('leak.txt', 'w').write('x')\n"
+    leak = "import math\nmath.leak = 1\nopen('leak.txt', 'w').write('x')\nopen('../leak.txt', 'w').write('x')\n"
     draws(renderer, leak + LANGUAGES["python"].sample, "python")
-    check = "import os, math\nassert not hasattr(math, 'leak') and not os.listdir()\n"
+    check = "import os, math\nassert not hasattr(math, 'leak') and os.listdir('..') == ['work']\n"
+    check += "assert os.listdir() == ['program.py'] and os.listdir('../../..') == ['home']\n"
     draws(renderer, check + LANGUAGES["python"].sample, "python")
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_samples
+from forks import Forked
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from test_train import metrics
@@ -453,8 +454,10 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(name, qwen3_folder, pairs, tm
     command = shlex.split(last.split("To go on: ")[1])
     step = checkpoint.step_of(newest)
     command[command.index("--steps") + 1] = str(step + 1)
-    went_on = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert went_on.returncode == 0, went_on.stderr[-3000:]
+    assert command[0] == sys.executable
+    went_on = Forked(command[1:], dict(os.environ), ROOT)
+    printed = went_on.communicate()
+    assert went_on.returncode == 0, printed
     assert [row["step"] for row in metrics(out)] == list(range(step + 1))
 
 
