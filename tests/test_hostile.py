@@ -39,7 +39,8 @@ PYTHON = {
     "thread bomb": "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(99,)).start()",
     "thread bomb that ignores errors": "import threading as t, time\nwhile True:\n    try: t.Thread(target=time.sleep, "
     "args=(99,)).start()\n    except RuntimeError: pass",
-    "processes through multiprocessing": "import multiprocessing as m\nm.Process(target=print).start()",
+    "processes through multiprocessing": "from multiprocessing.context import ForkProcess\n"
+    "ForkProcess(target=print).start()",
     "spawned interpreter": "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'while 1: pass'])",
     "daemon": "import os\nif os.fork() == 0:\n    os.setsid()\n    while True: open('MARK', 'w')",
     "memory at once": "x = bytearray(1 << 40)",
