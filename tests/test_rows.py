@@ -788,7 +788,7 @@ def run_over_broken_rows(script: str, model: Path, folder: Path, rows: int, each
 
 @pytest.mark.parametrize("script", STAGES)
 def test_a_run_over_broken_rows_uses_every_good_one_and_counts_the_others(script, qwen3_folder, tmp_path):
-    run_over_broken_rows(script, qwen3_folder, tmp_path, rows=200, each=1, batch=20)
+    run_over_broken_rows(script, qwen3_folder, tmp_path, rows=120, each=1, batch=20)
 
 
 def tally(rows=100, files=(), **state) -> Tally:

@@ -493,8 +493,7 @@ def test_virl_runs_end_to_end_and_resumes(qwen3_folder, corpus, tmp_path):
 def test_several_processes_have_the_gradient_of_one(qwen3_folder, samples, tmp_path, machines, processes):
     """SFT's and ViRL's, sharded over the processes of a machine, held by each of two machines; and the weights arrive
     whole where they are sampled from. The last process has no live group, the others have unequal numbers of rows."""
-    launch = dict(machines=machines, processes=processes)
-    succeed("tests/several_processes.py", qwen3_folder, tmp_path, **launch, new=machines > 1)
+    succeed("tests/several_processes.py", qwen3_folder, tmp_path, machines=machines, processes=processes)
     several = torch.load(tmp_path / "results.pt")
     assert several["machines"] == machines and several["gathered"]
     for stage, gradient in several_processes.STAGES.items():
