@@ -15,7 +15,7 @@ from pathlib import Path
 from languages.imports import when_imported
 
 FOLDER = [""]  # the job's; in the fork server there is none, and paths are what they are
-WORK = "home/user/work"  # where in it a program starts: `../results` is the program's too
+WORK = ("home", "user", "work")  # where in it a program starts: `../results` is the program's too
 
 
 def set_home(folder: str) -> None:
@@ -26,8 +26,10 @@ def set_home(folder: str) -> None:
 
 def move_into(folder: str) -> None:
     """From now on, absolute paths that do not exist here are beneath `folder`, in which a new one is the current."""
-    os.makedirs(os.path.join(folder, WORK))
-    os.chdir(os.path.join(folder, WORK))
+    os.chdir(folder)
+    for name in WORK:
+        os.mkdir(name)
+        os.chdir(name)
     FOLDER[0] = folder
 
 

@@ -35,6 +35,7 @@ from languages.pixels import rasterize_pdf, rasterize_svg, to_rgb
 from languages.protocol import HEADER, BrowserPage, Kind, Options, ProgramError, is_sound, read_bytes
 
 END = os._exit  # which programs do not get
+READS_ITSELF = re.compile(r"__file__|argv|inspect|program\.py")
 PICTURE_FILES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf")
 MOLECULE_MODULES = ("rdkit.Chem.Draw.rdMolDraw2D", "rdkit.Chem.AllChem", "indigo.renderer")  # 3 ms in each fork
 PACKAGES = {  # what is imported -> the package that it comes from, where that has another name
@@ -106,8 +107,8 @@ def run_program(code: str, captured: dict, options: Options) -> Image.Image:
     main = types.ModuleType("__main__")
     main.__file__ = os.path.abspath(PROGRAM)
     sys.modules["__main__"], sys.argv = main, [PROGRAM]
-    with contextlib.suppress(OSError, UnicodeError):  # it may read itself
-        Path(PROGRAM).write_text(code, encoding="utf-8")
+    if READS_ITSELF.search(code):
+        Path(PROGRAM).write_text(code, encoding="utf-8", errors="replace")
     builtins.input = lambda *_: ""  # nobody is there; somebody would press Enter
     os._exit = sys.exit  # an end at once would be one without the picture
     failure = None
