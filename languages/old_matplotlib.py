@@ -84,9 +84,8 @@ def matplotlib(mpl) -> None:
         set_missing(Axes, **{name: lambda self, name=name: getattr(self.get_subplotspec(), name)()})
     set_missing(
         Axes,
-        get_geometry=lambda self: (*self.get_subplotspec().get_gridspec().get_geometry(), self.number_of_place() + 1),
+        get_geometry=lambda self: get_place(self.get_subplotspec()),
         change_geometry=lambda self, *place: self.set_subplotspec(self.figure.add_gridspec(*place[:2])[place[2] - 1]),
-        number_of_place=lambda self: self.get_subplotspec().num1,
         set_axis_bgcolor=Axes.set_facecolor, get_axis_bgcolor=Axes.get_facecolor,
     )  # fmt: skip
     set_missing(colors, DivergingNorm=colors.TwoSlopeNorm)
@@ -123,6 +122,11 @@ def pyplot(plt) -> None:
     plt.bar = of_left(plt.bar)
     plt.subplot = renamed(plt.subplot, axisbg="facecolor", axis_bgcolor="facecolor")
     plt.axes = renamed(plt.axes, axisbg="facecolor", axis_bgcolor="facecolor")
+
+
+def get_place(spec) -> tuple[int, int, int]:
+    """Rows, columns, and the number of the place, from 1."""
+    return *spec.get_gridspec().get_geometry(), spec.num1 + 1
 
 
 def array_of(canvas):

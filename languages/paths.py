@@ -57,25 +57,21 @@ def install() -> None:
             place = file  # the error names what the program named
         return open_file(place, mode, *arguments, **options)
 
-    def mkdir(path, *arguments, **options) -> None:
-        place = moved(path)
-        if place is not path:
-            make_parents(place)
-        make_folder(place, *arguments, **options)
+    def at_made(function):
+        """`function` of a path, whose folders are made where it is another machine's."""
 
-    def connected(connect):
-        def call(database, *arguments, **options):
-            place = moved(database)
-            if place is not database:
+        def call(path, *arguments, **options):
+            place = moved(path)
+            if place is not path:
                 make_parents(place)
-            return connect(place, *arguments, **options)
+            return function(place, *arguments, **options)
 
         return call
 
     builtins.open = io.open = opened
-    when_imported("sqlite3", lambda module: setattr(module, "connect", connected(module.connect)))
+    when_imported("sqlite3", lambda module: setattr(module, "connect", at_made(module.connect)))
     when_imported("numpy.lib._datasource", lambda module: module._file_openers._file_openers.update({None: opened}))
-    os.mkdir = mkdir
+    os.mkdir = at_made(make_folder)
     for name in ("stat", "listdir", "scandir", "remove", "unlink", "chdir", "rmdir", "access"):
         setattr(os, name, at_moved(getattr(os, name), moved))
     for name in ("rename", "replace"):
