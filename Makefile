@@ -11,7 +11,7 @@ PYTHON3 ?= python3
 PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo "sudo -n"; })
 INSTALL := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
-DEBIAN := chromium-headless-shell bubblewrap gcc libc6-dev libcairo2 fonts-dejavu-core fonts-liberation fonts-wqy-microhei \
+DEBIAN := chromium-headless-shell bubblewrap gcc libc6-dev libcairo2 fonts-dejavu-core fonts-liberation fonts-wqy-microhei tesseract-ocr \
           texlive-latex-base texlive-latex-recommended texlive-latex-extra texlive-pictures texlive-science \
           texlive-fonts-recommended texlive-plain-generic lmodern texlive-luatex texlive-xetex texlive-pstricks \
           texlive-lang-german texlive-lang-cyrillic latex-cjk-common latex-cjk-chinese-arphic-gbsn00lp

@@ -17,6 +17,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +44,7 @@ class Sample:
     code: str | None = None
     draft: str | None = None
     system: str = ""  # what the system says before the user does
+    drawing: Future | None = None  # the Rendering of `code`, or what stands for it, where a reward wants to read it
 
 
 def answer_text(sample: Sample) -> str:

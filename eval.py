@@ -43,7 +43,7 @@ from records import Record, RecordWriter
 from render import Renderer
 from report.answers import without_pictures, write_report
 from report.statistics import compare_all, print_summary, summarize
-from reward import DEFAULT, Rewards
+from reward import Rewards
 
 
 # ------------------------------------------------------------------------------------------------------- evaluation
@@ -80,6 +80,7 @@ def evaluate(
                 bar.update(len(batch) * G * (1 + refine))
                 continue
             batch = rounds.with_pictures(batch, renderer, left_out)
+            rewards.prepare(batch, renderer)
             seeds = [int(s) for s in np.random.SeedSequence((seed, number)).generate_state(1 + refine) >> 1]
             yield seeds, rounds.ask(policy, batch, scorer, bar, G, seed=seeds[0], **options)
 
@@ -174,8 +175,8 @@ class Evaluation:
     """Targets decoded together."""
     concurrency: int = 16
     """Requests to the server at a time."""
-    reward: tuple[str, ...] = DEFAULT
-    """What an answer is worth, by which the best of several is chosen: NAME=WEIGHT of visual and alignment, or
+    reward: tuple[str, ...] = ()
+    """What an answer is worth, by which the best of several is chosen: NAME=WEIGHT of visual, text and alignment, or
     FILE.py:FUNCTION=WEIGHT, as reward.py says. The visual score is shown whatever is chosen."""
     reward_mode: Literal["calibrated", "vincicoder"] = "calibrated"
     """calibrated, or the numbers of the released code."""

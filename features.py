@@ -1,7 +1,7 @@
 """A picture's frames, and what an encoder sees in them: the features that reward.py compares.
 
 A picture is cut into K tiles, in a grid that follows its aspect ratio, and shrunk to one thumbnail. An encoder turns
-each of these frames into `Features`: `Pyramid` needs no weights, `DinoV2` is the paper's. An encoder has
+each of these frames into `Features`: `Pyramid` needs no weights; the paper's is rewards/dinov2.py. An encoder has
 
     frame_side(tile_width, tile_height) -> int        S, for a tile of that size in pixels
     encoder(frames, backgrounds) -> Features          of (F, 3, S, S) uint8 and (F, 3) float, the targets' background
@@ -10,10 +10,9 @@ each of these frames into `Features`: `Pyramid` needs no weights, `DinoV2` is th
 Axes: F frames (thumbnail first, then the K tiles row by row), S frame side in pixels, D features.
 """
 
+import importlib
 import importlib.util
 import math
-import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -33,7 +32,6 @@ VINCICODER_GRIDS = [
     *[(7, 1), (1, 7), (4, 2), (2, 4), (1, 8), (8, 1), (1, 9), (3, 3), (9, 1), (2, 5), (5, 2), (10, 1), (1, 10)],
     *[(11, 1), (1, 11), (12, 1), (3, 4), (4, 3), (1, 12), (6, 2), (2, 6)],
 ]
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EDGE = 0.1  # gradient (of full range a pixel) at which an edge counts half; text and hairlines lie above it
 # light, red - green, yellow - blue
 OPPONENT = torch.tensor([[1, 1, 1], [4.5, -4.5, 0], [2.25, 2.25, -4.5]]) / (3 * 255)
@@ -131,7 +129,7 @@ def encoder_of(name: str, device: str = "cpu"):
     if name == "pyramid":
         return Pyramid()
     if not is_own_code(name):
-        return DinoV2(name).to(device)
+        return importlib.import_module("rewards.dinov2").DinoV2(name).to(device)
     encoder = called(own_code(name), f"{name} raised")
     if not callable(encoder) or not callable(getattr(encoder, "frame_side", None)):
         raise ValueError(f"{name} makes no encoder: that is called with frames, and has frame_side; see features.py")
@@ -218,56 +216,6 @@ class Pyramid:
             colour, edges = halved(colour), halved(edges)
             levels.append((colour.flatten(1), orientations(*edges.unbind(1)).flatten(1)))
         return Features(None, *zip(*levels, strict=True))
-
-
-class DinoV2(nn.Module):
-    """DINOv2 of transformers. Feature: CLS token of the last layer, before the final layer norm, as the released code.
-
-    `name` is a folder, or a hub name such as facebook/dinov2-large (downloaded by transformers if it is not cached).
-    Raises FileNotFoundError for a folder that is not there, RuntimeError for one that holds no DINOv2.
-    """
-
-    tile_size = 448
-
-    def __init__(self, name: str):
-        super().__init__()
-        from transformers import Dinov2Model
-
-        is_folder = os.path.isdir(name)
-        if not is_folder and (os.path.isabs(name) or not re.fullmatch(r"[\w-]+/[\w.-]+", name)):
-            raise FileNotFoundError(f"no encoder at {name!r}: give 'pyramid', a DINOv2 folder or a hub name (org/name)")
-        try:
-            self.model = Dinov2Model.from_pretrained(name, local_files_only=is_folder, dtype=torch.float32).eval()
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise RuntimeError(f"cannot load a DINOv2 encoder from {name!r}: {reason}") from error
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
-        self.blanks: dict[tuple, Tensor] = {}  # background colour -> unit feature (D,) of an empty frame; few
-
-    def frame_side(self, tile_width: float, tile_height: float) -> int:
-        return self.tile_size
-
-    def __call__(self, frames: Tensor, backgrounds: Tensor | None) -> Features:
-        if backgrounds is None:
-            return Features(self.cls(frames))
-        if len(self.blanks) > 4096:  # photographs: each has a background of its own
-            self.blanks.clear()
-        for colour in {tuple(colour) for colour in backgrounds.tolist()} - self.blanks.keys():
-            blank = torch.tensor(colour, device=frames.device).view(1, 3, 1, 1).expand(1, 3, *frames.shape[2:])
-            self.blanks[colour] = F.normalize(self.cls(blank), dim=1)[0]
-        blanks = torch.stack([self.blanks[tuple(colour)] for colour in backgrounds.tolist()])
-        return Features(F.normalize(self.cls(frames), dim=1) - blanks)
-
-    def cls(self, frames: Tensor) -> Tensor:
-        """(F, 3, S, S) uint8 -> (F, D). Pixels pass through bfloat16, as in the released code."""
-        at_once = 2 if frames.device.type == "cpu" else len(frames)  # on a CPU, more would not stay in its caches
-
-        def encode(part: Tensor) -> Tensor:
-            pixels = ((part.float() / 255 - self.mean) / self.std).bfloat16().float()
-            return self.model.encoder(self.model.embeddings(pixels)).last_hidden_state[:, 0]
-
-        return torch.cat([encode(part) for part in frames.split(at_once)])
 
 
 def content(frames: Tensor, backgrounds: Tensor) -> Tensor:

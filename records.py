@@ -87,7 +87,7 @@ class RecordWriter(AbstractContextManager):
         if not (self.folder / target).exists():
             record.sample.image.save(self.folder / target)
         rounds = [self._row(answer, k, record.sample.id) for k, answer in enumerate([*record.attempts, record])]
-        row = rounds[-1] | {"sample": vars(record.sample) | {"image": target}, "attempts": rounds[:-1]}
+        row = rounds[-1] | {"sample": vars(record.sample) | {"image": target, "drawing": None}, "attempts": rounds[:-1]}
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
 

@@ -43,7 +43,7 @@ from PIL import Image
 import languages
 import sandbox
 from languages import KINDS, LANGUAGES, REQUIREMENTS, SUFFIXES, protocol
-from languages.protocol import HEADER, REQUEST, BrowserPage, Options, ToolMissing
+from languages.protocol import HEADER, REQUEST, BrowserPage, Options, ToolMissing, Word
 
 WORKER = Path(languages.__file__).parent / "worker.py"
 MAX_CODE = 4 << 20  # characters of a program
@@ -53,12 +53,15 @@ TOO_LONG = "timeout: the program ran longer than {:g} s"
 @dataclass
 class Rendering:
     """image: RGB, alpha composited on white; None if there is an `error`. seconds: how long the job took, without
-    queueing, by the clock on the wall: on a busy machine that may be more than the `timeout`."""
+    queueing, by the clock on the wall: on a busy machine that may be more than the `timeout`. words: what the picture
+    shows in writing, as far as its language's worker knows; a hostile program can say what it likes."""
 
     image: Image.Image | None
     error: str | None
     seconds: float
     facts: bytes | None = None  # JSON, from a kind of worker with `facts`
+    words: tuple[Word, ...] = ()
+    words_are_read: bool = False  # off the picture, perhaps not all of them
 
 
 def interpreter() -> str:
@@ -184,7 +187,9 @@ class Worker:
             return Rendering(None, None, seconds, payload)
         if not width:
             return Rendering(None, protocol.printable(payload), seconds)
-        return Rendering(Image.frombytes("RGB", (width, height), payload), None, seconds)
+        pixels = 3 * width * height
+        image = Image.frombytes("RGB", (width, height), payload[:pixels])
+        return Rendering(image, None, seconds, words=protocol.unpack_words(payload[pixels:]))
 
     def kill(self) -> None:
         sandbox.kill_tree(self.process)
@@ -315,7 +320,7 @@ class Renderer(contextlib.AbstractContextManager):
     def _keep(self, rendering: Rendering) -> None:
         """Count what is kept; forget the least recently used beyond `cache_bytes`, never one that is being drawn."""
         pixels = lambda image: 3 * image.width * image.height if image else 0  # noqa: E731
-        size = lambda result: 500 + pixels(result.image) + len(result.facts or b"")  # noqa: E731
+        size = lambda result: 500 + pixels(result.image) + len(result.facts or b"") + 300 * len(result.words)  # noqa: E731
         with self.lock:
             self.kept_bytes += size(rendering)
             while self.kept_bytes > self.cache_bytes:

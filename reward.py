@@ -10,11 +10,15 @@ A reward is a function
     reward(samples, texts, renderings) -> (B,) finite numbers
 
 of B answers: samples[i] is the data.Sample (its `image` the target), texts[i] the whole answer, renderings[i] what its
-code drew (render.Rendering, whose `image` is None where nothing came out). `visual` and `alignment` are built in; any
-other is FILE.py:FUNCTION, the user's own code. What comes out is the weighted sum of those that were chosen, with the
-weights as they are given, by default
+code drew (render.Rendering, whose `image` is None where nothing came out). `visual` and `alignment` are built in,
+`text` is rewards/text.py, any other is FILE.py:FUNCTION, the user's own code. What comes out is the weighted sum of
+those that were chosen, with the weights as they are given, by default
 
-    total = 0.9 * visual + 0.1 * alignment                                                        all of them in [0, 1]
+    total = 0.65 * visual + 0.25 * text + 0.1 * alignment                                         all of them in [0, 1]
+
+A reward may be None for an answer, where it has nothing to say of the target, as `text` of a picture without words: its
+weight goes to the reward that was named first. A function with an attribute `prepare`, a function of (samples,
+renderer, path of the data set), is told so which targets are coming while their answers are being written.
 
 For `visual`, the coarse-to-fine reward of ViRL, both pictures are cut into K tiles (fine) and shrunk to one thumbnail
 (coarse); an encoder turns each of these 1 + K frames into features, and features are compared frame by frame.
@@ -40,6 +44,7 @@ Axes: B answers, F frames (thumbnail first, then the K tiles row by row), S fram
 import environment  # noqa: F401
 
 import hashlib
+import importlib
 import itertools
 import math
 import os
@@ -79,8 +84,9 @@ from render import Renderer, Rendering
 
 # Looks like the target; is a closed block in the language. Measured on every answer, for reports, whatever is chosen.
 BUILT_IN = ("visual", "alignment")
-DEFAULT = ("visual=0.9", "alignment=0.1")
-RESERVED = (*BUILT_IN, "mean", "std_in_group", "coarse")  # names of a training's metrics
+FILES = ("text",)  # of the folder rewards: each has a function of its name
+DEFAULTS = {"calibrated": ("visual=0.65", "text=0.25", "alignment=0.1"), "vincicoder": ("visual=0.9", "alignment=0.1")}
+RESERVED = (*BUILT_IN, *FILES, "mean", "std_in_group", "coarse")  # names of a training's metrics
 
 
 @dataclass
@@ -107,7 +113,7 @@ class Score(Likeness):
     alignment: float  # in [0, 1]
     executed: bool
     error: str | None
-    parts: dict[str, float] = field(default_factory=dict)  # the rewards that were chosen, by their names
+    parts: dict[str, float | None] = field(default_factory=dict)  # the rewards that were chosen, by their names
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -345,20 +351,24 @@ def parsed(choice: str) -> tuple[str, Callable | None, float]:
         raise ValueError(f"--reward {choice}: the weight has to be finite")
     if what in BUILT_IN:
         return what, None, weight
+    if what in FILES:
+        return what, getattr(importlib.import_module(f"rewards.{what}"), what), weight
     if not is_own_code(what):
-        raise ValueError(f"--reward {choice}: there is no such reward; use {', '.join(BUILT_IN)} or FILE.py:FUNCTION")
+        names = ", ".join((*BUILT_IN, *FILES))
+        raise ValueError(f"--reward {choice}: there is no such reward; use {names} or FILE.py:FUNCTION")
     name = what.rpartition(":")[2]
     if name in RESERVED:
         raise ValueError(f"--reward {choice}: {name} has a meaning already; give the function another name")
     return name, own_code(what), weight
 
 
-def checked(values, name: str, count: int) -> list[float]:
+def checked(values, name: str, count: int) -> list[float | None]:
     """What the reward `name` said of `count` answers. Raises ValueError, naming it, for what are not so many finite
-    numbers."""
+    numbers, or None."""
     values = values.tolist() if hasattr(values, "tolist") else values
     try:
-        numbers = np.array(values, dtype=np.float64)  # None becomes NaN
+        silent = [value is None for value in values]
+        numbers = np.array([0.0 if value is None else value for value in values], dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"reward {name} gave {str(values)[:80]}, which are no numbers") from None
     if numbers.shape != (count,):
@@ -366,22 +376,26 @@ def checked(values, name: str, count: int) -> list[float]:
     if not np.isfinite(numbers).all():
         worst = int(np.flatnonzero(~np.isfinite(numbers))[0])
         raise ValueError(f"reward {name} gave {values[worst]} for answer {worst} of {count}, which is no finite number")
-    return numbers.tolist()
+    return [None if none else number for none, number in zip(silent, numbers.tolist(), strict=True)]
 
 
 class Rewards:
     """What answers are worth: `Rewards(["visual=0.9", "mine.py:shorter=0.1"]).score(samples, texts, renderings)`."""
 
-    def __init__(self, choices: Sequence[str] = DEFAULT, mode="calibrated", encoder: str = "pyramid", **options):
-        """choices: each as `parsed` takes it. The rest is what Visual takes. Raises ValueError for two of one name."""
+    def __init__(self, choices: Sequence[str] = (), mode="calibrated", encoder: str = "pyramid", **options):
+        """choices: each as `parsed` takes it, none for the mode's DEFAULTS. The rest is what Visual takes. Raises
+        ValueError for two of one name."""
+        self.visual = Visual(mode, encoder, **options)
         self.chosen: dict[str, tuple[Callable | None, float]] = {}  # name -> (the user's function, weight)
-        for name, function, weight in map(parsed, choices):
+        for name, function, weight in map(parsed, choices or DEFAULTS[mode]):
             if name in self.chosen:
                 raise ValueError(f"--reward has two rewards named {name}; give each once, under a name of its own")
             self.chosen[name] = function, weight
-        if not self.chosen:
-            raise ValueError(f"--reward is empty; give {' '.join(DEFAULT)}, or others")
-        self.visual = Visual(mode, encoder, **options)
+
+    def prepare(self, samples: Sequence[Sample], renderer: Renderer, path: str | Path = "") -> None:
+        """Tell the rewards which targets are coming; path: of the data set."""
+        for function, _ in self.chosen.values():
+            getattr(function, "prepare", lambda *_: None)(samples, renderer, path)
 
     def score(self, samples: Sequence[Sample], texts: Sequence[str], renderings: Sequence[Rendering]) -> list[Score]:
         """One Score for each of B answers. Raises ValueError, naming the reward, for one that cannot be used."""
@@ -399,7 +413,9 @@ class Rewards:
         scores = []
         for i, (likeness, rendering) in enumerate(zip(likenesses, renderings, strict=True)):
             own = {name: values[i] for name, values in parts.items()}
-            total = sum(weight * own[name] for name, (_, weight) in self.chosen.items())
+            first, total = next(iter(own)), 0.0
+            for name, (_, weight) in self.chosen.items():
+                total += weight * (own[name] if own[name] is not None else own[first] or 0.0)
             if mode == "vincicoder" and not aligned[i]:
                 total = 0.0  # the released code draws no answer whose block it does not find
             said = {"alignment": aligned[i], "executed": rendering.image is not None, "error": rendering.error}
@@ -488,7 +504,9 @@ def main() -> None:
         print("        " + "  ".join(f"{s:.3f}" for s in score.fine[row * cols : (row + 1) * cols]))
     if list(score.parts) != ["visual"]:
         chosen = rewards.chosen.items()
-        print("\n".join(f"{name:7} {score.parts[name]:.4f}, weight {weight:g}" for name, (_, weight) in chosen))
+        for name, (_, weight) in chosen:
+            value = score.parts[name]
+            print(f"{name:7} {'none here' if value is None else f'{value:.4f}'}, weight {weight:g}")
         print(f"total   {score.total:.4f}")
     print(f"wrote {config.out}")
 

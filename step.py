@@ -76,7 +76,8 @@ def rollout_metrics(groups: list) -> dict[str, float]:
     values = {name: of(step) for name, (of, _) in STEP_METRICS.items()}
     metrics = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
     for name in step.scores[0].parts:  # each reward by its name
-        metrics[f"reward/{name}"] = step.mean(lambda score, name=name: score.parts[name])
+        values = [score.parts[name] for score in step.scores if score.parts[name] is not None]
+        metrics |= {f"reward/{name}": float(np.mean(values))} if values else {}
     for domain in sorted(set(step.domains)):
         scores = [score for its, score in zip(step.domains, step.scores, strict=True) if its == domain]
         metrics[f"visual/{domain}"] = float(np.mean([score.visual for score in scores]))

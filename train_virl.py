@@ -10,7 +10,8 @@ others are still being written; a rendering's reward is its coarse-to-fine simil
 advantage is how much better it is than its group; all tokens of a program are made more (or less) likely accordingly.
 The targets need no code: rows of pictures and prompts will do. For a picture with answers i = 1 .. G:
 
-    r_i   = 0.9 * visual(rendering of i, picture) + 0.1 * (i has a code block in the right language)  `score_groups`
+    r_i   = 0.65 * visual(rendering of i, picture) + 0.25 * text(what both say)                       `score_groups`
+            + 0.1 * (i has a code block in the right language)
     A_i   = (r_i - mean(r)) / (std(r) + 1e-6)                                                    `group_advantages`
     rho_t = exp(logp(token t) - logp of it when it was sampled, or now, with one optimizer step)      `policy_loss`
     loss  = - sum_t min(rho_t * A_i, clip(rho_t, 1 - clip_low, 1 + clip_high) * A_i) / T       T: tokens of a batch
@@ -19,7 +20,7 @@ Departures from the paper's release (arXiv 2511.00391, EasyR1):
  1. No pass for old log-probs: with one optimizer step per rollout the ratio is 1, and with more the sampler's own
     log-probs serve. Their distance to the trainer's is logged at every step ("mismatch").
  2. Groups whose G rewards are equal have no advantage; they are counted, and without --kl not trained on.
- 3. The reward defaults to mode "calibrated": a blank page looks like nothing (`--reward-mode vincicoder` is theirs).
+ 3. The reward defaults to mode "calibrated": a blank page looks like nothing. Words count. (`vincicoder` is theirs.)
  4. The prompt and its picture are computed once per group, in the rollout and in training.
 """
 
@@ -51,7 +52,7 @@ from processes import all_gather, full_tensor, init_distributed, rank_and_size
 from prompts import extract_code
 from records import Record
 from render import Renderer, Rendering
-from reward import DEFAULT, Rewards, flat
+from reward import DEFAULTS, Rewards, flat
 from rollout import Completion, generate, half_the_threads
 from run import Rule, Run, parse_config, run_script
 from step import rollout_metrics, status_line, timer, training_metrics, write_samples
@@ -102,9 +103,12 @@ class Config(Training):
     """Weight of the KL to the starting model; above 0 keeps a copy of it, in host memory while it is not needed."""
     normalize_std: bool = True
     """Divide advantages by their group's standard deviation (GRPO); off is Dr.GRPO."""
-    reward: tuple[str, ...] = DEFAULT
-    """What an answer is worth, the sum of weight times reward: NAME=WEIGHT of visual and alignment (a code block in the
-    asked-for language), or FILE.py:FUNCTION=WEIGHT, as reward.py says; weights are 1 if not given."""
+    by_rank: bool = False
+    """An answer's advantage is by how many of its group it beats, however closely: for rewards that are noisy."""
+    reward: tuple[str, ...] = ()
+    """What an answer is worth, the sum of weight times reward: NAME=WEIGHT of visual, text (the same words and numbers)
+    and alignment (a code block in the asked-for language), or FILE.py:FUNCTION=WEIGHT, as reward.py says; by default
+    visual=0.65 text=0.25 alignment=0.1, in mode vincicoder visual=0.9 alignment=0.1."""
     reward_mode: Literal["calibrated", "vincicoder"] = "calibrated"
     """How similarity becomes a reward; see reward.py."""
     encoder: str = "pyramid"
@@ -183,12 +187,15 @@ PRESETS = {
 # the algorithm
 
 
-def group_advantages(rewards: np.ndarray, normalize_std: bool = True) -> np.ndarray:
+def group_advantages(rewards: np.ndarray, normalize_std: bool = True, by_rank: bool = False) -> np.ndarray:
     """GRPO (arXiv 2402.03300): (r - mean) / (std + 1e-6) within each group, unbiased std. rewards (N, G) -> (N, G).
 
-    normalize_std False leaves the division out (Dr.GRPO, arXiv 2503.20783). Flat groups, and G = 1, have exactly 0:
-    their mean is rounded, and what that leaves would be divided by 1e-6.
+    normalize_std False leaves the division out (Dr.GRPO, arXiv 2503.20783). by_rank: r is the share of its group that
+    an answer beats, less the share that beats it (relative rankings, arXiv 2511.08195). Flat groups, and G = 1, have
+    exactly 0: their mean is rounded, and what that leaves would be divided by 1e-6.
     """
+    if by_rank:
+        rewards = np.sign(np.round(rewards[:, :, None] - rewards[:, None], 8)).mean(2)
     advantages = np.where(flat(rewards)[:, None], 0.0, rewards - rewards.mean(1, keepdims=True))
     if normalize_std and rewards.shape[1] > 1:
         advantages = advantages / (rewards.std(1, ddof=1, keepdims=True) + 1e-6)
@@ -320,7 +327,7 @@ def start_scoring(device: torch.device) -> None:
 def rewards_of(config: Config) -> Rewards:
     """Raises ValueError where --alignment-weight comes on top of --reward."""
     reward, share = config.reward, config.alignment_weight
-    if share is not None and tuple(reward) != DEFAULT:
+    if share is not None and tuple(reward) not in ((), DEFAULTS["vincicoder"]):  # the default of before
         raise ValueError("--alignment-weight is short for a --reward of visual and alignment: give one of the two")
     chosen = reward if share is None else (f"visual={1 - share}", f"alignment={share}")
     return Rewards(chosen, config.reward_mode, config.encoder, device=config.device)
@@ -339,7 +346,7 @@ def score_groups(groups: list[Group], rewards: Rewards, config: Config, times: d
         scores = rewards.score(samples, texts, renderings)
     totals = np.reshape([score.total for score in scores], (len(groups), -1))  # (N, G)
     measured = iter(zip(renderings, scores, strict=True))
-    for group, advantages in zip(groups, group_advantages(totals, config.normalize_std), strict=True):
+    for group, advantages in zip(groups, group_advantages(totals, config.normalize_std, config.by_rank), strict=True):
         for c, code in zip(group.completions, group.codes, strict=True):
             about = {"tokens": len(c.ids), "finish": c.finish, "decoding": "sampled"}
             group.records.append(Record(group.sample, c.index, c.text, code, *next(measured), **about))
@@ -462,6 +469,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             indices = loading.batch_indices(samples, config.prompts, config.seed, step, alike=False)
             indices = list(dict.fromkeys(indices))  # each row once
             batch, too_long, bad = encode_prompts(sampler, samples, indices, config)
+            rewards.prepare([sample for sample, _ in batch.values()], renderer, config.data)
             if tally.add(len(batch), too_long, bad):  # every process has work
                 if sampler is not policy:
                     copy_weights(sampler, policy)

@@ -25,7 +25,7 @@ import environment  # noqa: E402, F401
 import torch  # noqa: E402
 
 import synth  # noqa: E402
-from features import DinoV2, cut_frames, vincicoder_grid  # noqa: E402
+from features import cut_frames, vincicoder_grid  # noqa: E402
 from render import Renderer, Rendering  # noqa: E402
 from reward import Visual  # noqa: E402
 
@@ -41,7 +41,7 @@ def small_dino(folder: str) -> str:
 
 
 @torch.inference_mode()
-def release_rewards(encoder: DinoV2, target: Image.Image, renderings: list[Image.Image]) -> list[float]:
+def release_rewards(encoder, target: Image.Image, renderings: list[Image.Image]) -> list[float]:
     """The released way: every pair anew, both pictures encoded, all hidden states kept; mean of (cosine + 1) / 2."""
 
     def encode(image: Image.Image) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
     python -m corpus inspect PATH [--contact-sheet OUT.png]   # what is in it, and what is wrong with which row
     python -m corpus draw MANIFEST_FOLDER --out FOLDER        # pictures of programs, once: corpus/draw.py
+    python -m corpus words PATH --ocr tesseract               # what pictures without programs say: corpus/words.py
     python -m corpus build PATH.. --out CORPUS                # filter, draw, draft, balance: corpus/build.py
     python -m corpus choose FOLDER_OF_EVAL --out rl.parquet   # RL prompts by sampled reward: corpus/choose.py
 
@@ -35,7 +36,13 @@ def inspect() -> type:
     return Inspect
 
 
-COMMANDS = {command.__name__: command for command in (inspect, draw, build, choose)}
+def words() -> type:
+    from corpus.words import Words
+
+    return Words
+
+
+COMMANDS = {command.__name__: command for command in (inspect, draw, words, build, choose)}
 
 
 def main() -> None:

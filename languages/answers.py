@@ -12,7 +12,19 @@ from PIL import Image
 import sandbox
 from languages.browser import browsers_folder
 from languages.pixels import to_rgb
-from languages.protocol import FACTS, HEADER, MAX_ERROR, MAX_FACTS, MAX_PAGE, PAGE, BrowserPage, Options, ProgramError
+from languages.protocol import (
+    FACTS,
+    HEADER,
+    MAX_ERROR,
+    MAX_FACTS,
+    MAX_PAGE,
+    PAGE,
+    BrowserPage,
+    Options,
+    ProgramError,
+    pack_words,
+)
+from languages.words import words_of
 
 RANDOM_DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero")
 
@@ -30,7 +42,7 @@ def answer_of(draw: Callable[[], Image.Image], options: Options, passing: tuple[
     """The bytes that go back for what `draw` returns or raises, but for exceptions of the types `passing`."""
     try:
         image = to_rgb(draw(), options.max_pixels)
-        pixels = image.tobytes()
+        pixels, words = image.tobytes(), pack_words(words_of(image))
     except BrowserPage as page:
         return page_answer(page)
     except ProgramError as error:
@@ -43,7 +55,7 @@ def answer_of(draw: Callable[[], Image.Image], options: Options, passing: tuple[
         return error_answer(f"{type(error).__name__}: {error}")
     if 0 in image.size:
         return error_answer(f"the picture is empty: {image.width} x {image.height} px")
-    return HEADER.pack(image.width, image.height, len(pixels)) + pixels
+    return HEADER.pack(image.width, image.height, len(pixels) + len(words)) + pixels + words
 
 
 def page_answer(page: BrowserPage) -> bytes:

@@ -301,7 +301,7 @@ class Browser:
             "Inspector.targetCrashed": self._crashed,
         }
         self.frame = devtools.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
-        self.scale = 0.0
+        self.scale = self.shown_scale = 0.0  # of the screen, of the last screenshot: pixels for a px of the page
         self.set_scale(1)
         devtools.send("Emulation.setFocusEmulationEnabled", enabled=True)
         devtools.send("Page.addScriptToEvaluateOnNewDocument", source=SAME_EVERY_TIME)
@@ -417,6 +417,7 @@ class Browser:
         how["captureBeyondViewport"] = outside  # that lays the page out twice again
         clip = {"x": left, "y": top, "width": width, "height": height, "scale": scale}
         answer = self.devtools.send("Page.captureScreenshot", clip=clip, **how)
+        self.shown_scale = scale * self.scale
         return Image.open(io.BytesIO(base64.b64decode(answer["data"])))
 
     def unscaled(self, width: int, height: int) -> Image.Image:

@@ -24,6 +24,7 @@ from PIL import Image
 from languages.imports import when_imported
 from languages.pixels import rasterize_svg
 from languages.protocol import BrowserPage, ProgramError
+from languages.words import of_canvas, watch_matplotlib, with_words
 
 PILLOW_SAVE = Image.Image.save  # as it is before `capture_pictures`
 # How a page says that it is not drawn yet, that it is, or that it cannot be
@@ -84,7 +85,7 @@ def capture_figures(captured: dict, max_pixels: int) -> None:
     def print_png(self, filename_or_obj, **_) -> None:
         FigureCanvasAgg.draw(self)
         pixels = np.asarray(self.buffer_rgba())
-        finish(captured, captured.get("figures are", "saved"), image_of(pixels))
+        finish(captured, captured.get("figures are", "saved"), with_words(image_of(pixels), of_canvas(self)))
         if filename_or_obj is not NOWHERE:
             write_png(filename_or_obj, pixels)
 
@@ -120,6 +121,7 @@ def capture_figures(captured: dict, max_pixels: int) -> None:
     FigureManagerBase.resize = lambda *_: None
     capture_animations(savefig)
     draw_tex_as_formulas()
+    watch_matplotlib()
 
 
 def image_of(pixels) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import types
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from languages import WORD, Language
 from languages.answers import answer_of, confine_worker, error_answer, facts_answer
 from languages.browser import FAILURES, MAX_SIDE, Browser, BrowserError, BrowserLost, browser_files, chromium_path
 from languages.protocol import BrowserPage, Kind, Options, ToolMissing
+from languages.words import of_page, with_words
 
 SIZE_OF_DRAWING = """(() => {
     const { width, height } = document.getElementById("drawing").getBoundingClientRect();
@@ -59,6 +61,13 @@ def browser_renderer(browser: Browser, answer: Callable[[str], bytes], leaves: b
     return render
 
 
+def read(browser: Browser, picture: Image.Image, scale: float, margin: int = 0) -> Image.Image:
+    """The picture of what the browser shows, with its words. scale: px of it for one of the page's."""
+    with contextlib.suppress(BrowserError):  # its scripts may do what they like to it
+        with_words(picture, list(of_page(browser.evaluate, margin, margin, scale)))
+    return picture
+
+
 def html_renderer(options: Options) -> Callable[[str], bytes]:
     """Web pages, at least 1280 px wide and as high as they are, or the part of them that is meant (`BrowserPage`)."""
     browser = start_browser(options)
@@ -68,7 +77,7 @@ def html_renderer(options: Options) -> Callable[[str], bytes]:
         if part is None:
             browser.set_scale(1)
             browser.open(code)
-            return browser.screenshot(*browser.size())
+            return read(browser, browser.screenshot(*browser.size()), browser.shown_scale)
         width, height, scale = part
         most = min(MAX_SIDE / max(width, height, 1), (options.max_pixels / max(width * height, 1)) ** 0.5)
         browser.set_scale(min(max(0.01, scale), most))
@@ -82,7 +91,8 @@ def html_renderer(options: Options) -> Callable[[str], bytes]:
             if browser.refused:  # vega goes on without its data
                 raise BrowserError(f"it wants {browser.refused[:200]}, and there is no network")
             width, height = browser.evaluate(SIZE_OF_DRAWING)
-        return browser.screenshot(width, height, BrowserPage.MARGIN, BrowserPage.MARGIN)
+        picture = browser.screenshot(width, height, BrowserPage.MARGIN, BrowserPage.MARGIN)
+        return read(browser, picture, browser.shown_scale, BrowserPage.MARGIN)
 
     return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, FAILURES), leaves=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from PIL import Image, ImageChops
 
 from languages.protocol import ProgramError
+from languages.words import carried, of_pdf_page, with_words
 
 TEXT_SIZE = ":root:not([font-size]) { font-size: 16px }"  # as in a browser; librsvg has 12
 
@@ -14,14 +15,13 @@ def to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
     if image.width * image.height > max_pixels:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         scale = (max_pixels / (image.width * image.height)) ** 0.5
-        image = image.resize(
-            (max(1, int(image.width * scale)), max(1, int(image.height * scale))), Image.Resampling.BOX
-        )
+        size = max(1, int(image.width * scale)), max(1, int(image.height * scale))
+        image = carried(image, image.resize(size, Image.Resampling.BOX), scale)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=image)
-        return white
+        return carried(image, white)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -67,7 +67,7 @@ def rasterize_page(page, max_pixels: int, dpi: int) -> Image.Image:
     if not (1 <= width <= 7200 and 1 <= height <= 7200):
         raise ProgramError(f"the page measures {width / 72:.2f} x {height / 72:.2f} inches; 0.02 to 100 are allowed")
     scale = min(dpi / 72, (max_pixels / (width * height)) ** 0.5)
-    return page.render(scale=scale).to_pil().convert("RGB")
+    return with_words(page.render(scale=scale).to_pil().convert("RGB"), of_pdf_page(page, scale))
 
 
 def is_empty(image: Image.Image) -> bool:
@@ -88,4 +88,5 @@ def crop_margins(image: Image.Image, border: int = 8) -> Image.Image:
     if box is None:
         return image
     left, top = max(0, box[0] - border), max(0, box[1] - border)
-    return image.crop((left, top, min(image.width, box[2] + border), min(image.height, box[3] + border)))
+    part = image.crop((left, top, min(image.width, box[2] + border), min(image.height, box[3] + border)))
+    return carried(image, part, left=left, top=top)

@@ -1,6 +1,7 @@
 """What a worker and its caller say to one another: the part that the trainer's side runs, which decodes no picture.
 
-Request on stdin: `REQUEST`, then the program. Answer on stdout: `HEADER`, then raw RGB pixels or the text of an error.
+Request on stdin: `REQUEST`, then the program. Answer on stdout: `HEADER`, then raw RGB pixels and what the picture says
+(`Word`), or the text of an error.
 When the worker is ready for a request, the first one too, it says so by a `HEADER` of zeros; a kind that `prepares`
 says so once more before it answers, when all is there that programs of this sort need: their time begins then.
 
@@ -13,13 +14,15 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import sandbox
 
 MAX_ERROR, MAX_PAGE, MAX_FACTS = 2000, 32 << 20, 1 << 20  # characters of an error text, bytes of a page, of facts
-# width, height, bytes that follow: RGB pixels, or if width is 0 an error text, or what height says: a page, or facts
+MAX_WORDS = 1 << 18  # bytes of what a picture says
+# width, height, bytes that follow: RGB pixels and words, or if width is 0 an error text, or what height says
 HEADER, PAGE, FACTS = struct.Struct("<III"), 2, 3
 REQUEST = struct.Struct("<QII")  # bytes of the program, width and height of the canvas to draw on, 0 x 0: none
 PICTURES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".gif": "gif", ".webp": "webp"}  # suffix -> image/...
@@ -98,11 +101,38 @@ class BrowserPage(Exception):
             return None
 
 
+class Word(NamedTuple):
+    """A word that a picture shows: its letters, the box it was drawn in, px from the picture's left and top, and its
+    colour, "rrggbb" or "" where that is not known. In the order in which they were drawn."""
+
+    text: str
+    left: int
+    top: int
+    right: int
+    bottom: int
+    colour: str = ""
+
+
+WORD = re.compile(r"(-?\d{1,6}) (-?\d{1,6}) (-?\d{1,6}) (-?\d{1,6}) ([0-9a-f]{6}|) (\S{1,200})")
+
+
+def pack_words(words: Iterable[Word]) -> bytes:
+    """A line each; what is beyond MAX_WORDS is cut off."""
+    lines = "".join(f"{w.left} {w.top} {w.right} {w.bottom} {w.colour} {w.text}\n" for w in words)
+    return lines.encode(errors="replace")[:MAX_WORDS]
+
+
+def unpack_words(payload: bytes) -> tuple[Word, ...]:
+    """What a worker says that a picture shows, without the lines that say nothing."""
+    found = filter(None, map(WORD.fullmatch, payload.decode(errors="replace").split("\n")))
+    return tuple(Word(match[6], *map(int, match.group(1, 2, 3, 4)), match[5]) for match in found)
+
+
 def is_sound(width: int, height: int, size: int, max_pixels: int) -> bool:
     """Whether a HEADER may be true: of a picture, neither empty nor too large, of an error's text, or of a page."""
     if not width:
         return 0 < size <= {PAGE: MAX_PAGE, FACTS: MAX_FACTS}.get(height, 8 * MAX_ERROR)
-    return 0 < width * height <= max_pixels and size == 3 * width * height
+    return 0 < width * height <= max_pixels and 0 <= size - 3 * width * height <= MAX_WORDS
 
 
 def read_bytes(fd: int, size: int, clock: sandbox.Clock | None = None) -> bytes:

@@ -32,7 +32,7 @@ from languages import REQUIREMENTS, WORD, Language, figures, fonts, imports, old
 from languages.answers import RANDOM_DEVICES, answer_of, facts_answer
 from languages.old_names import PROGRAM
 from languages.pixels import rasterize_pdf, rasterize_svg, to_rgb
-from languages.protocol import HEADER, BrowserPage, Kind, Options, ProgramError, is_sound, read_bytes
+from languages.protocol import HEADER, MAX_WORDS, BrowserPage, Kind, Options, ProgramError, is_sound, read_bytes
 
 END = os._exit  # which programs do not get
 READS_ITSELF = re.compile(r"__file__|argv|inspect|program\.py")
@@ -237,7 +237,7 @@ def python_renderer(options: Options, imported: str = "figures", facts: bool = F
                 END(0)
         os.close(write_end)
         try:
-            answer = read_bytes(read_end, HEADER.size + 3 * options.max_pixels)
+            answer = read_bytes(read_end, HEADER.size + 3 * options.max_pixels + MAX_WORDS)
         finally:
             os.close(read_end)
             os.kill(pid, signal.SIGKILL)

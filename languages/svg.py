@@ -26,6 +26,8 @@ from languages.answers import answer_of, confine_worker
 from languages.browser import AT_REST, browser_files, chromium_path
 from languages.pixels import rasterize_svg
 from languages.protocol import MAX_PAGE, BrowserPage, Kind, Options, ProgramError, ToolMissing
+from languages.svg_words import of_svg
+from languages.words import with_words
 
 CAIROSVG = "cairosvg"  # svg once more, by the library that UniSVG, SVG-Bench and the paper's release draw it with
 
@@ -324,8 +326,10 @@ def svg_renderer(options: Options) -> Callable[[str], bytes]:
         if scan.needs_browser and has_browser and len(code) < MAX_PAGE // 2:
             raise browser_page(code, scan, *(canvas or natural))
         if canvas in (None, natural):
-            return rasterize_svg(code.encode(), side, None if scan.needs_browser else scan.size)
-        return rasterize_svg(sized(code.encode(), scan, *canvas), size=canvas)
+            picture = rasterize_svg(code.encode(), side, None if scan.needs_browser else scan.size)
+        else:
+            picture = rasterize_svg(sized(code.encode(), scan, *canvas), size=canvas)
+        return with_words(picture, of_svg(code, scan.size, picture.size))
 
     return lambda code, canvas=None: answer_of(lambda: draw(code, canvas), options)
 

@@ -2,11 +2,13 @@
 
     python -m report audit DATA --out runs/audit             # DATA: what data.load reads; programs are rendered
 
-For every target: `GRADED` perturbations, each at sizes that grow, and `HACKS`, pictures that hold nothing of what the
-target shows. A reward that measures likeness loses more the larger the error is (Spearman's rank correlation of size
-and loss), gives every hack less than any mild perturbation, and orders same > perturbed > another program > blank.
+For every target: `GRADED` perturbations, each at sizes that grow, and hacks: pictures that hold nothing of what the
+target shows, and wrong texts whose programs say that they are the right ones. A reward that measures likeness loses
+more the larger the error is (Spearman's rank correlation of size and loss), gives every hack less than any mild
+perturbation, and orders same > perturbed > another program > blank.
 
-`GRADED` changes the picture; errors.py changes the program (words, data, font size), which is drawn again.
+`GRADED` changes the picture, and where its words lie; errors.py changes the program (words, numbers, data, font size),
+which is drawn again. A hacked picture has no words, as what draws it writes none.
 A program is left out of a kind if it has nothing of that kind to change, if its picture stays the same from one size to
 the next, or if an edit breaks it; the table counts the programs that are in.
 """
@@ -17,7 +19,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,15 +51,12 @@ def on_background(target: Image.Image, part: Image.Image, at: tuple[int, int]) -
 
 def shift(target: Image.Image, level: int) -> Image.Image:
     """Moved right and down by 0.5, 1, 2, 4, 8 % of the sides."""
-    fraction = 0.005 * 2 ** (level - 1)
-    return on_background(target, target, (round(fraction * target.width), round(fraction * target.height)))
+    return on_background(target, target, moves("shift", level, target.size)[1])
 
 
 def scale(target: Image.Image, level: int) -> Image.Image:
     """Drawn 4, 8, 16, 30, 50 % smaller, in the middle of the page."""
-    factor = 1 - (0.04, 0.08, 0.16, 0.3, 0.5)[level - 1]
-    size = (max(1, round(factor * target.width)), max(1, round(factor * target.height)))
-    at = ((target.width - size[0]) // 2, (target.height - size[1]) // 2)
+    size, at = moves("scale", level, target.size)
     return on_background(target, target.resize(size, Image.Resampling.BILINEAR), at)
 
 
@@ -111,7 +110,37 @@ def extra(target: Image.Image, level: int) -> Image.Image:
 
 def squeeze(target: Image.Image, level: int) -> Image.Image:
     """The same drawing on a page 5, 10, 20, 35, 50 % less high."""
-    return target.resize((target.width, max(1, round(target.height * (0.95, 0.9, 0.8, 0.65, 0.5)[level - 1]))))
+    return target.resize(moves("squeeze", level, target.size)[0])
+
+
+def moves(kind: str, level: int, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size that a perturbation gives to a drawing of this one, and the place of its corner."""
+    width, height = size
+    if kind == "shift":
+        fraction = 0.005 * 2 ** (level - 1)
+        return size, (round(fraction * width), round(fraction * height))
+    if kind == "scale":
+        factor = 1 - (0.04, 0.08, 0.16, 0.3, 0.5)[level - 1]
+        small = (max(1, round(factor * width)), max(1, round(factor * height)))
+        return small, ((width - small[0]) // 2, (height - small[1]) // 2)
+    if kind == "squeeze":
+        return (width, max(1, round(height * (0.95, 0.9, 0.8, 0.65, 0.5)[level - 1]))), (0, 0)
+    return size, (0, 0)
+
+
+def perturbed(drawn: Rendering, kind: str, level: int) -> Rendering:
+    """The picture and its words; their colours hold no longer where colours change."""
+    (width, height), (x, y) = moves(kind, level, drawn.image.size)
+    across, down = width / drawn.image.width, height / drawn.image.height
+    words = [
+        w._replace(
+            left=round(w.left * across + x), right=round(w.right * across + x),
+            top=round(w.top * down + y), bottom=round(w.bottom * down + y),
+            colour="" if kind == "colour" else w.colour,
+        )
+        for w in drawn.words
+    ]  # fmt: skip
+    return Rendering(GRADED[kind](drawn.image, level), None, 0.0, words=tuple(words))
 
 
 GRADED = {"shift": shift, "scale": scale, "colour": recolour, "missing": missing, "extra": extra, "squeeze": squeeze}
@@ -148,6 +177,28 @@ def hacks(target: Image.Image, other: Image.Image) -> dict[str, Image.Image]:
     }
 
 
+def text_hacks(right: Rendering, wrong: Rendering) -> dict[str, Rendering]:
+    """Wrong words in every place, by a program that wrote the right ones as well, where nobody sees them."""
+    width, height = right.image.size
+    background = "{:02x}{:02x}{:02x}".format(*background_of(right.image))
+    thousand = itertools.islice(itertools.cycle(right.words), 1000)
+    others = [word.text for word in right.words]
+    order = np.random.default_rng(0).permutation(len(others))
+    written = {
+        "text: in the background's colour": [w._replace(colour=background) for w in right.words],
+        "text: off the canvas": [w._replace(left=w.left + width, right=w.right + width) for w in right.words],
+        "text: 1 px high": [w._replace(bottom=w.top + 1, right=w.left + len(w.text)) for w in right.words],
+        "text: a thousand copies": [
+            w._replace(left=w.left + 7 * k % width, right=w.right + 7 * k % width) for k, w in enumerate(thousand)
+        ],
+    }
+    hacks = {name: replace(wrong, words=(*wrong.words, *words)) for name, words in written.items()}
+    hacks["text: hidden behind others"] = replace(wrong, words=(*right.words, *wrong.words))
+    in_disorder = [w._replace(text=others[k]) for w, k in zip(right.words, order, strict=True)]
+    hacks["text: in another order"] = replace(wrong, words=tuple(in_disorder))
+    return hacks
+
+
 # ---- the audit -------------------------------------------------------------------------------------------------------
 
 
@@ -175,19 +226,23 @@ def examine(samples: Sequence[data.Sample], rewards: dict, renderer: Renderer) -
     for sample, drawings in zip(tqdm(samples, "auditing", unit="target"), edited, strict=True):
         peers = by_domain[sample.domain]
         other = peers[(peers.index(sample) + 1) % len(peers)].image
-        attempts = {("same", 0): sample.image}
-        for kind, perturb in GRADED.items():
-            attempts |= {(kind, level): perturb(sample.image, level) for level in range(1, LEVELS + 1)}
+        drawn = (
+            replace(sample.drawing.result(), image=sample.image) if sample.drawing else Rendering(sample.image, None, 0)
+        )
+        attempts = {("same", 0): drawn}
+        for kind in GRADED:
+            attempts |= {(kind, level): perturbed(drawn, kind, level) for level in range(1, LEVELS + 1)}
         for kind, futures in drawings.items():
-            pictures = [future.result().image for future in futures]
-            pages = [None if p is None else p.tobytes() for p in [sample.image, *pictures]]
-            if pictures and None not in pages and all(a != b for a, b in itertools.pairwise(pages)):
-                attempts |= {(kind, level): picture for level, picture in enumerate(pictures, 1)}
-        attempts |= {("hack", name): picture for name, picture in hacks(sample.image, other).items()}
-        renderings = [Rendering(picture, None, 0.0) for picture in attempts.values()]
+            again = [future.result() for future in futures]
+            pages = [None if r.image is None else r.image.tobytes() for r in [drawn, *again]]
+            if again and None not in pages and all(a != b for a, b in itertools.pairwise(pages)):
+                attempts |= {(kind, level): rendering for level, rendering in enumerate(again, 1)}
+        cheats = {name: Rendering(picture, None, 0.0) for name, picture in hacks(sample.image, other).items()}
+        cheats |= text_hacks(drawn, attempts["text", LEVELS]) if ("text", LEVELS) in attempts and drawn.words else {}
+        attempts |= {("hack", name): rendering for name, rendering in cheats.items()}
         for name, reward in rewards.items():
             texts = [data.answer_text(sample)] * len(attempts)
-            scores = reward.score([sample] * len(attempts), texts, renderings)
+            scores = reward.score([sample] * len(attempts), texts, list(attempts.values()))
             totals = {key: score.total for key, score in zip(attempts, scores, strict=True)}
             levels = {k: [totals[k, level] for level in range(1, LEVELS + 1)] for k in KINDS if (k, 1) in totals}
             cheats = {what: value for (kind, what), value in totals.items() if kind == "hack"}
@@ -220,7 +275,8 @@ def summarize(findings: Sequence[Findings]) -> dict:
                     "share_with_rho_at_least_0.9": round(float(np.mean(np.array(rho) >= 0.899)), 3),
                 }
         mildest = min(row["median_by_size"][0] for row in kinds.values())
-        hack = {name: [f.hacks[name] for f in mine] for name in mine[0].hacks}
+        names = dict.fromkeys(name for f in mine for name in f.hacks)
+        hack = {name: [f.hacks[name] for f in mine if name in f.hacks] for name in names}
         order = []
         for f in mine:
             steps = [f.same, float(np.median([row[1] for row in f.graded.values()])), f.hacks["another picture"]]
@@ -253,8 +309,9 @@ def table(card: dict) -> str:
             cells.append(f"{ends} {row['share_with_rho_at_least_0.9']:.0%} of {row['programs']}" if row else "-")
         rows.append([kind, *cells])
     rows.append(["mildest error, worst kind", *(f"{c['mildest_median']:.3f}" for c in card.values())])
-    for name in next(iter(card.values()))["hacks_median"]:
-        rows.append([f"hack: {name}", *(f"{c['hacks_median'][name]:.3f}" for c in card.values())])
+    for name in dict.fromkeys(name for column in card.values() for name in column["hacks_median"]):
+        medians = [column["hacks_median"].get(name) for column in card.values()]
+        rows.append([f"hack: {name}", *("-" if value is None else f"{value:.3f}" for value in medians)])
     rows.append(["all hacks below the mildest error", *(f"{c['hacks_below_mildest']:.1%}" for c in card.values())])
     rows.append(["blank, most", *(f"{c['blank_most']:.3f}" for c in card.values())])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -279,7 +336,7 @@ def plot(cards: dict[str, dict], path: Path) -> None:
             axes.set(title=f"{domain} ({column['targets']})", ylim=(-0.02, 1.02))
             axes.set_xticks([*range(1, LEVELS + 1), LEVELS + 1], [*map(str, range(1, LEVELS + 1)), "hacks"])
             axes.spines[["top", "right"]].set_visible(False)
-        row_of_panels[0].set_ylabel(f"{name}\nvisual score, median")
+        row_of_panels[0].set_ylabel(f"{name}\nscore, median")
     figure.supxlabel("size of the error", fontsize=10)
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.savefig(path, dpi=80)
@@ -295,9 +352,9 @@ class Audit:
     """The reward's mode."""
     encoder: str = "pyramid"
     """The reward's image features."""
-    reward: tuple[str, ...] = ("visual",)
-    """What is audited: NAME[=WEIGHT] of visual, alignment, or FILE.py:FUNCTION[=WEIGHT], as reward.py says. Every
-    picture is given the target's own program as its text."""
+    reward: tuple[str, ...] = ("visual=0.75", "text=0.25")
+    """What is audited: NAME[=WEIGHT] of visual, text, alignment, or FILE.py:FUNCTION[=WEIGHT], as reward.py says. Every
+    picture is given the target's own program as its answer."""
     limit: int | None = None
     """The first so many targets only."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/audit")
@@ -309,6 +366,8 @@ class Audit:
             modes = ("calibrated", "vincicoder") if self.mode == "both" else (self.mode,)
             rewards = {f"{mode}, {self.encoder}": Rewards(self.reward, mode, self.encoder) for mode in modes}
             drawn = [sample for _, sample, _ in check(samples, renderer)]
+            for reward in rewards.values():
+                reward.prepare(drawn, renderer, self.data)
             findings = examine(drawn, rewards, renderer)
         cards = {name: summarize(mine) for name, mine in findings.items()}
         self.out.mkdir(parents=True, exist_ok=True)

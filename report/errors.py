@@ -1,4 +1,4 @@
-"""Errors of a known, growing size made in a program: wrong text, wrong data, wrong font size. Code in, code out.
+"""Errors of a known, growing size made in a program: wrong words, numbers, data, font size. Code in, code out.
 
     programs("data", code, language)   # LEVELS programs, or None where the program has nothing of that kind to change
 
@@ -184,7 +184,26 @@ def font_size(code: str, language: str, level: int) -> str | None:
     return _after_docstring(code, f"import matplotlib\nmatplotlib.rcParams['font.size'] *= {factor}")
 
 
-KINDS = {"text": wrong_text, "data": wrong_data, "font size": font_size}
+WRONG_NUMBERS = """\
+import re as _re, zlib as _zlib, matplotlib.text as _text
+_set_text = _text.Text.set_text
+def _wrong(self, s):  # {share:.0%} of all that has a digit, whose digits are each three more, without the tens
+    named = isinstance(s, str) and _re.search("[0-9]", s) and "$" not in s
+    if named and _zlib.crc32(s.encode()) % 1000 < {share} * 1000:
+        s = _re.sub("[0-9]", lambda digit: str((int(digit[0]) + 3) % 10), s)
+    _set_text(self, s)
+_text.Text.set_text = _wrong
+"""
+
+
+def wrong_numbers(code: str, language: str, level: int) -> str | None:
+    """10, 20, 40, 70, 100 % of the numbers at a chart's axes, and in its other texts, are other numbers."""
+    if language != "python" or "matplotlib" not in code:
+        return None
+    return _after_docstring(code, WRONG_NUMBERS.format(share=SHARE[level - 1]))
+
+
+KINDS = {"text": wrong_text, "numbers": wrong_numbers, "data": wrong_data, "font size": font_size}
 
 
 def programs(kind: str, code: str, language: str) -> list[str] | None:

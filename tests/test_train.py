@@ -130,6 +130,8 @@ def test_group_advantages():
     assert np.all(advantages[1] == 0)
     assert np.allclose(group_advantages(rewards, normalize_std=False)[0], [-0.5, 0.5, 0, 0])
     assert group_advantages(np.array([[0.7]])) == 0
+    ranks = group_advantages(np.array([[0.1, 0.9, 0.91, 0.1], [0.5, 0.5 + 1e-12, 0.5, 0.5]]), False, by_rank=True)
+    assert np.allclose(ranks, [[-0.5, 0.25, 0.75, -0.5], [0, 0, 0, 0]])  # however closely; equal ones share a rank
 
 
 @pytest.mark.quick

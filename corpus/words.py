@@ -1,0 +1,143 @@
+"""What pictures without programs say: read off them once, for the reward `text`.
+
+    python -m corpus words DATA --ocr tesseract        # go on after an interruption: the same command
+
+Writes DATA.words beside the data set, a line of JSON for each picture: {"picture": digest, "words": [[word, left, top,
+right, bottom], ..]} in px. Training finds it there. Pictures are told apart by their pixels; rows with a program are
+left out, as what that writes is known. tesseract is a program (apt install tesseract-ocr), rapidocr a Python package.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Literal
+
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+import data
+from corpus.drawn import AHEAD
+from languages.protocol import Word
+from reward import digest
+from rewards.text import is_number, normal, read_before, words_file
+
+# of 100: how sure an engine has to be of its word for it to count, and of a number or of one or two letters, which
+# engines see in lines and dots; of how many of a picture's words, for there to be any
+SURE, SURE_OF_FEW, SHARE = 70, 93, 0.35
+ENOUGH = 1600  # px: smaller pictures are read in twice their size, as small letters are not read at all
+
+
+@dataclass
+class Words:
+    """Read the words off pictures that have no program."""
+
+    data: tyro.conf.Positional[str]
+    """What data.load reads."""
+    ocr: Literal["tesseract", "rapidocr"] = "tesseract"
+    """The engine."""
+    limit: int | None = None
+    """The first so many rows only."""
+    all: bool = False
+    """Also pictures whose rows have a program."""
+
+    def __call__(self) -> None:
+        samples, read, file = data.load(self.data, self.limit), reader(self.ocr), words_file(self.data)
+        known, new, dropped = set(read_before(self.data)), 0, 0
+        with open(file, "a+", encoding="utf-8") as out, ThreadPoolExecutor(os.cpu_count()) as threads:
+            out.write("\n" if file.stat().st_size else "")  # a line may have been broken off
+
+            def jobs() -> Iterator:
+                nonlocal dropped
+                for _, sample, problem in tqdm(data.check(samples), "reading", len(samples), unit=" rows", delay=2):
+                    dropped += bool(problem)
+                    if problem or sample.image is None or sample.code and not self.all:
+                        continue
+                    key = digest(sample.image).hex()
+                    if key not in known:
+                        known.add(key)
+                        yield key, threads.submit(read, sample.image)
+
+            waiting = []
+            for job in jobs():
+                waiting.append(job)
+                if len(waiting) > AHEAD:
+                    new += write(out, *waiting.pop(0))
+            for job in waiting:
+                new += write(out, *job)
+        print(f"{file}: {len(known)} pictures, {new} of them read now; {dropped} rows cannot be used")
+
+
+def write(out, key: str, job) -> int:
+    out.write(json.dumps({"picture": key, "words": [list(word[:5]) for word in job.result()]}) + "\n")
+    out.flush()
+    return 1
+
+
+def reader(name: str) -> Callable[[Image.Image], list[Word]]:
+    """An engine. Raises RuntimeError, which says what to install, where it is not here."""
+    if name == "tesseract":
+        if shutil.which("tesseract") is None:
+            raise RuntimeError("tesseract is not here: apt install tesseract-ocr, or --ocr rapidocr")
+        return by_tesseract
+    try:
+        from rapidocr import RapidOCR
+    except ImportError:
+        raise RuntimeError("rapidocr is not here: pip install rapidocr onnxruntime, or --ocr tesseract") from None
+    engine = RapidOCR()
+    return lambda image: by_rapidocr(engine, image)
+
+
+def enlarged(image: Image.Image) -> tuple[Image.Image, int]:
+    factor = 2 if max(image.size) < ENOUGH else 1
+    return image.convert("RGB").resize((factor * image.width, factor * image.height), Image.Resampling.LANCZOS), factor
+
+
+def by_tesseract(image: Image.Image) -> list[Word]:
+    """Sparse text (mode 11): a chart's labels are no page. Raises RuntimeError with what tesseract says."""
+    large, factor = enlarged(image)
+    picture = BytesIO()
+    large.save(picture, "PNG", compress_level=1)
+    ended = subprocess.run(
+        ["tesseract", "stdin", "stdout", "--psm", "11", "--dpi", "200", "tsv"],
+        input=picture.getvalue(),
+        capture_output=True,
+        env=os.environ | {"OMP_THREAD_LIMIT": "1"},
+    )
+    if ended.returncode:
+        raise RuntimeError(f"tesseract failed: {ended.stderr.decode(errors='replace').strip()[:300]}")
+    words = []
+    for line in ended.stdout.decode(errors="replace").splitlines()[1:]:
+        *_, left, top, width, height, sure, text = line.split("\t")
+        if text.strip():
+            box = (int(left), int(top), int(left) + int(width), int(top) + int(height))
+            words.append((Word(text.strip(), *(side // factor for side in box)), float(sure)))
+    return sure_ones(words)
+
+
+def sure_ones(words: list[tuple[Word, float]]) -> list[Word]:
+    """Words that the engine is sure of; none where there are few of them among what it saw."""
+    names = [(normal(word.text), word, sure) for word, sure in words]
+    names = [(name, word, sure) for name, word, sure in names if name]
+    few = [len(name) < 3 or is_number(name) for name, _, _ in names]
+    kept = [w for (_, w, sure), short in zip(names, few, strict=True) if sure >= (SURE_OF_FEW if short else SURE)]
+    return kept if len(kept) >= SHARE * len(names) else []
+
+
+def by_rapidocr(engine, image: Image.Image) -> list[Word]:
+    import numpy as np
+
+    large, factor = enlarged(image)
+    found = engine(np.asarray(large)[..., ::-1], return_word_box=True)
+    words = []
+    for line in found.word_results or ():
+        for text, sure, corners in line:
+            xs, ys = zip(*corners, strict=True)
+            box = (min(xs), min(ys), max(xs), max(ys))
+            words += [(Word(word, *(int(side) // factor for side in box)), 100 * sure) for word in text.split()[:1]]
+    return sure_ones(words)
