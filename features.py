@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 # The released code's candidate grids (cols, rows). It sorts a Python set by area only, so the order within one area is
 # an accident of CPython, but it decides ties; hence written out.
-VINCICODER_GRIDS = [
+GRIDS = [
     *[(1, 1), (1, 2), (2, 1), (3, 1), (1, 3), (2, 2), (4, 1), (1, 4), (5, 1), (1, 5), (1, 6), (6, 1), (3, 2), (2, 3)],
     *[(7, 1), (1, 7), (4, 2), (2, 4), (1, 8), (8, 1), (1, 9), (3, 3), (9, 1), (2, 5), (5, 2), (10, 1), (1, 10)],
     *[(11, 1), (1, 11), (12, 1), (3, 4), (4, 3), (1, 12), (6, 2), (2, 6)],
@@ -42,18 +42,6 @@ MIN_TILE = 24  # px of the target; smaller tiles would hold less than one stroke
 # Frames: pictures -> (1 + K, 3, S, S) uint8
 
 
-def vincicoder_grid(width: int, height: int) -> tuple[int, int]:
-    """Tile grid (cols, rows) of the released code: closest aspect ratio; a tie goes to the larger grid if the picture
-    has more than half of that grid's pixels at 448 px a tile (InternVL's `find_closest_aspect_ratio`)."""
-    best, best_difference = (1, 1), math.inf
-    for cols, rows in VINCICODER_GRIDS:
-        difference = abs(width / height - cols / rows)
-        tie = difference == best_difference and width * height > 0.5 * 448 * 448 * cols * rows
-        if difference < best_difference or tie:
-            best, best_difference = (cols, rows), difference
-    return best
-
-
 def calibrated_grid(width: int, height: int) -> tuple[int, int]:
     """Tile grid (cols, rows) of at most 12 tiles of at least MIN_TILE px: tiles as square as possible, many rather than
     few. Minimises |log(tile aspect ratio)| + 1 / tiles."""
@@ -63,7 +51,7 @@ def calibrated_grid(width: int, height: int) -> tuple[int, int]:
         too_small = (cols > 1 and width < cols * MIN_TILE) or (rows > 1 and height < rows * MIN_TILE)
         return math.inf if too_small else abs(math.log(width / cols * rows / height)) + 1 / (cols * rows)
 
-    return min(VINCICODER_GRIDS, key=cost)
+    return min(GRIDS, key=cost)
 
 
 def cut_frames(image: Image.Image, thumbnail: Image.Image) -> Tensor:

@@ -23,12 +23,9 @@ renderer, path of the data set), is told so which targets are coming while their
 For `visual`, the coarse-to-fine reward of ViRL, both pictures are cut into K tiles (fine) and shrunk to one thumbnail
 (coarse); an encoder turns each of these 1 + K frames into features, and features are compared frame by frame.
 
-Mode `vincicoder` gives the numbers of the paper's released code with a DINOv2 encoder: s = (cosine + 1) / 2 per frame,
-visual = plain mean over tiles and thumbnail, total = 0 without alignment. There an empty page is worth more than a
-half, and size is free.
-
-Mode `calibrated`, the default, measures features against those of an empty page in the target's background colour, so
-an empty page is worth 0 and "mostly white" earns nothing:
+Mode `vincicoder` gives the numbers of the paper's released code (rewards/vincicoder.py). Mode `calibrated`, the
+default, measures features against those of an empty page in the target's background colour, so an empty page is worth 0
+and "mostly white" earns nothing:
 
     s(t, r) = <t, r> / (|t|^2 + |r|^2 - <t, r>)                      Tanimoto similarity; one of two equal shapes: 1/2
     fine    = sum_k w_k s_k / sum_k w_k                              w_k: content of target plus rendering in tile k
@@ -59,7 +56,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import tyro
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
@@ -75,7 +71,6 @@ from features import (
     encoder_of,
     is_own_code,
     own_code,
-    vincicoder_grid,
 )
 from languages import SUFFIXES, suffix_of
 from pictures import to_rgb, upright
@@ -159,26 +154,24 @@ class Target:
 class Visual:
     """Compares renderings with targets: `Visual().compare(targets, renderings)`.
 
-    mode: "calibrated" or "vincicoder". encoder: as features.encoder_of takes it. coarse_weight: share of the thumbnail
-    in `visual` (calibrated mode only; the released mode takes a plain mean). batch_frames: frames encoded at a time.
-    cache_mb: bound on the features of targets kept. `frames_encoded` and `cache_hits` count the encoder's work and the
-    targets it was spared.
+    encoder: as features.encoder_of takes it. coarse_weight: share of the thumbnail in `visual`. batch_frames: frames
+    encoded at a time. cache_mb: bound on the features of targets kept. `frames_encoded` and `cache_hits` count the
+    encoder's work and the targets it was spared.
     """
+
+    grid = staticmethod(calibrated_grid)  # width, height of a target -> its tiles, (cols, rows)
 
     def __init__(
         self,
-        mode: Literal["calibrated", "vincicoder"] = "calibrated",
         encoder: str = "pyramid",
         coarse_weight: float = 0.5,
         device: str = "cpu",
         batch_frames: int = 32,
         cache_mb: float = 512,
     ):
-        if mode not in ("calibrated", "vincicoder"):
-            raise ValueError(f"unknown reward mode {mode!r}: use 'calibrated' or 'vincicoder'")
         if not 0 <= coarse_weight <= 1:
             raise ValueError(f"coarse_weight {coarse_weight} must lie in 0..1")
-        self.mode, self.coarse_weight = mode, coarse_weight
+        self.coarse_weight = coarse_weight
         self.encoder, self.encoder_name = encoder_of(encoder, device), encoder
         self.device, self.batch_frames, self.cache_bytes = device, batch_frames, cache_mb * 2**20
         self.cache: OrderedDict[bytes, Target] = OrderedDict()  # least recently used first
@@ -203,14 +196,11 @@ class Visual:
         for key, target, rendering in zip(keys, targets, renderings, strict=True):
             likeness = compared.get(key)
             if likeness is None:  # there is no picture, or it is the target itself: nothing was encoded
-                value, grid = float(rendering.image is not None), self._grid(target.size)
+                value, grid = float(rendering.image is not None), self.grid(*target.size)
                 tiles = math.prod(grid)
                 likeness = Likeness(value, value, [value] * tiles, grid, [1 / tiles] * tiles)
             likenesses.append(likeness)
         return likenesses
-
-    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        return vincicoder_grid(*size) if self.mode == "vincicoder" else calibrated_grid(*size)
 
     def _targets(self, images: dict[bytes, Image.Image]) -> dict[bytes, Target]:
         """Encodings of the targets, from the cache where it has them. The cache may forget some, the result has all."""
@@ -218,7 +208,7 @@ class Visual:
         self.cache_hits += len(found)
         new, jobs = {}, []
         for key in [key for key in images if key not in found]:
-            size, (cols, rows) = images[key].size, self._grid(images[key].size)
+            size, (cols, rows) = images[key].size, self.grid(*images[key].size)
             side = self.encoder.frame_side(size[0] / cols, size[1] / rows)
             new[key] = Target(size, (cols, rows), side, background_of(to_rgb(images[key])))
             jobs.append((key, images[key], new[key]))
@@ -242,17 +232,18 @@ class Visual:
             group = list(group)
             step = max(1, self.batch_frames // (1 + tiles))
             for keys, images, targets in (zip(*group[i : i + step], strict=True) for i in range(0, len(group), step)):
-                pixels = torch.stack(list(self.threads.map(self._frames, images, targets))).to(self.device)
+                pixels = torch.stack(list(self.threads.map(self.frames, images, targets))).to(self.device)
                 shape, pixels = pixels.shape[:2], pixels.flatten(0, 1)  # (P * F, 3, S, S)
                 colours = torch.tensor([target.background for target in targets], dtype=torch.float32)
                 colours = colours.repeat_interleave(shape[1], dim=0).to(self.device)  # (P * F, 3)
                 self.frames_encoded += len(pixels)
-                features = self._features(pixels, None if self.mode == "vincicoder" else colours)
+                features = self.features(pixels, colours)
                 features = features.each(lambda tensor: tensor.unflatten(0, shape))  # noqa: B023
                 yield keys, features, content(pixels, colours).unflatten(0, shape)
 
-    def _features(self, pixels: Tensor, colours: Tensor | None) -> Features:
-        """Of (F, 3, S, S). Raises ValueError for what cannot be compared: whoever wrote the encoder made a mistake."""
+    def features(self, pixels: Tensor, colours: Tensor | None) -> Features:
+        """Of (F, 3, S, S), held against an empty page of these colours (F, 3). Raises ValueError for what cannot be
+        compared: whoever wrote the encoder made a mistake."""
         name, encode = self.encoder_name, self.encoder
         features = called(encode, f"{name} raised", pixels, colours) if is_own_code(name) else encode(pixels, colours)
         if not isinstance(features, Features):
@@ -260,60 +251,69 @@ class Visual:
         features.check(len(pixels), name)
         return features
 
-    def _frames(self, image: Image.Image, target: Target) -> Tensor:
-        """(F, 3, S, S) uint8. The released code resizes before it converts (palettes by nearest neighbour, transparency
-        dropped) and takes the thumbnail from the original. We composite on white, resize once, shrink the result."""
-        size, small = (target.grid[0] * target.side, target.grid[1] * target.side), (target.side, target.side)
-        if self.mode == "vincicoder":
-            return cut_frames(image.resize(size), image.resize(small))
+    def frames(self, image: Image.Image, target: Target) -> Tensor:
+        """(F, 3, S, S) uint8: composited on white, resized once, the result shrunk for the thumbnail."""
+        size = target.grid[0] * target.side, target.grid[1] * target.side
         resized = to_rgb(image).resize(size, Image.Resampling.BILINEAR)
-        return cut_frames(resized, resized.resize(small, Image.Resampling.BOX))
+        return cut_frames(resized, resized.resize((target.side, target.side), Image.Resampling.BOX))
 
     def _compare(self, targets: dict[bytes, Target], pairs: dict[tuple[bytes, bytes], Image.Image]) -> dict:
         """(target hash, rendering hash) -> Likeness."""
-        jobs = [(pair, image, targets[pair[0]]) for pair, image in pairs.items()]
-        if self.mode == "vincicoder":  # the released code stretches a rendering to the target's size first
-            jobs = [(pair, image.convert("RGB").resize(target.size), target) for pair, image, target in jobs]
+        jobs = [(pair, self.fitted(image, targets[pair[0]]), targets[pair[0]]) for pair, image in pairs.items()]
         likenesses = {}
         for keys, features, contents in self._encode(jobs):
             first, *others = [targets[key].features for key, _ in keys]
             wanted = first.each(lambda *tensors: torch.stack(tensors), *others)
-            similarity = self._similarity(wanted, features)
+            similarity = self.similarity(wanted, features)
             if not similarity.isfinite().all():
                 raise ValueError(f"encoder {self.encoder_name} gave features too large to be compared")
             for pair, s, amount in zip(keys, similarity, contents, strict=True):
-                likenesses[pair] = self._combine(s, targets[pair[0]], amount, pairs[pair].size)
+                likenesses[pair] = self.combine(s, targets[pair[0]], amount, pairs[pair].size)
         return likenesses
 
-    def _similarity(self, t: Features, r: Features) -> Tensor:
+    def fitted(self, image: Image.Image, target: Target) -> Image.Image:
+        """A rendering, before it is cut into frames."""
+        return image
+
+    def similarity(self, t: Features, r: Features) -> Tensor:
         """Features (P, F, D) twice -> (P, F). Edges make a pyramid's level count, colours make it count fully: a plain
         page of the right colour is worth nothing, the right drawing in wrong colours a quarter."""
-        if self.mode == "vincicoder":
-            pair = (torch.cat(features.tensors(), -1) for features in (t, r))
-            return ((F.cosine_similarity(*pair, dim=-1) + 1) / 2).clamp_max(1)
         s = t.each(tanimoto, r)  # (P, F) each
         if s.vectors is not None:
             return s.vectors
         colours, edges = torch.stack(s.colours), torch.stack(s.edges)
         return (0.25 * edges + 0.75 * (colours * edges).sqrt()).mean(0)
 
-    def _combine(self, s: Tensor, target: Target, contents: Tensor, size: tuple[int, int]) -> Likeness:
+    def combine(self, s: Tensor, target: Target, contents: Tensor, size: tuple[int, int]) -> Likeness:
         """s (F,): similarities of the frames; contents (F, 2), size: the rendering's."""
         coarse, fine = s[0].item(), s[-math.prod(target.grid) :]
-        if self.mode == "vincicoder":
-            visual, shape, weights = s.mean().item(), 1.0, torch.full_like(fine, 1 / len(fine))
-        else:
-            shape = shape_factor(target.size, size)
-            weights = (target.content + contents).sum(1)[-len(fine) :] + 1e-6
-            weights = weights / weights.sum()
-            visual = self.coarse_weight * coarse + (1 - self.coarse_weight) * (weights * fine).sum().item()
-            edges, own_edges = target.content[0, 1].item(), contents[0, 1].item()
-            if target.content[0].sum() < 1e-4:  # an empty target: what counts is how little there is
-                visual = max(0.0, 1 - 4 * contents[0].sum().item())
-            elif own_edges < 0.1 * edges:  # next to a plain page, of which an encoder may think anything
-                visual *= own_edges / (0.1 * edges)
-            visual = min(1.0, visual) * shape
+        shape = shape_factor(target.size, size)
+        weights = (target.content + contents).sum(1)[-len(fine) :] + 1e-6
+        weights = weights / weights.sum()
+        visual = self.coarse_weight * coarse + (1 - self.coarse_weight) * (weights * fine).sum().item()
+        edges, own_edges = target.content[0, 1].item(), contents[0, 1].item()
+        if target.content[0].sum() < 1e-4:  # an empty target: what counts is how little there is
+            visual = max(0.0, 1 - 4 * contents[0].sum().item())
+        elif own_edges < 0.1 * edges:  # next to a plain page, of which an encoder may think anything
+            visual *= own_edges / (0.1 * edges)
+        visual = min(1.0, visual) * shape
         return Likeness(visual, coarse, fine.tolist(), target.grid, weights.tolist(), shape)
+
+    def alignment(self, text: str, language: str) -> float:
+        return alignment(text, language)
+
+    def total(self, total: float, alignment: float) -> float:
+        """What an answer is worth whose weighted sum this is."""
+        return total
+
+
+def visual_of(mode: str, *options, **more) -> Visual:
+    """What compares pictures in a mode: `Visual`, or as the release does. Raises ValueError for an unknown mode."""
+    if mode not in DEFAULTS:
+        raise ValueError(f"unknown reward mode {mode!r}: use 'calibrated' or 'vincicoder'")
+    if mode == "calibrated":
+        return Visual(*options, **more)
+    return importlib.import_module("rewards.vincicoder").Released(*options, **more)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -325,16 +325,8 @@ def flat(rewards: np.ndarray) -> np.ndarray:
     return rewards.max(1) - rewards.min(1) < 1e-8
 
 
-def alignment(text: str, language: str, mode: str = "calibrated") -> float:
-    """1.0 if the last fenced block of `text` in that language exists and holds anything, else 0.0.
-
-    Mode vincicoder: as in the paper's released code 1.0 if any three backticks follow any other three that touch the
-    language's own name in small letters. So Python, py, tex and tikz are 0, and an empty block, one within a line, and
-    svg+xml are 1.
-    """
-    if mode == "vincicoder":
-        _, opened, rest = text.partition(f"```{language}")
-        return float(bool(opened) and "```" in rest)
+def alignment(text: str, language: str) -> float:
+    """1.0 if the last fenced block of `text` in that language exists and holds anything, else 0.0."""
     code = extract_code(text, language)
     return float(bool(code and code.strip()))
 
@@ -385,7 +377,7 @@ class Rewards:
     def __init__(self, choices: Sequence[str] = (), mode="calibrated", encoder: str = "pyramid", **options):
         """choices: each as `parsed` takes it, none for the mode's DEFAULTS. The rest is what Visual takes. Raises
         ValueError for two of one name."""
-        self.visual = Visual(mode, encoder, **options)
+        self.visual = visual_of(mode, encoder, **options)
         self.chosen: dict[str, tuple[Callable | None, float]] = {}  # name -> (the user's function, weight)
         for name, function, weight in map(parsed, choices or DEFAULTS[mode]):
             if name in self.chosen:
@@ -402,9 +394,8 @@ class Rewards:
         if not len(samples) == len(texts) == len(renderings):
             lengths = f"{len(samples)} samples, {len(texts)} texts, {len(renderings)} renderings"
             raise ValueError(f"{lengths}: give the same number of each")
-        mode = self.visual.mode
         likenesses = self.visual.compare([sample.image for sample in samples], renderings)
-        aligned = [alignment(text, sample.language, mode) for text, sample in zip(texts, samples, strict=True)]
+        aligned = [self.visual.alignment(text, sample.language) for text, sample in zip(texts, samples, strict=True)]
         built_in = {"visual": [likeness.visual for likeness in likenesses], "alignment": aligned}
         parts, answers = {}, (samples, texts, renderings)
         for name, (function, _) in self.chosen.items():
@@ -416,9 +407,8 @@ class Rewards:
             first, total = next(iter(own)), 0.0
             for name, (_, weight) in self.chosen.items():
                 total += weight * (own[name] if own[name] is not None else own[first] or 0.0)
-            if mode == "vincicoder" and not aligned[i]:
-                total = 0.0  # the released code draws no answer whose block it does not find
             said = {"alignment": aligned[i], "executed": rendering.image is not None, "error": rendering.error}
+            total = self.visual.total(total, aligned[i])
             scores.append(Score(**vars(likeness), total=total, parts=own, **said))
         return scores
 

@@ -25,9 +25,10 @@ import environment  # noqa: E402, F401
 import torch  # noqa: E402
 
 import synth  # noqa: E402
-from features import cut_frames, vincicoder_grid  # noqa: E402
+from features import cut_frames  # noqa: E402
 from render import Renderer, Rendering  # noqa: E402
-from reward import Visual  # noqa: E402
+from reward import visual_of  # noqa: E402
+from rewards.vincicoder import vincicoder_grid  # noqa: E402
 
 
 def small_dino(folder: str) -> str:
@@ -83,7 +84,7 @@ def main(config: Config) -> None:
     shifted = [ImageChops.offset(target, 3 * i + 3, 2 * i) for i in range(config.group)]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        visual = Visual("vincicoder", small_dino(folder))
+        visual = visual_of("vincicoder", small_dino(folder))
         for distinct in config.distinct:
             pictures = [shifted[i % distinct] for i in range(config.group)]
             seconds, encoded = {"release": [], "nanovinci": []}, 0

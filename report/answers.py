@@ -83,12 +83,18 @@ def _round(record: Record) -> dict:
     score, shown = record.score, record.rendering
     mean = float(np.average(score.fine, weights=score.weights or None)) if score.fine else 0.0
     scores = {name: getattr(score, name) for name in ("visual", "coarse", "alignment", "total", "fine", "grid")}
+    others = {name: value for name, value in score.parts.items() if name not in scores and value is not None}
     texts = {"code": record.code, "text": record.text, "error": shown.error, "failure": record.failure}
     texts["metrics"] = {name: value for name, value in record.metrics.items() if value is not None}
     rest = {"ssim": record.ssim, "tokens": record.tokens, "finish": record.finish, "seconds": shown.seconds}
     image = shown.image and thumbnail(shown.image)
     said = record.judgement and "\n\n".join(f"{rubric}:\n{text}" for rubric, text in record.judgement.replies.items())
-    return scores | texts | rest | {"mean": mean, "detail": record.detail, "image": image, "judge": said}
+    return (
+        scores
+        | texts
+        | rest
+        | {"rewards": others, "mean": mean, "detail": record.detail, "image": image, "judge": said}
+    )
 
 
 def without_pictures(record: Record) -> Record:

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 PANELS = (  # title, pattern of the metrics drawn together; the first match counts
     ("Loss", r"(.*/)?(\w+_)?loss"),
-    ("Reward", r"reward/(mean|visual|coarse|fine|total)|reward"),
+    ("Reward", r"reward/(mean|visual|text|coarse|fine|total)|reward"),
     ("Visual score by domain", r"visual/.*"),
     ("Held-out", r"(eval|val|test|held_out)/.*"),
     ("Rendered, well-formed", r"render_ok|executed?|executes|(reward/)?alignment"),

@@ -23,7 +23,8 @@ import train_virl
 from data import Sample
 from render import Rendering
 from report import audit
-from reward import Rewards, Visual
+from reward import Rewards, Visual, visual_of
+from rewards.vincicoder import Released, vincicoder_grid
 
 ROOT = Path(__file__).parents[1]
 FACTS = ROOT.parent / "shared" / "reference"
@@ -155,7 +156,7 @@ def released_reward(folder, target, generated):
 @needs_facts
 def test_tile_grids_equal_the_released_codes():
     for fact in json.loads((FACTS / "tiling_facts.json").read_text())["facts"]:
-        assert features.vincicoder_grid(fact["width"], fact["height"]) == (fact["cols"], fact["rows"]), fact
+        assert vincicoder_grid(fact["width"], fact["height"]) == (fact["cols"], fact["rows"]), fact
 
 
 @needs_facts
@@ -167,7 +168,7 @@ def test_rewards_equal_the_released_codes():
     names, targets, attempts = zip(*generator.pairs(), strict=True)
     assert list(names) == [fact["name"] for fact in facts]
     renderings = [Rendering(image=attempt, error=None, seconds=0.0) for attempt in attempts]
-    by = Visual("vincicoder", str(FACTS / "tiny_dino"), batch_frames=16)
+    by = Released(str(FACTS / "tiny_dino"), batch_frames=16)
     for score, fact in zip(by.compare(targets, renderings), facts, strict=True):
         assert score.visual == pytest.approx(fact["reward"], abs=2e-4), fact["name"]
         cosines = [*fact["cosine_per_frame"]]
@@ -181,7 +182,7 @@ def test_vincicoder_mode_equals_an_independent_reference(dino_folder):
     palette = line_drawing(4, (200, 260)).quantize(16)
     clear = line_drawing(5, (120, 40)).convert("RGBA")
     clear.putalpha(clear.convert("L").point(lambda v: 255 - v))
-    by = Visual("vincicoder", dino_folder, batch_frames=8)
+    by = Released(dino_folder, batch_frames=8)
     for target in (line_drawing(0), draw(shapes_of(1)), grey, palette, clear):
         for attempt in (line_drawing(6), target.convert("RGB")):
             expected = released_reward(dino_folder, target, attempt)
@@ -192,7 +193,7 @@ def test_vincicoder_grid_is_the_sorted_set_of_the_released_code():
     rng = np.random.default_rng(0)
     sizes = [(w, h) for w in (1, 30, 448, 640, 1000, 3000) for h in (1, 30, 448, 640, 1000, 3000)]
     for width, height in sizes + rng.integers(1, 3000, (200, 2)).tolist():
-        assert features.vincicoder_grid(width, height) == released_grid(width, height), (width, height)
+        assert vincicoder_grid(width, height) == released_grid(width, height), (width, height)
 
 
 # Mode calibrated ------------------------------------------------------------------------------------------------------
@@ -324,7 +325,7 @@ def test_a_pyramids_level_is_the_mean_of_overlapping_boxes(side):
 
 @pytest.mark.parametrize("mode", ["calibrated", "vincicoder"])
 def test_modes_of_pictures_and_odd_sizes(mode):
-    by, shown = Visual(mode), draw(shapes_of(0))
+    by, shown = visual_of(mode), draw(shapes_of(0))
     clear = shown.convert("RGBA")
     clear.putalpha(Image.fromarray(np.where(np.asarray(shown).min(2) == 255, 0, 255).astype(np.uint8)))
     for target in (shown.quantize(32), shown.convert("L"), clear, shown.convert("LA"), shown.convert("1")):
@@ -352,9 +353,9 @@ def test_scores_do_not_depend_on_the_batch(mode):
     targets = [draw(shapes_of(i)) for i in range(4)] + [line_drawing(i, (200 + 90 * i, 200)) for i in range(4)]
     attempts = [draw(shapes_of(i + 1)) for i in range(4)] + [line_drawing(i + 1) for i in range(4)]
     renderings = [Rendering(image=attempt, error=None, seconds=0.0) for attempt in attempts]
-    alone = [visuals(t, a, by=Visual(mode))[0] for t, a in zip(targets, attempts, strict=True)]
+    alone = [visuals(t, a, by=visual_of(mode))[0] for t, a in zip(targets, attempts, strict=True)]
     for order in (range(8), np.random.default_rng(0).permutation(8)):
-        batch = Visual(mode, batch_frames=10).compare([targets[i] for i in order], [renderings[i] for i in order])
+        batch = visual_of(mode, batch_frames=10).compare([targets[i] for i in order], [renderings[i] for i in order])
         assert [score.visual for score in batch] == pytest.approx([alone[i] for i in order], abs=1e-5)
 
 
@@ -457,7 +458,7 @@ RELEASED_FORMAT = [  # (its reward, language, answer)
 
 
 def test_format_reward_equals_the_released_codes():
-    found = [(reward.alignment(text, language, "vincicoder"), language, text) for _, language, text in RELEASED_FORMAT]
+    found = [(Released().alignment(text, language), language, text) for _, language, text in RELEASED_FORMAT]
     assert found == RELEASED_FORMAT and len(found) == 50
 
 
@@ -471,7 +472,7 @@ def test_without_a_block_the_released_code_gives_nothing():
 
 def test_errors_name_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="unknown reward mode 'best'"):
-        Visual("best")
+        visual_of("best")
     with pytest.raises(ValueError, match="1 samples, 0 texts, 0 renderings: give the same number"):
         Rewards().score([Sample("a", "svg", "svg", draw([]), "")], [], [])
     with pytest.raises(FileNotFoundError, match="no encoder at"):
@@ -630,7 +631,7 @@ def encoders(tmp_path) -> str:
 def test_an_encoder_of_ones_own(encoders, mode):
     target = draw(shapes_of(0))
     for name in ("good", "Encoder", "levels"):
-        by = Visual(mode, f"{encoders}:{name}")
+        by = visual_of(mode, f"{encoders}:{name}")
         same, near, other = visuals(target, target.copy(), shifted(target, 1), draw(shapes_of(5)), by=by)
         assert same == pytest.approx(1) and 1 > near > other >= 0 and by.frames_encoded > 0
 
