@@ -49,7 +49,7 @@ import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -427,6 +427,19 @@ def open_picture(path: Path) -> Image.Image:
         raise ValueError(f"{path} is not a picture that can be read: {error}") from error
 
 
+def pictured(path: Path, canvas: tuple[int, int] | None = None) -> tuple[Rendering, str, str]:
+    """(what a program draws, its code, its language), or (a picture as it is, "", ""). Raises as `open_picture`."""
+    language = SUFFIXES.get(suffix_of(path), "")
+    if not language:
+        return Rendering(open_picture(path), None, 0.0), "", ""
+    code = path.read_text(encoding="utf-8")
+    with Renderer(workers=1) as renderer:
+        rendering = renderer.render(code, language, canvas)
+    if rendering.image is None:
+        raise ValueError(f"{path} did not render, so it scores 0: {rendering.error}")
+    return rendering, code, language
+
+
 def write_comparison(path: Path, target: Image.Image, rendering: Image.Image, score: Score) -> None:
     """Target | rendering | the tiles by their scores, from red (0) to green (1), paler where a tile counts less."""
     cols, rows = score.grid
@@ -453,11 +466,11 @@ class Config:
     """Score an attempt against its target picture."""
 
     target: tyro.conf.Positional[Path]
-    """The picture to be reproduced."""
+    """The picture to be reproduced, or its program: then it is known what it says, and `text` is scored too."""
     attempt: tyro.conf.Positional[Path]
     """A program, whose suffix names its language, or a picture that is scored as it is."""
-    reward: tuple[str, ...] = ("visual",)
-    """What is scored: NAME[=WEIGHT] of visual, alignment, or FILE.py:FUNCTION[=WEIGHT]; weights are 1 if not given."""
+    reward: tuple[str, ...] = ("visual=0.75", "text=0.25")
+    """What is scored: NAME[=WEIGHT] of visual, text, alignment, or FILE.py:FUNCTION[=WEIGHT]; 1 where there is none."""
     mode: Literal["calibrated", "vincicoder"] = "calibrated"
     """Calibrated: an empty page scores 0. Vincicoder: the paper's released numbers."""
     encoder: str = "pyramid"
@@ -471,20 +484,13 @@ def main() -> None:
     config = tyro.cli(Config, description=__doc__)
     try:
         rewards = Rewards(config.reward, config.mode, config.encoder)
-        target = open_picture(config.target)
-        language = SUFFIXES.get(suffix_of(config.attempt), "")
-        if language:
-            code = config.attempt.read_text(encoding="utf-8")
-            text = fenced(code, language)
-            with Renderer(workers=1) as renderer:
-                rendering = renderer.render(code, language, target.size)
-        else:
-            text, rendering = "", Rendering(to_rgb(open_picture(config.attempt)), error=None, seconds=0.0)
-        if rendering.image is None:
-            raise ValueError(f"{config.attempt} did not render, so it scores 0: {rendering.error}")
-        sample = Sample(config.target.stem, language, language, target, "")
-        (score,) = rewards.score([sample], [text], [rendering])
-        write_comparison(config.out, target, rendering.image, score)
+        target, _, is_program = pictured(config.target)
+        attempt, code, language = pictured(config.attempt, target.image.size)
+        sample = Sample(config.target.stem, language, language, target.image, "", drawing=Future())
+        sample.drawing.set_result(target)
+        (score,) = rewards.score([sample], [fenced(code, language) if language else ""], [attempt])
+        pictures = importlib.import_module("rewards.text").marked(target, attempt)
+        write_comparison(config.out, *pictures, score)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"reward.py: {error}")
     cols, rows = score.grid
@@ -492,11 +498,9 @@ def main() -> None:
     print(f"fine    {score.fine_mean():.4f}, the mean of {cols} x {rows} tiles by their content:")
     for row in range(rows):
         print("        " + "  ".join(f"{s:.3f}" for s in score.fine[row * cols : (row + 1) * cols]))
-    if list(score.parts) != ["visual"]:
-        chosen = rewards.chosen.items()
-        for name, (_, weight) in chosen:
-            value = score.parts[name]
-            print(f"{name:7} {'none here' if value is None else f'{value:.4f}'}, weight {weight:g}")
+    said = {name: value for name, value in score.parts.items() if value is not None}
+    if list(said) != ["visual"]:
+        print("\n".join(f"{name:7} {value:.4f}, weight {rewards.chosen[name][1]:g}" for name, value in said.items()))
         print(f"total   {score.total:.4f}")
     print(f"wrote {config.out}")
 

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import ImageDraw
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 from scipy.optimize import linear_sum_assignment
@@ -57,6 +58,7 @@ class Said(NamedTuple):
 
     words: list[str]
     places: np.ndarray  # (W, 2)
+    shown: Sequence[Word] = ()  # what they were
 
 
 def text(samples: Sequence, texts: Sequence[str], renderings: Sequence) -> list[float | None]:
@@ -169,7 +171,7 @@ def said(words: Sequence, image) -> Said:
     pairs = [(normal(word.text), word) for word in visible(words, image)]
     pairs = [(name, word) for name, word in pairs if name]
     centres = [((w.left + w.right) / 2 / image.width, (w.top + w.bottom) / 2 / image.height) for _, w in pairs]
-    return Said([name for name, _ in pairs], np.reshape(centres, (-1, 2)))
+    return Said([name for name, _ in pairs], np.reshape(centres, (-1, 2)), [word for _, word in pairs])
 
 
 # ---- how much of it is right -----------------------------------------------------------------------------------------
@@ -249,6 +251,25 @@ def in_order(pairs: list[tuple[int, int, float]], ours: np.ndarray, theirs: np.n
     lengths = np.linalg.norm(wanted, axis=-1) * np.linalg.norm(there, axis=-1)
     same_side = (wanted * there).sum(-1) >= 0.5 * lengths  # within 60 degrees
     return worth * ((same_side.mean(1) - 0.5) / 0.25).clip(0, 1)
+
+
+def marked(target, rendering) -> tuple:
+    """Both pictures, each word in a frame: green where it is right, red where it is wrong, missing, or too much."""
+    both = [said(drawn.words, drawn.image) for drawn in (target, rendering)]
+    size = np.array(target.image.size) / np.hypot(*target.image.size)
+    pairs = matched(*both, size)
+    worth = in_order(pairs, *(side.places * size for side in both))
+    pictures = []
+    for side, (drawn, one) in enumerate(zip((target, rendering), both, strict=True)):
+        values = {pair[side]: value for pair, value in zip(pairs, worth, strict=True)}
+        page = drawn.image.copy() if not one.shown else drawn.image.convert("RGB")
+        for index, word in enumerate(one.shown):
+            value = values.get(index, 0.0)
+            colour = (round(min(255, 510 - 510 * value)), round(min(200, 400 * value)), 0)
+            frame = (word.left - 2, word.top - 2, word.right + 1, word.bottom + 1)
+            ImageDraw.Draw(page).rectangle(frame, outline=colour, width=2)
+        pictures.append(page)
+    return tuple(pictures)
 
 
 def is_plain(picture, centre: np.ndarray) -> bool:

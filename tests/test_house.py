@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("corpus", "metrics", "answers", "report", "rewards", "benchmarks", "tests")  # which import the root, never the reverse
+# which import the root, never the reverse
+ROOMS = ("corpus", "metrics", "answers", "report", "rewards", "benchmarks", "tests")
 BELOW = ("sandbox", "languages", "native")  # which know nothing of models
 GOALS = {"train_sft": (16, 3_000), "train_virl": (30, 6_900), "rollout": (8, 2_400), "reward": (12, 3_700)}
 FILES = {  # module -> its file
