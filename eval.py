@@ -62,12 +62,13 @@ def evaluate(
     scorer: Scorer | None = None,
     done: Iterable[tuple[str, int]] = (),
     left_out: dict[str, str] | None = None,
+    settings=None,
 ) -> Iterator[Record]:
     """Records in the order of `samples`, a chunk of targets at a time, so memory does not grow with their number.
 
     policy: ours, or a Server, or a Folder. Targets without a picture are drawn from their code. done: (sample id,
     index) of records that are there already: none is made again, and a chunk of nothing else is not decoded. left_out:
-    filled with {id: why} of targets that cannot be drawn."""
+    filled with {id: why} of targets that cannot be drawn. settings: as Rewards.prepare takes them."""
     if G < 1 or chunk < 1 or refine < 0:
         raise ValueError("G and chunk have to be at least 1, refine at least 0.")
     scorer, done = scorer or Scorer(renderer), set(done)
@@ -80,7 +81,7 @@ def evaluate(
                 bar.update(len(batch) * G * (1 + refine))
                 continue
             batch = rounds.with_pictures(batch, renderer, left_out)
-            rewards.prepare(batch, renderer)
+            rewards.prepare(batch, renderer, settings)
             seeds = [int(s) for s in np.random.SeedSequence((seed, number)).generate_state(1 + refine) >> 1]
             yield seeds, rounds.ask(policy, batch, scorer, bar, G, seed=seeds[0], **options)
 
@@ -212,7 +213,7 @@ class Evaluation:
                 options = {"device": self.device, "cache_mb": 64}
                 rewards = Rewards(self.reward, self.reward_mode, self.encoder, **options)
                 options = {name: getattr(self, name) for name in DECODING}
-                options |= {"total": len(targets.ids), "done": done, "left_out": targets.left_out}
+                options |= {"total": len(targets.ids), "done": done, "left_out": targets.left_out, "settings": self}
                 scorer = Scorer(renderer, self.as_published, Weights.of(self))
                 source = self.source(targets)
                 notes = {"targets": targets.notes, "answers": getattr(source, "notes", [])}

@@ -11,14 +11,14 @@ A reward is a function
 
 of B answers: samples[i] is the data.Sample (its `image` the target), texts[i] the whole answer, renderings[i] what its
 code drew (render.Rendering, whose `image` is None where nothing came out). `visual` and `alignment` are built in,
-`text` is rewards/text.py, any other is FILE.py:FUNCTION, the user's own code. What comes out is the weighted sum of
-those that were chosen, with the weights as they are given, by default
+`text` and `judge` have files of their own (FILES), any other is FILE.py:FUNCTION, the user's own code. What comes out
+is the weighted sum of those that were chosen, with the weights as they are given, by default
 
     total = 0.65 * visual + 0.25 * text + 0.1 * alignment                                         all of them in [0, 1]
 
 A reward may be None for an answer, where it has nothing to say of the target, as `text` of a picture without words: its
-weight goes to the reward that was named first. A function with an attribute `prepare`, a function of (samples,
-renderer, path of the data set), is told so which targets are coming while their answers are being written.
+weight goes to the reward that was named first. A function may have two more, as attributes: `prepare(samples, renderer,
+settings)`, called before answers are written, and `begin(sample, drawing)`, called as each is being drawn.
 
 For `visual`, the coarse-to-fine reward of ViRL, both pictures are cut into K tiles (fine) and shrunk to one thumbnail
 (coarse); an encoder turns each of these 1 + K frames into features, and features are compared frame by frame.
@@ -79,7 +79,7 @@ from render import Renderer, Rendering
 
 # Looks like the target; is a closed block in the language. Measured on every answer, for reports, whatever is chosen.
 BUILT_IN = ("visual", "alignment")
-FILES = ("text",)  # of the folder rewards: each has a function of its name
+FILES = {"text": "rewards.text", "judge": "metrics.judge_reward"}  # each has a function of this name
 DEFAULTS = {"calibrated": ("visual=0.65", "text=0.25", "alignment=0.1"), "vincicoder": ("visual=0.9", "alignment=0.1")}
 RESERVED = (*BUILT_IN, *FILES, "mean", "std_in_group", "coarse")  # names of a training's metrics
 
@@ -344,7 +344,7 @@ def parsed(choice: str) -> tuple[str, Callable | None, float]:
     if what in BUILT_IN:
         return what, None, weight
     if what in FILES:
-        return what, getattr(importlib.import_module(f"rewards.{what}"), what), weight
+        return what, getattr(importlib.import_module(FILES[what]), what), weight
     if not is_own_code(what):
         names = ", ".join((*BUILT_IN, *FILES))
         raise ValueError(f"--reward {choice}: there is no such reward; use {names} or FILE.py:FUNCTION")
@@ -384,10 +384,15 @@ class Rewards:
                 raise ValueError(f"--reward has two rewards named {name}; give each once, under a name of its own")
             self.chosen[name] = function, weight
 
-    def prepare(self, samples: Sequence[Sample], renderer: Renderer, path: str | Path = "") -> None:
-        """Tell the rewards which targets are coming; path: of the data set."""
+    def prepare(self, samples: Sequence[Sample], renderer: Renderer, settings=None) -> None:
+        """Tell the rewards which targets are coming. settings: of the run, its data set, its folder and so on."""
         for function, _ in self.chosen.values():
-            getattr(function, "prepare", lambda *_: None)(samples, renderer, path)
+            getattr(function, "prepare", lambda *_: None)(samples, renderer, settings)
+
+    def begin(self, sample: Sample, drawing: Future) -> None:
+        """Tell the rewards that an answer is being drawn."""
+        for function, _ in self.chosen.values():
+            getattr(function, "begin", lambda *_: None)(sample, drawing)
 
     def score(self, samples: Sequence[Sample], texts: Sequence[str], renderings: Sequence[Rendering]) -> list[Score]:
         """One Score for each of B answers. Raises ValueError, naming the reward, for one that cannot be used."""

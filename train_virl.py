@@ -28,6 +28,7 @@ import environment  # noqa: F401
 
 import math
 import os
+import re
 import shutil
 import time
 from collections import defaultdict
@@ -113,6 +114,10 @@ class Config(Training):
     """How similarity becomes a reward; see reward.py."""
     encoder: str = "pyramid"
     """Image features of the reward: "pyramid" needs no weights; else a DINOv2 folder or hub name, or FILE.py:NAME."""
+    judge_url: str = ""
+    """The OpenAI-compatible server of `--reward judge=WEIGHT`; see metrics/judge_reward.py."""
+    judge_model: str = ""
+    """The name that it knows the judge by."""
     alignment_weight: float | None = None
     """W is short for --reward visual=1-W alignment=W."""
     row_tokens: int = 32768
@@ -159,6 +164,8 @@ class Config(Training):
         if self.minibatches > 1 and self.importance_cap:
             why = "the ratio corrects for the sampler already"
             wrong.append(f"--importance-cap does nothing with several --minibatches: {why}")
+        if any(re.match(r"judge(=|$)", choice) for choice in self.reward) and not (self.judge_url and self.judge_model):
+            wrong.append("--reward judge wants a judge: give --judge-url URL --judge-model NAME")
         return wrong
 
 
@@ -297,10 +304,10 @@ def encode_prompts(policy: Policy, samples: Samples, indices: list[int], config:
 
 
 def rollout(
-    policy: Policy, batch: dict[int, tuple[Sample, Prompt]], renderer, config: Config, step: int
+    policy: Policy, batch: dict[int, tuple[Sample, Prompt]], renderer, config: Config, step: int, rewards=None
 ) -> list[Group]:
     """N samples and prompts by their place in the batch -> N Groups, the one that was sampled first in front. Programs
-    are sent to the renderer while others are still being sampled."""
+    are sent to the renderer, and their drawings told to the rewards, while others are still being sampled."""
     groups, answers = [], defaultdict(dict)
     with autocast(policy.device.type):
         prompts = [prompt for _, prompt in batch.values()]
@@ -309,6 +316,8 @@ def rollout(
             (sample, prompt), members = batch[completion.number], answers[completion.number]
             code = extract_code(completion.text, sample.language)
             drawing = renderer.submit(code, sample.language, sample.image.size) if code else None
+            if rewards and drawing:
+                rewards.begin(sample, drawing)
             members[completion.index] = completion, code, drawing
             if len(members) == config.group:
                 in_order = [members[i] for i in range(config.group)]
@@ -469,12 +478,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             indices = loading.batch_indices(samples, config.prompts, config.seed, step, alike=False)
             indices = list(dict.fromkeys(indices))  # each row once
             batch, too_long, bad = encode_prompts(sampler, samples, indices, config)
-            rewards.prepare([sample for sample, _ in batch.values()], renderer, config.data)
+            rewards.prepare([sample for sample, _ in batch.values()], renderer, config)
             if tally.add(len(batch), too_long, bad):  # every process has work
                 if sampler is not policy:
                     copy_weights(sampler, policy)
                 with timer(times, "time/rollout"), half_the_threads():
-                    groups = rollout(sampler, batch, renderer, config, step)
+                    groups = rollout(sampler, batch, renderer, config, step, rewards)
                     sampler.engine.release_memory()
                 # 2. in waves: how much better than its group is each program, and the gradient that makes it likelier
                 lr = config.lr * min(1.0, (step + 1) / max(1, config.warmup))

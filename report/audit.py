@@ -367,7 +367,7 @@ class Audit:
             rewards = {f"{mode}, {self.encoder}": Rewards(self.reward, mode, self.encoder) for mode in modes}
             drawn = [sample for _, sample, _ in check(samples, renderer)]
             for reward in rewards.values():
-                reward.prepare(drawn, renderer, self.data)
+                reward.prepare(drawn, renderer, self)
             findings = examine(drawn, rewards, renderer)
         cards = {name: summarize(mine) for name, mine in findings.items()}
         self.out.mkdir(parents=True, exist_ok=True)

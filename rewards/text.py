@@ -77,8 +77,9 @@ def text(samples: Sequence, texts: Sequence[str], renderings: Sequence) -> list[
     return values
 
 
-def prepare(samples: Sequence, renderer, path: str | Path) -> None:
+def prepare(samples: Sequence, renderer, settings=None) -> None:
     """Have the programs of the targets drawn; of a target without one, what was read off it is on the disk."""
+    path = getattr(settings, "data", None)
     read = read_before(path) if path else {}
     for sample in samples:
         if sample.drawing is None and sample.code:
