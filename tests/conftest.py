@@ -4,10 +4,14 @@ import environment  # noqa: F401
 
 import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# a shell has Ctrl-C ignored by what it starts in the background, and so by all that starts: by what tests send it to
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
