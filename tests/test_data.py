@@ -562,4 +562,6 @@ def test_old_commands_name_the_new_ones(old, new, script):
 
 def test_a_room_names_its_commands(script):
     status, said = script("corpus/__main__.py", "inspekt")
-    assert status == 2 and said.startswith("corpus: there is no command 'inspekt'; use one of inspect, draw, build")
+    assert status == 2 and said.startswith(
+        "corpus: there is no command 'inspekt'; use one of inspect, draw, words, build"
+    )

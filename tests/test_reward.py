@@ -545,7 +545,10 @@ def test_the_default_is_nine_tenths_of_the_likeness_and_one_of_the_block():
     [
         ("visual=much", "--reward visual=much: the weight 'much' is no number"),
         ("visual=nan", "--reward visual=nan: the weight has to be finite"),
-        ("visuals", "--reward visuals: there is no such reward; use visual, alignment, text or FILE.py:FUNCTION"),
+        (
+            "visuals",
+            "--reward visuals: there is no such reward; use visual, alignment, text, judge or FILE.py:FUNCTION",
+        ),
         ("gone.py:f", "gone.py:f: there is no file gone.py"),
         ("own.py:absent=0.5", "own.py has no function 'absent'; it has shorter, reds, visual"),
         ("own.py:visual", "visual has a meaning already; give the function another name"),

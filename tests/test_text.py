@@ -3,6 +3,7 @@
 import json
 import shutil
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -340,7 +341,7 @@ def test_words_are_read_off_pictures_once(renderer, tmp_path, monkeypatch):
     assert len(read_before(tmp_path)) == 2
 
     rewards, samples = Rewards(), list(data.load(tmp_path))
-    rewards.prepare(samples, renderer, tmp_path)
+    rewards.prepare(samples, renderer, SimpleNamespace(data=tmp_path))
     assert [word.text for word in samples[0].drawing.result().words] == ["Quarterly", "results", "Nothing", "changed."]
     assert [word.text for word in samples[2].drawing.result().words] == ["known"]
     answers = [page, renderer.render("<body style='font: 24px Arial'><h1>Retrauqly results</h1><p>No.", "html")]
