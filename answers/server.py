@@ -22,6 +22,7 @@ from PIL import Image
 from data import Sample
 from synth import png_bytes
 
+JUDGE_KEYS = ("JUDGE_API_KEY", "OPENAI_API_KEY")  # environment variables of a judge's key
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # HTTP statuses that may be better next time
 
 
@@ -105,8 +106,7 @@ class Server:
         """G answers per sample, as they come. Raises RuntimeError, once all others are kept, if one cannot be had."""
         jobs = {}
         for sample in samples:
-            content = [{"type": "image_url", "image_url": {"url": picture_uri(sample.image)}}]
-            content.append({"type": "text", "text": sample.prompt})
+            content = [picture_part(sample.image), {"type": "text", "text": sample.prompt}]
             system = [{"role": "system", "content": sample.system}] if sample.system else []
             for index in range(G):
                 question = {
@@ -175,5 +175,7 @@ def reply_of(response: dict) -> dict:
     return {"text": content or "", "finish": finish, "tokens": int(tokens)}
 
 
-def picture_uri(image: Image.Image) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"
+def picture_part(image: Image.Image) -> dict:
+    """A picture as a part of a message."""
+    uri = f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"
+    return {"type": "image_url", "image_url": {"url": uri}}

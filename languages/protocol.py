@@ -113,7 +113,7 @@ class Word(NamedTuple):
     colour: str = ""
 
 
-WORD = re.compile(r"(-?\d{1,6}) (-?\d{1,6}) (-?\d{1,6}) (-?\d{1,6}) ([0-9a-f]{6}|) (\S{1,200})")
+WORD_LINE = re.compile(r"(-?\d{1,6}) (-?\d{1,6}) (-?\d{1,6}) (-?\d{1,6}) ([0-9a-f]{6}|) (\S{1,200})")
 
 
 def pack_words(words: Iterable[Word]) -> bytes:
@@ -124,7 +124,7 @@ def pack_words(words: Iterable[Word]) -> bytes:
 
 def unpack_words(payload: bytes) -> tuple[Word, ...]:
     """What a worker says that a picture shows, without the lines that say nothing."""
-    found = filter(None, map(WORD.fullmatch, payload.decode(errors="replace").split("\n")))
+    found = filter(None, map(WORD_LINE.fullmatch, payload.decode(errors="replace").split("\n")))
     return tuple(Word(match[6], *map(int, match.group(1, 2, 3, 4)), match[5]) for match in found)
 
 

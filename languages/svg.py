@@ -26,7 +26,7 @@ from languages.answers import answer_of, confine_worker
 from languages.browser import AT_REST, browser_files, chromium_path
 from languages.pixels import rasterize_svg
 from languages.protocol import MAX_PAGE, BrowserPage, Kind, Options, ProgramError, ToolMissing
-from languages.svg_words import of_svg
+from languages.svg_words import UNITS, of_svg
 from languages.words import with_words
 
 CAIROSVG = "cairosvg"  # svg once more, by the library that UniSVG, SVG-Bench and the paper's release draw it with
@@ -67,8 +67,6 @@ SPECIAL = re.compile(  # units, keywords and selectors that mean other things in
     re.I,
 )
 PLAIN_TEXT = re.compile("[\t\n -~\u00a1-\u024f\u0370-\u052f\u2013\u2014\u2018\u2019\u201c\u201d\u2022\u2026\u20ac]*")
-UNITS = {"": 1, "px": 1, "pt": 4 / 3, "pc": 16, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96, "em": 16, "rem": 16}
-UNITS |= {"ex": 7.2, "q": 96 / 101.6}  # px
 DPI = {(512, 512): 100}  # of cairosvg: SVG-Bench's
 
 ATTRIBUTE = re.compile(rb"""\s+([^\s=/>]+)\s*=\s*(?:"[^"]*"|'[^']*')""")

@@ -20,7 +20,8 @@ from languages.protocol import Word
 from languages.words import FAINT, hex_colour, in_line
 
 INHERITED = ("fill", "font-size", "font-family", "text-anchor", "visibility")
-UNITS = {"": 1, "px": 1, "pt": 4 / 3, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96, "pc": 16, "rem": 16}
+UNITS = {"": 1, "px": 1, "pt": 4 / 3, "pc": 16, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96, "em": 16, "rem": 16}
+UNITS |= {"ex": 7.2, "q": 96 / 101.6}  # px
 HIDDEN = {"defs", "symbol", "clipPath", "mask", "pattern", "marker", "style", "title", "desc", "metadata"}
 SIZE = 64  # px, of the font that widths are measured with
 
@@ -225,9 +226,8 @@ def of_svg(svg: str, size: tuple[float, float], picture: tuple[int, int]) -> Ite
     x, y = (side - factor * extent for side, factor, extent in zip(picture, scale, (across, down), strict=True))
     matrix = (scale[0], 0, 0, scale[1], x / 2 - scale[0] * left, y / 2 - scale[1] * top)
     found = Words(root)
+    style = found.style(root, "svg")
+    kept = {key: style[key] for key in INHERITED if key in style} | {"font-size": found.size(style, {})}
     for child in root:
-        style = found.style(root, "svg")
-        kept = {key: style[key] for key in INHERITED if key in style}
-        kept["font-size"] = found.size(style, {})
         found.walk(child, matrix, kept, 1.0)
     yield from found.words

@@ -22,7 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from answers.recorded import read_records
-from answers.server import Answers, Server, picture_uri
+from answers.server import JUDGE_KEYS, Answers, Server, picture_part
 from metrics.catalogue import METRICS
 from metrics.scoring import family_of
 from records import Record
@@ -141,8 +141,7 @@ class Judge:
         if unknown := [name for name in rubrics if name not in RUBRICS]:
             raise ValueError(f"There is no rubric {unknown[0]!r}; choose among {', '.join(RUBRICS)}.")
         path = Path(folder) / FILE
-        keys = ("JUDGE_API_KEY", "OPENAI_API_KEY")
-        self.server = Server(url, model, path, concurrency, keys=keys, **options)
+        self.server = Server(url, model, path, concurrency, keys=JUDGE_KEYS, **options)
         others = {row["judge"] for row in self.server.answers.known.values()} - {model}
         if others:
             raise ValueError(f"{folder} was judged by {min(others)}; remove {path} to ask another judge.")
@@ -185,8 +184,7 @@ class Judge:
 
     def _ask(self, name: str, record) -> None:
         """Until a reply can be read, at most TRIES. Raises RuntimeError without a reply, ValueError without points."""
-        pictures = [{"type": "image_url", "image_url": {"url": picture_uri(image)}} for image in
-                    (record.sample.image, record.rendering.image)]  # fmt: skip
+        pictures = [picture_part(image) for image in (record.sample.image, record.rendering.image)]
         content = [{"type": "text", "text": RUBRICS[name].question()}, *pictures]
         messages = [{"role": "user", "content": content}]
         note = {"id": record.sample.id, "index": record.index, "rubric": name, "judge": self.server.model}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from answers.server import Server, picture_uri
+from answers.server import JUDGE_KEYS, Server, picture_part
 from reward import digest
 
 MOST = 15  # severities that make up for everything
@@ -55,8 +55,8 @@ class Judge:
         if not url or not model:
             raise ValueError("--reward judge wants a judge: give --judge-url URL --judge-model NAME")
         if self.server is None or (self.server.model, self.url) != (model, url):
-            path, keys = Path(settings.out) / "judge_reward.jsonl", ("JUDGE_API_KEY", "OPENAI_API_KEY")
-            self.server, self.url = Server(url, model, path, retries=2, keys=keys), url
+            path = Path(settings.out) / "judge_reward.jsonl"
+            self.server, self.url = Server(url, model, path, retries=2, keys=JUDGE_KEYS), url
         with self.lock:
             self.jobs.clear()  # of the step before
 
@@ -74,8 +74,8 @@ class Judge:
 
     def ask(self, about: list[str], target, image) -> float:
         """Raises RuntimeError without a reply, ValueError for one that cannot be read."""
-        pictures = [{"type": "image_url", "image_url": {"url": picture_uri(picture)}} for picture in (target, image)]
-        message = {"role": "user", "content": [{"type": "text", "text": QUESTION}, *pictures]}
+        content = [{"type": "text", "text": QUESTION}, picture_part(target), picture_part(image)]
+        message = {"role": "user", "content": content}
         question = {"model": self.server.model, "messages": [message], "max_tokens": 1024, "temperature": 0.0}
         return worth(self.server.ask(question, about)["text"])
 

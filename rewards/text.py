@@ -47,8 +47,6 @@ READABLE = 40  # of 255: how far a word's colour has to be from what it stands o
 NEAR, FAR, FAR_WORTH = 0.015, 0.25, 0.4  # of the diagonal; what a word is worth there
 NEIGHBOURS = 6
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]{0,30}(?:\.\d{0,30})?|\.\d{1,30})(?:e[-+]?\d{1,2})?")
-
-
 NOTHING = Rendering(None, "nobody knows what it says", 0.0)
 NOWHERE = np.empty((0, 2))
 
@@ -180,9 +178,7 @@ def said(words: Sequence, image) -> Said:
 
 def agreement(target: Said, answer: Said, picture, is_read: bool) -> float:
     """The score of one answer; `picture` is the target's. is_read: its words were read off it, perhaps not all."""
-    size = np.array(picture.size) / np.hypot(*picture.size)
-    pairs = matched(target, answer, size)
-    worth = in_order(pairs, target.places * size, answer.places * size)
+    pairs, worth = paired(target, answer, picture)
     extra = set(range(len(answer.words))) - {a for _, a, _ in pairs}
     if is_read:
         extra = {a for a in extra if is_plain(picture, answer.places[a])}
@@ -198,6 +194,13 @@ def agreement(target: Said, answer: Said, picture, is_read: bool) -> float:
         counts[kind if kind in counts else not kind] += 1  # numbers too many beside words alone are words too many
     share = float(np.mean([right[kind] / counts[kind] for kind in counts]))
     return (share + share**8) / 2
+
+
+def paired(target: Said, answer: Said, picture) -> tuple[list[tuple[int, int, float]], np.ndarray]:
+    """Which words belong together, as `matched` has it, and what each pair is worth."""
+    size = np.array(picture.size) / np.hypot(*picture.size)
+    pairs = matched(target, answer, size)
+    return pairs, in_order(pairs, target.places * size, answer.places * size)
 
 
 def matched(target: Said, answer: Said, size: np.ndarray) -> list[tuple[int, int, float]]:
@@ -231,11 +234,7 @@ def place(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 def assigned(mine: list[int], theirs: list[int], worth: np.ndarray) -> list[tuple[int, int, float]]:
-    if worth.shape == (1, 1):
-        rows, columns = [0], [0]
-    else:
-        rows, columns = linear_sum_assignment(-worth)
-    found = ((mine[i], theirs[j], float(worth[i, j])) for i, j in zip(rows, columns, strict=True))
+    found = ((mine[i], theirs[j], float(worth[i, j])) for i, j in zip(*linear_sum_assignment(-worth), strict=True))
     return [pair for pair in found if pair[2] > 0]
 
 
@@ -257,9 +256,7 @@ def in_order(pairs: list[tuple[int, int, float]], ours: np.ndarray, theirs: np.n
 def marked(target, rendering) -> tuple:
     """Both pictures, each word in a frame: green where it is right, red where it is wrong, missing, or too much."""
     both = [said(drawn.words, drawn.image) for drawn in (target, rendering)]
-    size = np.array(target.image.size) / np.hypot(*target.image.size)
-    pairs = matched(*both, size)
-    worth = in_order(pairs, *(side.places * size for side in both))
+    pairs, worth = paired(*both, target.image)
     pictures = []
     for side, (drawn, one) in enumerate(zip((target, rendering), both, strict=True)):
         values = {pair[side]: value for pair, value in zip(pairs, worth, strict=True)}
