@@ -17,7 +17,7 @@ import colorsys
 import itertools
 import json
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from features import background_of
 from render import Renderer, Rendering
 from report import errors
 from reward import Rewards
+from rewards.text import said
 
 LEVELS = errors.LEVELS
 
@@ -178,14 +179,17 @@ def hacks(target: Image.Image, other: Image.Image) -> dict[str, Image.Image]:
 
 
 def text_hacks(right: Rendering, wrong: Rendering) -> dict[str, Rendering]:
-    """Wrong words in every place, by a program that wrote the right ones as well, where nobody sees them."""
+    """Wrong words, by a program that wrote the right ones as well, where nobody sees them. None where most of the wrong
+    ones are right: such a picture is nearly the target's."""
+    before, now = (Counter(said(drawn.words, drawn.image).words) for drawn in (right, wrong))
+    if 2 * (before & now).total() > before.total():
+        return {}
     width, height = right.image.size
-    background = "{:02x}{:02x}{:02x}".format(*background_of(right.image))
     thousand = itertools.islice(itertools.cycle(right.words), 1000)
     others = [word.text for word in right.words]
     order = np.random.default_rng(0).permutation(len(others))
     written = {
-        "text: in the background's colour": [w._replace(colour=background) for w in right.words],
+        "text: in the background's colour": [w._replace(colour=below(wrong.image, w)) for w in right.words],
         "text: off the canvas": [w._replace(left=w.left + width, right=w.right + width) for w in right.words],
         "text: 1 px high": [w._replace(bottom=w.top + 1, right=w.left + len(w.text)) for w in right.words],
         "text: a thousand copies": [
@@ -197,6 +201,12 @@ def text_hacks(right: Rendering, wrong: Rendering) -> dict[str, Rendering]:
     in_disorder = [w._replace(text=others[k]) for w, k in zip(right.words, order, strict=True)]
     hacks["text: in another order"] = replace(wrong, words=tuple(in_disorder))
     return hacks
+
+
+def below(image: Image.Image, word) -> str:
+    """The colour that a word stands on: the most frequent one in its box."""
+    part = image.crop((word.left, word.top, max(word.right, word.left + 1), max(word.bottom, word.top + 1)))
+    return "{:02x}{:02x}{:02x}".format(*max(part.convert("RGB").getcolors(part.width * part.height))[1])
 
 
 # ---- the audit -------------------------------------------------------------------------------------------------------
