@@ -109,7 +109,7 @@ def folder_of(cell: dict, seed: int) -> str:
 
 
 def paired(a: list[dict], b: list[dict], resamples: int = 4000) -> tuple[float, float, float]:
-    """(mean, low, high) of a - b: {target: value} of each seed. Each resample draws seeds, and targets for all of them."""
+    """(mean, low, high) of a - b: {target: value} of each seed. A resample draws seeds, and targets for all of them."""
     targets = [target for target in a[0] if all(target in values for values in [*a, *b])]
     table = np.array([[x[t] - y[t] for t in targets] for x, y in zip(a, b, strict=True)])  # (seeds, targets)
     rng, means = np.random.default_rng(0), []

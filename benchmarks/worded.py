@@ -24,8 +24,10 @@ from programs import NAMES, Dice  # noqa: E402
 from render import Renderer  # noqa: E402
 from rewards.text import said  # noqa: E402
 
-WORDS = "Atlas Birch Cedar Delta Ember Flint Grove Haven Iris Jade Koala Lemon".split()
-WORDS += "Maple North Olive Pearl Quill River Stone Tulip Umber Vista Wheat Zebra".split()
+WORDS = (
+    *("Atlas", "Birch", "Cedar", "Delta", "Ember", "Flint", "Grove", "Haven", "Iris", "Jade", "Koala", "Lemon"),
+    *("Maple", "North", "Olive", "Pearl", "Quill", "River", "Stone", "Tulip", "Umber", "Vista", "Wheat", "Zebra"),
+)
 CHART = """import matplotlib.pyplot as plt
 plt.figure(figsize=(2.5, 1.5), dpi=64)
 plt.subplots_adjust(0.02, 0.2, 0.98, 0.8)
@@ -55,9 +57,8 @@ def page(dice: Dice) -> str:
 
 
 def right_words(samples, texts, renderings) -> list[float | None]:
-    """The share of a target's words and numbers, the very same letters, that an answer shows, wherever: a measure beside
-    the reward `text`, which also asks where. Less the share of the answer's own that the target has not, if that is
-    more."""
+    """(B,) in [0, 1]: of the words and numbers of the target, or of the answer if that has more, those that both show,
+    letter by letter, wherever they stand: a measure beside the reward `text`, which also asks where."""
     shares = []
     for sample, rendering in zip(samples, renderings, strict=True):
         target = sample.drawing.result()
