@@ -240,11 +240,18 @@ class DevTools:
 
     def send(self, method: str, clock: sandbox.Clock | None = None, **parameters) -> dict:
         """The answer to a command, within the clock's limit. Raises BrowserError, BrowserLost."""
+        return self.answer(self.ask(method, **parameters), clock)
+
+    def ask(self, method: str, **parameters) -> int:
+        """Send a command whose answer is taken later; returns its number, by which `answer` has to take it."""
         number = self.post(method, **parameters)
-        while number not in self.answers:
+        self.answers[number] = None  # none that nobody waits for is kept
+        return number
+
+    def answer(self, number: int, clock: sandbox.Clock | None = None) -> dict:
+        while self.answers[number] is None:
             self.receive(clock)
         answer = self.answers.pop(number)
-        self.answers.clear()  # those that nobody waits for
         if answer.get("error", {}).get("code") == NO_SUCH_SESSION:
             raise BrowserLost("the page is closed")
         if "error" in answer:
@@ -265,9 +272,9 @@ class DevTools:
         for message in messages:
             message = json.loads(bytes(self.received) + message)
             self.received.clear()
-            if "id" in message:
+            if message.get("id") in self.answers:
                 self.answers[message["id"]] = message
-            elif act := self.on.get(message["method"]):
+            elif act := self.on.get(message.get("method")):
                 act(message["params"])
         self.received += rest
 
@@ -309,6 +316,7 @@ class Browser:
         for domain in ("Page", "Inspector"):
             devtools.send(f"{domain}.enable")
         self.empties, self.arrived, self.shown, self.refused = 0, None, None, ""
+        self.world, self.world_of = 0, None  # where `evaluate` runs, and the document that it is in
         self.leave(patience=30)
         devtools.send("Input.dispatchMouseEvent", type="mouseMoved", x=-9, y=-9)  # the mouse hovers over nothing
         self.most_memory = memory_below() + memory_bytes
@@ -395,9 +403,12 @@ class Browser:
         self.devtools.send("Emulation.setDeviceMetricsOverride", width=PAGE_WIDTH, height=PAGE_HEIGHT, **screen)
 
     def evaluate(self, expression: str):
-        """The value of a script that runs in a world of its own in the page. Raises BrowserError if it throws."""
-        world = self.devtools.send("Page.createIsolatedWorld", frameId=self.frame)["executionContextId"]
-        return self.run(expression, contextId=world)
+        """The value of a script that runs in a world of its own in the page, which all of a document's share: to make
+        one takes longer than most scripts. Raises BrowserError if it throws."""
+        if self.world_of != self.arrived:
+            world = self.devtools.send("Page.createIsolatedWorld", frameId=self.frame)
+            self.world, self.world_of = world["executionContextId"], self.arrived
+        return self.run(expression, contextId=self.world)
 
     def run(self, expression: str, **where):
         """The value of a script among the page's own. Raises BrowserError if it throws."""
@@ -408,16 +419,21 @@ class Browser:
             raise BrowserError(thrown.get("description") or str(thrown.get("value", wrong["text"])))
         return answer["result"].get("value")
 
-    def screenshot(self, width: int, height: int, left: int = 0, top: int = 0) -> Image.Image:
-        """A part of the page. One that is larger than a picture may be is drawn smaller."""
+    def screenshot(
+        self, width: int, height: int, left: int = 0, top: int = 0, meanwhile: Callable[[], None] = lambda: None
+    ) -> Image.Image:
+        """A part of the page. One that is larger than a picture may be is drawn smaller. meanwhile: what is done while
+        the browser draws."""
         width, height = (min(max(1, side), LONGEST_PAGE) for side in (width, height))
         scale = min(1.0, MAX_SIDE / max(width, height), (PAGE_WIDTH * MAX_SIDE / (width * height)) ** 0.5)
         how = {"format": "png", "optimizeForSpeed": True}
         outside = left + width > PAGE_WIDTH or top + height > PAGE_HEIGHT
         how["captureBeyondViewport"] = outside  # that lays the page out twice again
         clip = {"x": left, "y": top, "width": width, "height": height, "scale": scale}
-        answer = self.devtools.send("Page.captureScreenshot", clip=clip, **how)
+        picture = self.devtools.ask("Page.captureScreenshot", clip=clip, **how)
         self.shown_scale = scale * self.scale
+        meanwhile()
+        answer = self.devtools.answer(picture)
         return Image.open(io.BytesIO(base64.b64decode(answer["data"])))
 
     def unscaled(self, width: int, height: int) -> Image.Image:

@@ -13,7 +13,7 @@ from PIL import Image
 from languages import WORD, Language
 from languages.answers import answer_of, confine_worker, error_answer, facts_answer
 from languages.browser import FAILURES, MAX_SIDE, Browser, BrowserError, BrowserLost, browser_files, chromium_path
-from languages.protocol import BrowserPage, Kind, Options, ToolMissing
+from languages.protocol import BrowserPage, Kind, Options, ToolMissing, Word
 from languages.words import of_page, with_words
 
 SIZE_OF_DRAWING = """(() => {
@@ -61,11 +61,16 @@ def browser_renderer(browser: Browser, answer: Callable[[str], bytes], leaves: b
     return render
 
 
-def read(browser: Browser, picture: Image.Image, scale: float, margin: int = 0) -> Image.Image:
-    """The picture of what the browser shows, with its words. scale: px of it for one of the page's."""
-    with contextlib.suppress(BrowserError):  # its scripts may do what they like to it
-        with_words(picture, list(of_page(browser.evaluate, margin, margin, scale)))
-    return picture
+def draw_with_words(browser: Browser, width: int, height: int, margin: int = 0) -> Image.Image:
+    """The picture of a part of the page, `margin` px from its left and top, with its words. Asking for both at once
+    gives the words of that moment, and reading them costs no time while the browser draws."""
+    words: list[Word] = []
+
+    def read() -> None:
+        with contextlib.suppress(BrowserError):  # its scripts may do what they like to it
+            words.extend(of_page(browser.evaluate, margin, margin, browser.shown_scale))
+
+    return with_words(browser.screenshot(width, height, margin, margin, meanwhile=read), words)
 
 
 def html_renderer(options: Options) -> Callable[[str], bytes]:
@@ -77,7 +82,7 @@ def html_renderer(options: Options) -> Callable[[str], bytes]:
         if part is None:
             browser.set_scale(1)
             browser.open(code)
-            return read(browser, browser.screenshot(*browser.size()), browser.shown_scale)
+            return draw_with_words(browser, *browser.size())
         width, height, scale = part
         most = min(MAX_SIDE / max(width, height, 1), (options.max_pixels / max(width * height, 1)) ** 0.5)
         browser.set_scale(min(max(0.01, scale), most))
@@ -91,8 +96,7 @@ def html_renderer(options: Options) -> Callable[[str], bytes]:
             if browser.refused:  # vega goes on without its data
                 raise BrowserError(f"it wants {browser.refused[:200]}, and there is no network")
             width, height = browser.evaluate(SIZE_OF_DRAWING)
-        picture = browser.screenshot(width, height, BrowserPage.MARGIN, BrowserPage.MARGIN)
-        return read(browser, picture, browser.shown_scale, BrowserPage.MARGIN)
+        return draw_with_words(browser, width, height, BrowserPage.MARGIN)
 
     return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, FAILURES), leaves=True)
 

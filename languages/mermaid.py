@@ -15,7 +15,7 @@ from PIL import Image
 from languages import WORD, Language
 from languages.answers import answer_of
 from languages.browser import FAILURES, browser_files
-from languages.html import browser_renderer, read, start_browser
+from languages.html import browser_renderer, draw_with_words, start_browser
 from languages.protocol import Kind, Options, ToolMissing
 
 MERMAID_OPTIONS = dict(startOnLoad=False, securityLevel="strict", deterministicIds=True, suppressErrorRendering=True)
@@ -65,8 +65,7 @@ def mermaid_renderer(options: Options) -> Callable[[str], bytes]:
     browser.run(f"mermaid.initialize({json.dumps(MERMAID_OPTIONS)})")
 
     def draw(code: str) -> Image.Image:
-        picture = browser.screenshot(*browser.run(f"({DRAW_MERMAID})({json.dumps(diagram(code))})"))
-        return read(browser, picture, browser.shown_scale)
+        return draw_with_words(browser, *browser.run(f"({DRAW_MERMAID})({json.dumps(diagram(code))})"))
 
     return browser_renderer(browser, lambda code: answer_of(lambda: draw(code), options, FAILURES), leaves=False)
 

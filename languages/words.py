@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -263,17 +264,26 @@ IN_PAGE = """((most) => {
         }
     };
     collect(document, scrollX, scrollY);
-    return words;
+    return JSON.stringify(words);  // read faster than what DevTools makes of arrays
 })"""
 
 
 def of_page(evaluate, left: float, top: float, scale: float) -> Iterator[Word]:
     """The words of the page that a browser shows, of which a picture begins at (left, top), with `scale` px for one of
     the page's. evaluate(expression) runs script in a world of its own and gives its value."""
-    for text, *box, colour, opacity in evaluate(f"{IN_PAGE}({MOST})"):
-        channels = [float(value) for value in re.findall(r"[0-9.]+", colour)] if colour.startswith("rgb") else []
-        opacity *= channels[3] if len(channels) == 4 else 1.0
-        if opacity >= FAINT:
-            known = hex_colour(*(value / 255 for value in channels[:3]), opacity) if channels else ""
-            sides = (scale * (side - start) for side, start in zip(box, (left, top, left, top), strict=True))
-            yield Word(text, **whole(*sides), colour=known)
+    for text, *box, colour, opacity in json.loads(evaluate(f"{IN_PAGE}({MOST})")):
+        seen = seen_colour(colour, opacity)
+        if seen is not None:
+            with contextlib.suppress(TypeError, OverflowError):  # a place that is no number
+                sides = (scale * (side - start) for side, start in zip(box, (left, top, left, top), strict=True))
+                yield Word(text, **whole(*sides), colour=seen)
+
+
+@functools.lru_cache(1000)
+def seen_colour(css: str, opacity: float) -> str | None:
+    """What a computed colour looks like on white paper, "" where that is not known; None if nobody sees it."""
+    channels = [float(value) for value in re.findall(r"[0-9.]+", css)] if css.startswith("rgb") else []
+    opacity *= channels[3] if len(channels) == 4 else 1.0
+    if opacity < FAINT:
+        return None
+    return hex_colour(*(value / 255 for value in channels[:3]), opacity) if channels else ""

@@ -1,6 +1,7 @@
 """What pictures say: their words as each language's worker knows them, which of them can be seen, how much is right."""
 
 import json
+import os
 import shutil
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -10,11 +11,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 import data
+import sandbox
 from corpus.__main__ import main as corpus_main
 from corpus.words import reader
 from data import Sample
-from languages import protocol
+from languages import browser, html, protocol
 from languages.protocol import Word
+from languages.words import words_of
 from render import Rendering
 from reward import DEFAULTS, Rewards
 from rewards.text import Said, agreement, is_number, normal, read_before, said, text, visible, words_file
@@ -132,6 +135,56 @@ def test_words_lie_where_they_are_drawn(renderer):
             ink = np.array([columns.min(), rows.min(), columns.max(), rows.max()])
             slack = 3 + 0.3 * min(box[2] - box[0], box[3] - box[1])  # ascenders, the space below the line
             assert word.text == "Letters" and (np.abs(box - ink) < slack).all(), (language, angle, box, ink)
+
+
+def test_the_words_of_a_page_are_those_of_its_picture(renderer):
+    """Of pages that are wider, longer, scrolled, drawn smaller or change without an end, one after the other: in each
+    word's box there is ink, and what is beside them is white."""
+    line = "font: 30px Arial; margin: 0; position: absolute; "
+    pages = {
+        "wide": f"<p style='{line}left: 2000px; top: 40px'>Far<p style='{line}left: 9px; top: 9px'>Near",
+        "long": f"<p style='{line}top: 3000px'>Below<p style='{line}top: 9px'>Above",
+        "fixed": f"<p style='{line}position: fixed; bottom: 0; right: 0'>Corner<p style='{line}top: 2000px'>Below",
+        "scrolled": f"<p style='{line}top: 2000px'>Below<script>scrollTo(0, 500)</script>",
+        "very long": f"<p style='{line}top: 15000px; font-size: 90px'>Below<p style='{line}font-size: 90px'>Above",
+        "counting": f"<p id=p style='{line}top: 9px'>0<script>let n = 0;"
+        "setInterval(() => p.textContent = 'no' + ++n, 1)</script>",
+        "another's names": "<script>Range.prototype.getBoundingClientRect = self.getComputedStyle = JSON.stringify ="
+        f" () => 5</script><p style='{line}top: 9px'>Mine",
+    }
+    for name, page in pages.items():
+        rendering = renderer.render(f"<!DOCTYPE html><body>{page}", "html")
+        assert len(rendering.words) == page.count("<p"), (name, rendering.words)
+        paper = np.asarray(rendering.image.convert("L")).copy()
+        for word in rendering.words:
+            box = np.s_[max(0, word.top - 1) : word.bottom + 1, max(0, word.left - 1) : word.right + 1]
+            assert paper[box].min() < 100, (name, word)
+            paper[box] = 255
+        assert name == "counting" or paper.min() > 200, name
+
+
+def test_all_scripts_of_a_document_share_one_world(tmp_path, monkeypatch):
+    """The page's size and its words; a new document has a world of its own, and no page sees either."""
+    if browser.chromium_path() is None:
+        pytest.skip("no Chromium is here")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    others = sandbox.descendants(os.getpid())
+    try:
+        chromium = browser.Browser(browser.chromium_path(), 1 << 30)
+        asked, ask = [], chromium.devtools.ask
+        chromium.devtools.ask = lambda method, **how: asked.append(method) or ask(method, **how)
+        for text in ("first", "second"):
+            asked.clear()
+            chromium.open(f"<p>{text}<script>self.mine = 5</script>")
+            picture = html.draw_with_words(chromium, *chromium.size())
+            assert [word.text for word in words_of(picture)] == [text]
+            assert chromium.evaluate("[typeof mine, typeof kept, globalThis.kept = 7]") == ["undefined"] * 2 + [7]
+            assert chromium.run("[typeof mine, typeof kept]") == ["number", "undefined"]
+            assert asked.count("Page.createIsolatedWorld") == 1
+            chromium.leave()
+            assert not chromium.devtools.answers
+    finally:
+        sandbox.kill_below(os.getpid(), others)
 
 
 UNSEEN = {  # a word that is in the program, and that nobody can read
