@@ -189,7 +189,7 @@ def main(config: Config) -> None:
     make_data(config)
     for seed in config.seeds:
         if not (config.out / f"model-{seed}" / "config.json").exists():
-            python("model.py", "create", config.out / f"model-{seed}", "--seed", seed)
+            python("tiny.py", config.out / f"model-{seed}", "--seed", seed)
     plans = {seed: plan(config, seed) for seed in config.seeds}
     with ThreadPoolExecutor(config.jobs) as pool:
         jobs = [pool.submit(train, config, seed, arm, plans[seed][arm]) for seed in config.seeds for arm in config.arms]
