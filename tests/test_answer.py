@@ -5,11 +5,16 @@ import http.client
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
+import urllib.request
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from conftest import ROOT
 from PIL import Image, ImageDraw
 from test_eval import browser, wait_until  # noqa: F401
 from test_render import need
@@ -213,6 +218,27 @@ def test_only_this_machine_and_this_page_are_served(server, target):
     assert send(server, "/draw", request_of(target, code=GOOD), Origin=f"http://{ours}")[0] == 200
 
 
+def test_a_port_that_is_taken_is_said(server):
+    settings = SimpleNamespace(port=server.server_port, model="", language="svg", best_of=1, refine=0, seed=0)
+    with pytest.raises(OSError, match=f"Port {server.server_port} cannot be had .*; give another --port"):
+        live.serve(server.live.answerer, answer.sample_of, settings)
+
+
+def test_serve_says_where_and_ends_with_ctrl_c(qwen3_folder):
+    need("svg")
+    command = [sys.executable, str(ROOT / "answer.py"), "--serve", "--port", "0", "--model", str(qwen3_folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, address, *more = process.stdout.readline().split()
+            assert " ".join(more) == "(Ctrl-C ends it)"
+            with urllib.request.urlopen(address, timeout=300) as response:
+                assert "<title>nanovinci" in response.read().decode()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(300) == 0 and "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
+
+
 def test_what_is_no_request_is_refused(server, target):
     whole = request_of(target, code=GOOD)
     assert send(server, "/elsewhere")[0] == send(server, "/elsewhere", whole)[0] == 404
@@ -391,6 +417,40 @@ def test_a_chosen_file_and_several_answers(browser, qwen3_folder, target):  # no
         tab.locator("#attempts button").nth(0).click()
         assert tab.text_content("#status").startswith("answer 1: svg: ") and tab.input_value("#code") == BROKEN
         assert tab.locator("#rendering img, #tiles img").count() == 0
+
+
+def held(server) -> threading.Event:
+    """No word is written until it is set."""
+    policy, released = server.live.answerer.policy, threading.Event()
+    decode = policy.decode
+    policy.decode = lambda ids: released.wait(300) and decode(ids)
+    return released
+
+
+def test_stop(browser, qwen3_folder, target):  # noqa: F811
+    with served(qwen3_folder, GOOD) as server, opened(browser, server) as tab:
+        released = held(server)
+        tab.set_input_files("#file", target)
+        wait_until(tab, "document.querySelector('#target img') !== null")
+        assert tab.is_disabled("#draw") and tab.evaluate("document.getElementById('code').readOnly")
+        tab.click("#stop")
+        assert settled(tab) == "Stopped" and tab.is_enabled("#draw") and not tab.is_visible("#stop")
+        released.set()
+        tab.click("#again")
+        assert settled(tab).startswith("answer: visual score") and tab.input_value("#code") == GOOD
+
+
+def test_one_page_waits_for_another(browser, qwen3_folder, target):  # noqa: F811
+    with served(qwen3_folder, GOOD) as server, opened(browser, server) as tab, opened(browser, server) as other:
+        released = held(server)
+        tab.set_input_files("#file", target)
+        wait_until(tab, "document.querySelector('#target img') !== null")
+        while not server.live.one_at_a_time.locked():
+            assert tab.evaluate("running !== null")
+        other.set_input_files("#file", target)
+        wait_until(other, "document.getElementById('status').textContent.startsWith('Waiting')")
+        released.set()
+        assert settled(tab) == settled(other) != ""
 
 
 def test_what_is_hostile_is_text_and_runs_nothing(browser, qwen3_folder, target):  # noqa: F811
