@@ -64,8 +64,8 @@ def sample_of(image: Image.Image, kind: str, seed: int = 0) -> Sample:
 
 
 def best_of(records: Sequence[Record]) -> Record:
-    """What draws anything before what does not, then by the reward; of equal ones the first."""
-    return max(records, key=lambda record: (record.rendering.image is not None, record.score.total))
+    """What draws anything before what does not, a program before none, then by the reward; of equal ones the first."""
+    return max(records, key=lambda one: (one.rendering.image is not None, one.code is not None, one.score.total))
 
 
 class Answerer:
@@ -202,7 +202,8 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"answer.py: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nanswer.py: stopped.")
+        print("\nanswer.py: stopped by Ctrl-C.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,17 @@ def test_corrections_count_only_where_they_are_better(command, target, codes):
     assert (target.parent / "my picture.answer.svg").read_text() == GOOD + "\n"
 
 
+def test_what_is_best(target):
+    image, score = Image.open(target), lambda total: SimpleNamespace(total=total)
+    drawn = lambda code, shown, total: SimpleNamespace(  # noqa: E731
+        code=code, rendering=SimpleNamespace(image=shown), score=score(total)
+    )
+    nothing, broken = drawn(None, None, 0.0), drawn(BROKEN, None, 0.0)
+    poor, good, same = drawn(POOR, image, -1.0), drawn(GOOD, image, 0.5), drawn(GOOD, image, 0.5)
+    assert answer.best_of([nothing, broken]) is broken and answer.best_of([broken, nothing, poor]) is poor
+    assert answer.best_of([poor, good, same, broken]) is good
+
+
 def test_a_run_stands_for_its_newest_checkpoint(tmp_path):
     for step in ("step-000090", "step-000100", "step-best"):
         (tmp_path / "run" / "checkpoints" / step).mkdir(parents=True)
