@@ -40,8 +40,10 @@ class Config:
     """The screenshot."""
     scheme: Literal["light", "dark"] = "light"
     """Colours of the page."""
-    options: str = ""
-    """More of answer.py's options, as "--best-of 8"."""
+    best_of: int = 1
+    """Answers to choose from."""
+    refine: int = 0
+    """Rounds of correction."""
 
 
 def waited(tab, expression: str) -> float:
@@ -56,7 +58,8 @@ def main(config: Config) -> None:
     from playwright.sync_api import sync_playwright  # a second to import, which `--help` does without
 
     command = [sys.executable, str(ROOT / "answer.py"), "--serve", "--port", "0", "--model", config.model]
-    server = subprocess.Popen([*command, *config.options.split()], stdout=subprocess.PIPE, text=True)
+    command += ["--best-of", str(config.best_of), "--refine", str(config.refine)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         words = server.stdout.readline().split()
         if not words:
