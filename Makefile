@@ -105,7 +105,7 @@ demo: setup
 	@cp $(RUN)/virl/curves.png $(RUN)/virl/metrics.jsonl $(RUN)/
 	@$(PY) -m report before-after untrained=$(RUN)/eval/untrained-T1 SFT=$(RUN)/eval/SFT-T1 ViRL=$(RUN)/eval/ViRL-T1 \
 	    --chosen-by SFT --out $(RUN)/before_after.png
-	@echo "Open $(RUN)/report.html"
+	@echo "Open $(RUN)/report.html. To answer pictures of yours: $(PY) answer.py --serve --model $(RUN)/virl"
 
 smoke: setup
 	@$(MAKE) --no-print-directory demo RUN=runs/smoke TRAIN=64 POOL=16 TEST=8 SFT_STEPS=6 VIRL_STEPS=2 NEW_TOKENS=64 GROUP=4

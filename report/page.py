@@ -39,6 +39,15 @@ def _encode(image: Image.Image, kind: str, **options) -> bytes:
     return file.getvalue()
 
 
+def content_policy(page: str) -> str:
+    """The content security policy of a page: its own script and style, by hash, and pictures that are in it."""
+    policy = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'"
+    for tag in ("script", "style"):
+        body = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)[1]
+        policy += f"; {tag}-src 'sha256-{base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()}'"
+    return policy
+
+
 def _json_block(id: str, value) -> str:
     text = json.dumps(value).replace("<", "\\u003c")
     return f'<script type="application/json" id="{id}">{text}</script>'
@@ -48,10 +57,7 @@ def write_page(path: str | Path, title: str, index: dict, details: Sequence[dict
     """Write the page. index: what sorting, filtering and the summary need; details[i]: the rest of target i, which the
     page parses when its card comes into view."""
     page = TEMPLATE.read_text(encoding="utf-8")
-    policy = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'"
-    for tag in ("script", "style"):
-        body = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)[1]
-        policy += f"; {tag}-src 'sha256-{base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()}'"
+    policy = content_policy(page)
     blocks = [_json_block("index", index), *(_json_block(f"t{i}", detail) for i, detail in enumerate(details))]
     parts = {"title": html.escape(title), "csp": policy, "data": "\n".join(blocks)}
     page = re.sub(r"\{\{(title|csp|data)\}\}", lambda match: parts[match[1]], page)

@@ -40,7 +40,7 @@ def test_make_targets_named_in_the_readme_exist():
 
 @pytest.mark.parametrize(
     "name",
-    ["render.py", "reward.py", "synth.py", "train_sft.py", "train_virl.py", "eval.py"]
+    ["render.py", "reward.py", "synth.py", "train_sft.py", "train_virl.py", "eval.py", "answer.py"]
     + ["corpus/__main__.py", "report/__main__.py"],
 )
 def test_help_is_a_manual(name, script):
