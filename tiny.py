@@ -18,6 +18,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+import data
 import synth
 from model import Policy
 
@@ -68,6 +69,12 @@ def tiny_config(family: str, tokenizer, width: int, layers: int) -> PretrainedCo
     return AutoConfig.for_model(family, text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
 
 
+def texts_of(path: Path, count: int = 2000) -> list[str]:
+    """What the first rows of a data set ask and answer."""
+    samples = data.load(path, count)
+    return [text for _, one, _ in data.check(samples) if one for text in (one.prompt, data.answer_text(one))]
+
+
 def synth_texts(count: int = 400) -> list[str]:
     samples = [synth.make(domain, i, seed=10_007, difficulty=0.2) for domain in synth.DOMAINS for i in range(count)]
     return [text for sample in samples for text in (sample.prompt, f"```{sample.language}\n{sample.code}\n```")]
@@ -87,6 +94,10 @@ class Create:
     """Layers of the text model."""
     vocab_size: int = 1024
     """Size of the byte-level BPE vocabulary."""
+    pixels: int = 64 * 64
+    """Pictures are resized to about so many pixels; each 256 are a token."""
+    data: Path | None = None
+    """Rows (as data.load reads them) whose programs the tokenizer is trained on; procedural ones if not given."""
     seed: int = 0
     """Seed of the random weights."""
 
@@ -117,7 +128,9 @@ def create_tiny(
 def main() -> None:
     config = tyro.cli(Create, description=__doc__)
     try:
-        create_tiny(config.path, config.family, None, config.vocab_size, config.width, config.layers, seed=config.seed)
+        texts = texts_of(config.data) if config.data else None
+        shape = config.vocab_size, config.width, config.layers, config.pixels, config.seed
+        create_tiny(config.path, config.family, texts, *shape)
     except (OSError, ValueError) as error:
         sys.exit(f"tiny.py: {error}")
     policy = Policy.load(config.path)

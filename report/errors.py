@@ -38,6 +38,8 @@ def _wrong(values):  # off by up to {size} of their range, each in a direction o
 """
 COORDINATES = r"\(\s*-?\d+(?:\.\d+)?\s*[,:]\s*-?\d+(?:\.\d+)?\s*\)|\d+(?:\.\d+)?(?=\s*(?:cm|mm)\b)"
 LABELS = {name: one.flaws["label"] for name, one in LANGUAGES.items() if "label" in one.flaws}
+# all that a page says, numbers too
+LABELS["html"] = (r">([^<>{}]+)(?=<)", r"(?<![\\&#%\w{])(?:[A-Za-z]{2,}|\d{2,})")
 LABELS["latex"] = (rf"{latex.LABEL}|\{{([^{{}}\\=]+)\}}\s*;", WORD)  # a node's text is the last thing of a path
 NUMBERS = {  # language -> (region, number), as in Language.flaws
     "svg": LANGUAGES["svg"].flaws["number"],
@@ -59,8 +61,8 @@ def _replace(code, changes: dict):
 
 
 def wrong_text(code: str, language: str, level: int) -> str | None:
-    """10, 20, 40, 70, 100 % of the words of titles, labels and running text have their letters in another order, which
-    leaves them as wide as before: nothing else moves."""
+    """10, 20, 40, 70, 100 % of the words of titles, labels and running text, and of a page's numbers, have their
+    letters in another order, which leaves them as wide as before: nothing else moves."""
     fields = r"\{[^{}\n]*\}" if language == "python" else None  # of an f-string
     if language not in LABELS:
         return None

@@ -17,7 +17,8 @@ METRICS = ("execute", "visual", "ssim")  # those that every target has; the othe
 
 
 def per_target(records: Iterable[Record], metric: str, round: int = -1) -> dict[str, float]:
-    """{sample id: mean of `metric` over the target's answers}; `round` picks a refinement round, -1 the last."""
+    """{sample id: mean of `metric`, or of a reward by its name, over the target's answers}; `round` picks a refinement
+    round, -1 the last."""
     values: dict[str, list[float]] = {}
     for record in records:
         answer = [*record.attempts, record][round]
@@ -30,7 +31,7 @@ def per_target(records: Iterable[Record], metric: str, round: int = -1) -> dict[
 def _value(record: Record, metric: str) -> float | None:
     if metric in METRICS:
         return {"execute": record.score.executed, "visual": record.score.visual, "ssim": record.ssim}[metric]
-    return record.metrics.get(metric)
+    return record.metrics.get(metric, record.score.parts.get(metric))
 
 
 def metrics_of(records: Iterable[Record]) -> list[str]:

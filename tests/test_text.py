@@ -98,6 +98,22 @@ def test_a_picture_says_what_its_program_wrote(renderer, name):
         assert np.ptp(part.astype(int), (0, 1)).max() > 40  # there is something in each box
 
 
+TEX = r"""\documentclass[border=5pt]{standalone}\usepackage{tikz}\begin{document}\fontsize{SIZEpt}{SIZEpt}\selectfont
+\begin{tikzpicture}[x=SIZE pt, y=SIZE pt]
+\foreach \n in {1,...,7} \node at (0,1.3*\n) {\n};
+\node at (8,8) {office, flow: i.e. \textit{AV Will} 11.1};
+\node at (8,6) {$x_1 + y^2 = U_{12}$};
+\node[rotate=90] at (2,5) {going up}; \node[rotate=-90] at (4,5) {going down}; \node[rotate=30] at (9,3) {a slope};
+\end{tikzpicture}\end{document}"""
+
+
+@pytest.mark.parametrize("size", ("7", "10", "11", "12.5", "15", "22"))
+def test_words_of_tex_are_the_same_in_every_size(renderer, size):
+    _, words = found(renderer, TEX.replace("SIZE", size), "latex")
+    plain = "1 2 3 4 5 6 7 office flow i.e av will 11.1 x1 y2 u12 going up going down a slope"
+    assert sorted(words) == sorted(plain.split())
+
+
 def test_words_lie_where_they_are_drawn(renderer):
     """Each word alone on a page: its box holds all the ink."""
     programs = [
