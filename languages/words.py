@@ -213,8 +213,10 @@ def pdf_colour(raw, textpage, index: int) -> str | None:
 # ---- web pages -------------------------------------------------------------------------------------------------------
 
 # [text, left, top, right, bottom, colour, opacity] of each word, in px of the page; frames of the page's own included.
+# After two frames, as a picture that is asked for at the same time: a marquee's text is in its place only then.
 # Runs in a world of its own; elements may be named like properties, though.
-IN_PAGE = """((most) => {
+IN_PAGE = """(async most => {
+    for (const _ of "12") await new Promise(requestAnimationFrame);
     const words = [], opacities = new Map(), range = new Range();
     const get = (page, name) => Reflect.get(Document.prototype, name, page);
     const opacity = element => {

@@ -161,6 +161,9 @@ def test_the_words_of_a_page_are_those_of_its_picture(renderer):
             assert paper[box].min() < 100, (name, word)
             paper[box] = 255
         assert name == "counting" or paper.min() > 200, name
+    for name in ("one", "two", "three"):  # a marquee is at rest before its first step, right of the page
+        (word,) = renderer.render(f"<!DOCTYPE html><body style='margin: 0'><marquee>{name}</marquee>", "html").words
+        assert word.left >= 1280
 
 
 def test_all_scripts_of_a_document_share_one_world(tmp_path, monkeypatch):
