@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
 
+import numpy as np
 import tyro
 from PIL import Image
 from tqdm import tqdm
@@ -86,10 +87,13 @@ def reader(name: str) -> Callable[[Image.Image], list[Word]]:
             raise RuntimeError("tesseract is not here: apt install tesseract-ocr, or --ocr rapidocr")
         return by_tesseract
     try:
-        from rapidocr import RapidOCR
-    except ImportError:
-        raise RuntimeError("rapidocr is not here: pip install rapidocr onnxruntime, or --ocr tesseract") from None
-    engine = RapidOCR()
+        from rapidocr import OCRVersion, RapidOCR
+
+        versions = {"Det.ocr_version": OCRVersion.PPOCRV6, "Rec.ocr_version": OCRVersion.PPOCRV6}
+    except (ImportError, AttributeError):  # before 3.9 the wheel has PP-OCRv4, which reads much worse
+        raise RuntimeError("rapidocr is not here: pip install 'rapidocr>=3.9' onnxruntime, or --ocr tesseract") from None
+    one_thread = {"EngineConfig.onnxruntime.intra_op_num_threads": 1}  # as pictures are read side by side
+    engine = RapidOCR(params=versions | one_thread | {"Global.log_level": "error"})
     return lambda image: by_rapidocr(engine, image)
 
 
@@ -130,14 +134,15 @@ def sure_ones(words: list[tuple[Word, float]]) -> list[Word]:
 
 
 def by_rapidocr(engine, image: Image.Image) -> list[Word]:
-    import numpy as np
-
+    """As sure as it is of the line: the number that it gives with a word is that of one letter somewhere in the line."""
     large, factor = enlarged(image)
     found = engine(np.asarray(large)[..., ::-1], return_word_box=True)
     words = []
-    for line in found.word_results or ():
-        for text, sure, corners in line:
+    for text, sure, line in zip(found.txts or (), found.scores or (), found.word_results, strict=False):
+        if [word for word, _, _ in line] != text.split():  # Chinese comes letter by letter: no words of a program
+            continue
+        for word, _, corners in line:
             xs, ys = zip(*corners, strict=True)
             box = (min(xs), min(ys), max(xs), max(ys))
-            words += [(Word(word, *(int(side) // factor for side in box)), 100 * sure) for word in text.split()[:1]]
+            words.append((Word(word, *(side // factor for side in box)), 100 * sure))
     return sure_ones(words)
