@@ -91,7 +91,9 @@ def reader(name: str) -> Callable[[Image.Image], list[Word]]:
 
         versions = {"Det.ocr_version": OCRVersion.PPOCRV6, "Rec.ocr_version": OCRVersion.PPOCRV6}
     except (ImportError, AttributeError):  # before 3.9 the wheel has PP-OCRv4, which reads much worse
-        raise RuntimeError("rapidocr is not here: pip install 'rapidocr>=3.9' onnxruntime, or --ocr tesseract") from None
+        raise RuntimeError(
+            "rapidocr is not here: pip install 'rapidocr>=3.9' onnxruntime, or --ocr tesseract"
+        ) from None
     one_thread = {"EngineConfig.onnxruntime.intra_op_num_threads": 1}  # as pictures are read side by side
     engine = RapidOCR(params=versions | one_thread | {"Global.log_level": "error"})
     return lambda image: by_rapidocr(engine, image)
@@ -102,17 +104,22 @@ def enlarged(image: Image.Image) -> tuple[Image.Image, int]:
     return image.convert("RGB").resize((factor * image.width, factor * image.height), Image.Resampling.LANCZOS), factor
 
 
-def by_tesseract(image: Image.Image) -> list[Word]:
-    """Sparse text (mode 11): a chart's labels are no page. Raises RuntimeError with what tesseract says."""
+def by_tesseract(image: Image.Image, longest: float | None = None) -> list[Word]:
+    """Sparse text (mode 11): a chart's labels are no page. Raises RuntimeError with what tesseract says, and where it
+    takes more than `longest` seconds."""
     large, factor = enlarged(image)
     picture = BytesIO()
     large.save(picture, "PNG", compress_level=1)
-    ended = subprocess.run(
-        ["tesseract", "stdin", "stdout", "--psm", "11", "--dpi", "200", "tsv"],
-        input=picture.getvalue(),
-        capture_output=True,
-        env=os.environ | {"OMP_THREAD_LIMIT": "1"},
-    )
+    try:
+        ended = subprocess.run(
+            ["tesseract", "stdin", "stdout", "--psm", "11", "--dpi", "200", "tsv"],
+            input=picture.getvalue(),
+            capture_output=True,
+            env=os.environ | {"OMP_THREAD_LIMIT": "1"},
+            timeout=longest,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"tesseract took more than {longest} s for a picture") from None
     if ended.returncode:
         raise RuntimeError(f"tesseract failed: {ended.stderr.decode(errors='replace').strip()[:300]}")
     words = []
@@ -134,7 +141,7 @@ def sure_ones(words: list[tuple[Word, float]]) -> list[Word]:
 
 
 def by_rapidocr(engine, image: Image.Image) -> list[Word]:
-    """As sure as it is of the line: the number that it gives with a word is that of one letter somewhere in the line."""
+    """Each word as sure as its line: the number that comes with a word is that of some letter of the line."""
     large, factor = enlarged(image)
     found = engine(np.asarray(large)[..., ::-1], return_word_box=True)
     words = []
