@@ -95,8 +95,12 @@ def reader(name: str) -> Callable[[Image.Image], list[Word]]:
             "rapidocr is not here: pip install 'rapidocr>=3.9' onnxruntime, or --ocr tesseract"
         ) from None
     one_thread = {"EngineConfig.onnxruntime.intra_op_num_threads": 1}  # as pictures are read side by side
-    engine = RapidOCR(params=versions | one_thread | {"Global.log_level": "error"})
-    return lambda image: by_rapidocr(engine, image)
+    options = versions | one_thread | {"Global.log_level": "error"}
+    engine, direction = (
+        RapidOCR(params=options),
+        RapidOCR(params=options | {"Global.use_det": False, "Global.use_rec": False}),
+    )
+    return lambda image: by_rapidocr(engine, direction, image)
 
 
 def enlarged(image: Image.Image) -> tuple[Image.Image, int]:
@@ -140,16 +144,32 @@ def sure_ones(words: list[tuple[Word, float]]) -> list[Word]:
     return kept if len(kept) >= SHARE * len(names) else []
 
 
-def by_rapidocr(engine, image: Image.Image) -> list[Word]:
-    """Each word as sure as its line: the number that comes with a word is that of some letter of the line."""
+def by_rapidocr(engine: Callable, direction: Callable, image: Image.Image) -> list[Word]:
+    """Each word as sure as its line: the number that comes with a word is that of some letter of the line. The engine
+    reads a line that runs upwards from its other end, and its words' boxes are then those of the mirrored line; the
+    second one, which tells only whether a line is upside down, is asked again."""
     large, factor = enlarged(image)
-    found = engine(np.asarray(large)[..., ::-1], return_word_box=True)
+    pixels = np.asarray(large)[..., ::-1]
+    found = engine(pixels, return_word_box=True)
+    if found.txts is None:
+        return []
     words = []
-    for text, sure, line in zip(found.txts or (), found.scores or (), found.word_results, strict=False):
+    for text, sure, around, line in zip(found.txts, found.scores, found.boxes, found.word_results, strict=True):
         if [word for word, _, _ in line] != text.split():  # Chinese comes letter by letter: no words of a program
             continue
+        left, top, right, bottom = bounds(around)
+        upwards = False
+        if len(line) > 1 and bottom - top >= 1.5 * (right - left):
+            ((label, how_sure),) = direction(np.rot90(pixels[max(0, top) : bottom, max(0, left) : right])).cls_res
+            upwards = label == "180" and how_sure > 0.9  # as the engine has it
         for word, _, corners in line:
-            xs, ys = zip(*corners, strict=True)
-            box = (min(xs), min(ys), max(xs), max(ys))
+            x0, y0, x1, y1 = bounds(corners)
+            box = (x0, top + bottom - y1, x1, top + bottom - y0) if upwards else (x0, y0, x1, y1)
             words.append((Word(word, *(side // factor for side in box)), 100 * sure))
     return sure_ones(words)
+
+
+def bounds(corners) -> tuple[int, int, int, int]:
+    """(4, 2) -> left, top, right, bottom"""
+    xs, ys = zip(*corners, strict=True)
+    return int(min(xs)), int(min(ys)), int(max(xs)), int(max(ys))

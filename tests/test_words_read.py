@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -37,32 +38,45 @@ def box(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
 
 def test_what_rapidocr_says_is_understood():
     """An answer in the shape of its version 3.10, of a picture that was read in twice its size."""
-    found = SimpleNamespace(
-        txts=("Sales of fruit", "-2.5", "\u6807\u9898 2020", "doubtful"),
-        scores=(0.99882, 0.9997, 0.97316, 0.61),
-        word_results=(
-            (
-                ("Sales", 0.99977, box(404, 34, 476, 74)),
-                ("of", 0.2, box(491, 34, 510, 75)),  # which is a letter's number
-                ("fruit", 0.99999, box(525, 35, 577, 75)),
-            ),
-            (("-2.5", 0.99885, box(49, 116, 109, 155)),),
-            tuple((one, 0.99, box(400 + 20 * k, 198, 418 + 20 * k, 238)) for k, one in enumerate("\u6807\u98982020")),
-            (("doubtful", 0.99, box(0, 300, 99, 340)),),
-        ),
+    lines = (
+        ("Sales of fruit", 0.99882, box(400, 34, 580, 75), (
+            ("Sales", 0.99977, box(404, 34, 476, 74)),
+            ("of", 0.2, box(491, 34, 510, 75)),  # which is a letter's number
+            ("fruit", 0.99999, box(525, 35, 577, 75)),
+        )),
+        ("-2.5", 0.9997, box(49, 116, 109, 155), (("-2.5", 0.99885, box(49, 116, 109, 155)),)),
+        ("\u6807\u9898 2020", 0.97316, box(400, 198, 520, 238), tuple(
+            (one, 0.99, box(400 + 20 * k, 198, 418 + 20 * k, 238)) for k, one in enumerate("\u6807\u98982020")
+        )),
+        ("doubtful", 0.61, box(0, 300, 99, 340), (("doubtful", 0.99, box(0, 300, 99, 340)),)),
+        ("kilograms weekly", 0.97819, box(156, 400, 196, 600), (
+            ("kilograms", 0.99991, box(156, 400, 196, 500)),
+            ("weekly", 0.99996, box(156, 540, 196, 600)),
+        )),
     )  # fmt: skip
+    txts, scores, boxes, word_results = zip(*lines, strict=True)
+    found = SimpleNamespace(
+        txts=txts, scores=scores, boxes=np.array(boxes, dtype=np.float32), word_results=word_results
+    )
     seen = []
 
     def engine(pixels, return_word_box):
         seen.append((pixels.shape, pixels[0, 0].tolist(), return_word_box))
         return found
 
-    words = by_rapidocr(engine, Image.new("RGB", (640, 480), (255, 0, 9)))
-    assert seen == [((960, 1280, 3), [9, 0, 255], True)]  # OpenCV's order of colours
-    assert [word.text for word in words] == ["Sales", "of", "fruit", "-2.5"]
-    assert tuple(words[3][1:5]) == (24, 58, 54, 77)
-    nothing = SimpleNamespace(txts=None, scores=None, word_results=(("", 1.0, None),))
-    assert by_rapidocr(lambda pixels, return_word_box: nothing, Image.new("RGB", (9, 9))) == []
+    def direction(label):
+        return lambda pixels: seen.append(pixels.shape) or SimpleNamespace(cls_res=[(label, 0.99)])
+
+    picture = Image.new("RGB", (640, 480), (255, 0, 9))
+    words = by_rapidocr(engine, direction("0"), picture)
+    # OpenCV's order of colours; the line that runs up or down, laid on its side
+    assert seen == [((960, 1280, 3), [9, 0, 255], True), (40, 200, 3)]
+    assert [word.text for word in words] == ["Sales", "of", "fruit", "-2.5", "kilograms", "weekly"]
+    assert [tuple(word[1:5]) for word in words[3:]] == [(24, 58, 54, 77), (78, 200, 98, 250), (78, 270, 98, 300)]
+    words = by_rapidocr(engine, direction("180"), picture)
+    assert [tuple(word[1:5]) for word in words[3:]] == [(24, 58, 54, 77), (78, 250, 98, 300), (78, 200, 98, 230)]
+    nothing = SimpleNamespace(txts=None, scores=None, boxes=None, word_results=(("", 1.0, None),))
+    assert by_rapidocr(lambda pixels, return_word_box: nothing, direction("0"), picture) == []
 
 
 def test_a_rapidocr_that_is_not_here_or_too_old_is_named(monkeypatch):
@@ -82,12 +96,13 @@ def test_rapidocr_reads_a_chart(renderer):
     code = (
         "import matplotlib.pyplot as plt\nfig, ax = plt.subplots(figsize=(5, 4))\nax.plot([-2, 2], [-30, 30])\n"
         "ax.set_title('Fruit by weight')\nax.set_ylabel('kilograms a day')\n"
+        "fig.text(0.93, 0.3, 'going downwards', rotation=270)\n"
     )
     drawn = renderer.render(code, "python")
     words = {word.text: word for word in reader("rapidocr")(drawn.image)}
     assert {"Fruit", "by", "weight", "kilograms", "day", "20", "-1.5"} <= set(words)
     for word in drawn.words:
-        if word.text in ("Fruit", "kilograms"):
+        if word.text in ("Fruit", "weight", "kilograms", "day", "going", "downwards"):
             for side in range(1, 5):
                 assert abs(word[side] - words[word.text][side]) < 10
 
