@@ -9,6 +9,7 @@ left out, as what that writes is known. tesseract is a program (apt install tess
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -28,9 +29,10 @@ from languages.protocol import Word
 from reward import digest
 from rewards.text import is_number, normal, read_before, words_file
 
-# of 100: how sure an engine has to be of its word for it to count, and of a number or of one or two letters, which
-# engines see in lines and dots; of how many of a picture's words, for there to be any
-SURE, SURE_OF_FEW, SHARE = 70, 93, 0.35
+# of 100: how sure an engine has to be of a word for it to count, and of a number, which engines see in lines and dots;
+# how many letters a word has to have, as shorter ones are mostly parts of formulas; of how many of all that an engine
+# saw that has to be so, for a picture to say anything
+SURE, SURE_OF_NUMBER, SHORTEST, SHARE = 70, 93, 3, 0.35
 ENOUGH = 1600  # px: smaller pictures are read in twice their size, as small letters are not read at all
 
 
@@ -136,12 +138,16 @@ def by_tesseract(image: Image.Image, longest: float | None = None) -> list[Word]
 
 
 def sure_ones(words: list[tuple[Word, float]]) -> list[Word]:
-    """Words that the engine is sure of; none where there are few of them among what it saw."""
+    """Plain words and numbers that the engine is sure of; none where they are few among what it saw. Of formulas,
+    addresses and the like it gets one letter wrong, and a right answer would pay for it."""
     names = [(normal(word.text), word, sure) for word, sure in words]
     names = [(name, word, sure) for name, word, sure in names if name]
-    few = [len(name) < 3 or is_number(name) for name, _, _ in names]
-    kept = [w for (_, w, sure), short in zip(names, few, strict=True) if sure >= (SURE_OF_FEW if short else SURE)]
+    kept = [word for name, word, sure in names if sure >= (SURE_OF_NUMBER if is_number(name) else SURE) and plain(name)]
     return kept if len(kept) >= SHARE * len(names) else []
+
+
+def plain(name: str) -> bool:
+    return is_number(name) or len(name) >= SHORTEST and re.sub("['\u2019-]", "", name).isalpha()
 
 
 def by_rapidocr(engine: Callable, direction: Callable, image: Image.Image) -> list[Word]:

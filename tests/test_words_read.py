@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from corpus.words import by_rapidocr, reader
+from corpus.words import by_rapidocr, reader, sure_ones
 from data import Sample
+from languages.protocol import Word
 from records import Record, RecordWriter
 from render import Rendering
 from report.answers import Page
@@ -71,12 +72,24 @@ def test_what_rapidocr_says_is_understood():
     words = by_rapidocr(engine, direction("0"), picture)
     # OpenCV's order of colours; the line that runs up or down, laid on its side
     assert seen == [((960, 1280, 3), [9, 0, 255], True), (40, 200, 3)]
-    assert [word.text for word in words] == ["Sales", "of", "fruit", "-2.5", "kilograms", "weekly"]
-    assert [tuple(word[1:5]) for word in words[3:]] == [(24, 58, 54, 77), (78, 200, 98, 250), (78, 270, 98, 300)]
+    assert [word.text for word in words] == ["Sales", "fruit", "-2.5", "kilograms", "weekly"]
+    assert [tuple(word[1:5]) for word in words[2:]] == [(24, 58, 54, 77), (78, 200, 98, 250), (78, 270, 98, 300)]
     words = by_rapidocr(engine, direction("180"), picture)
-    assert [tuple(word[1:5]) for word in words[3:]] == [(24, 58, 54, 77), (78, 250, 98, 300), (78, 200, 98, 230)]
+    assert [tuple(word[1:5]) for word in words[2:]] == [(24, 58, 54, 77), (78, 250, 98, 300), (78, 200, 98, 230)]
     nothing = SimpleNamespace(txts=None, scores=None, boxes=None, word_results=(("", 1.0, None),))
     assert by_rapidocr(lambda pixels, return_word_box: nothing, direction("0"), picture) == []
+
+
+def test_words_that_could_be_misread_are_left_out():
+    """Parts of formulas, single letters, what the engine doubts; and all of a picture that has little else."""
+    sizes = [
+        (Word(text, 0, 0, 9, 9), 95.0)
+        for text in ("Energy", "don\u2019t", "e-mail", "12,5", "-3", "(Largest)", "\u00dcber")
+    ]
+    formulas = [(Word(text, 0, 0, 9, 9), 99.0) for text in ("x", "of", "re(po", "x1", "sin2x", "a=b", "$3.50", "3rd")]
+    doubted = [(Word("Energy", 0, 0, 9, 9), 69.0), (Word("12", 0, 0, 9, 9), 92.0)]
+    assert sure_ones(sizes + formulas + doubted) == [word for word, _ in sizes]
+    assert sure_ones(sizes[:4] + formulas) == [] != sure_ones(sizes[:5] + formulas)
 
 
 def test_a_rapidocr_that_is_not_here_or_too_old_is_named(monkeypatch):
