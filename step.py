@@ -112,7 +112,7 @@ def status_line(metrics: dict) -> str:
     return " ".join([*said, *phases, "s"])
 
 
-def write_samples(run: Run, groups: list) -> None:
+def write_samples(run: Run, step: int, groups: list) -> None:
     """RUN/samples: the newest step's answers (the first process's), which `python -m report page RUN` shows."""
     if not run.writes:
         return
@@ -126,5 +126,6 @@ def write_samples(run: Run, groups: list) -> None:
                 sample = replace(sample, id=f"{sample.id} ({group.completions[0].number})")
             for record in group.records:
                 writer.append(replace(record, sample=sample))
+    (unfinished / "step").write_text(f"{step}\n")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)

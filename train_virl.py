@@ -513,7 +513,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if ended:
                     run.wait_for_pages()
                 if groups and not run.is_drawing():
-                    write_samples(run, groups)
+                    write_samples(run, step, groups)
                     run.draw("curves", "page", ended=ended)
     said = tally.end()
     if run.writes:

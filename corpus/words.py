@@ -9,6 +9,7 @@ left out, as what that writes is known. tesseract is a program (apt install tess
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
 
+import numpy as np
 import tyro
 from PIL import Image
 from tqdm import tqdm
@@ -27,9 +29,10 @@ from languages.protocol import Word
 from reward import digest
 from rewards.text import is_number, normal, read_before, words_file
 
-# of 100: how sure an engine has to be of its word for it to count, and of a number or of one or two letters, which
-# engines see in lines and dots; of how many of a picture's words, for there to be any
-SURE, SURE_OF_FEW, SHARE = 70, 93, 0.35
+# of 100: how sure an engine has to be of a word for it to count, and of a number, which engines see in lines and dots;
+# how many letters a word has to have, as shorter ones are mostly parts of formulas; of how many of all that an engine
+# saw that has to be so, for a picture to say anything
+SURE, SURE_OF_NUMBER, SHORTEST, SHARE = 70, 93, 3, 0.35
 ENOUGH = 1600  # px: smaller pictures are read in twice their size, as small letters are not read at all
 
 
@@ -86,11 +89,20 @@ def reader(name: str) -> Callable[[Image.Image], list[Word]]:
             raise RuntimeError("tesseract is not here: apt install tesseract-ocr, or --ocr rapidocr")
         return by_tesseract
     try:
-        from rapidocr import RapidOCR
-    except ImportError:
-        raise RuntimeError("rapidocr is not here: pip install rapidocr onnxruntime, or --ocr tesseract") from None
-    engine = RapidOCR()
-    return lambda image: by_rapidocr(engine, image)
+        from rapidocr import OCRVersion, RapidOCR
+
+        versions = {"Det.ocr_version": OCRVersion.PPOCRV6, "Rec.ocr_version": OCRVersion.PPOCRV6}
+    except (ImportError, AttributeError):  # before 3.9 the wheel has PP-OCRv4, which reads much worse
+        raise RuntimeError(
+            "rapidocr is not here: pip install 'rapidocr>=3.9' onnxruntime, or --ocr tesseract"
+        ) from None
+    one_thread = {"EngineConfig.onnxruntime.intra_op_num_threads": 1}  # as pictures are read side by side
+    options = versions | one_thread | {"Global.log_level": "error"}
+    engine, direction = (
+        RapidOCR(params=options),
+        RapidOCR(params=options | {"Global.use_det": False, "Global.use_rec": False}),
+    )
+    return lambda image: by_rapidocr(engine, direction, image)
 
 
 def enlarged(image: Image.Image) -> tuple[Image.Image, int]:
@@ -98,17 +110,22 @@ def enlarged(image: Image.Image) -> tuple[Image.Image, int]:
     return image.convert("RGB").resize((factor * image.width, factor * image.height), Image.Resampling.LANCZOS), factor
 
 
-def by_tesseract(image: Image.Image) -> list[Word]:
-    """Sparse text (mode 11): a chart's labels are no page. Raises RuntimeError with what tesseract says."""
+def by_tesseract(image: Image.Image, longest: float | None = None) -> list[Word]:
+    """Sparse text (mode 11): a chart's labels are no page. Raises RuntimeError with what tesseract says, and where it
+    takes more than `longest` seconds."""
     large, factor = enlarged(image)
     picture = BytesIO()
     large.save(picture, "PNG", compress_level=1)
-    ended = subprocess.run(
-        ["tesseract", "stdin", "stdout", "--psm", "11", "--dpi", "200", "tsv"],
-        input=picture.getvalue(),
-        capture_output=True,
-        env=os.environ | {"OMP_THREAD_LIMIT": "1"},
-    )
+    try:
+        ended = subprocess.run(
+            ["tesseract", "stdin", "stdout", "--psm", "11", "--dpi", "200", "tsv"],
+            input=picture.getvalue(),
+            capture_output=True,
+            env=os.environ | {"OMP_THREAD_LIMIT": "1"},
+            timeout=longest,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"tesseract took more than {longest} s for a picture") from None
     if ended.returncode:
         raise RuntimeError(f"tesseract failed: {ended.stderr.decode(errors='replace').strip()[:300]}")
     words = []
@@ -121,23 +138,44 @@ def by_tesseract(image: Image.Image) -> list[Word]:
 
 
 def sure_ones(words: list[tuple[Word, float]]) -> list[Word]:
-    """Words that the engine is sure of; none where there are few of them among what it saw."""
+    """Plain words and numbers that the engine is sure of; none where they are few among what it saw. Of formulas,
+    addresses and the like it gets one letter wrong, and a right answer would pay for it."""
     names = [(normal(word.text), word, sure) for word, sure in words]
     names = [(name, word, sure) for name, word, sure in names if name]
-    few = [len(name) < 3 or is_number(name) for name, _, _ in names]
-    kept = [w for (_, w, sure), short in zip(names, few, strict=True) if sure >= (SURE_OF_FEW if short else SURE)]
+    kept = [word for name, word, sure in names if sure >= (SURE_OF_NUMBER if is_number(name) else SURE) and plain(name)]
     return kept if len(kept) >= SHARE * len(names) else []
 
 
-def by_rapidocr(engine, image: Image.Image) -> list[Word]:
-    import numpy as np
+def plain(name: str) -> bool:
+    return is_number(name) or len(name) >= SHORTEST and re.sub("['\u2019-]", "", name).isalpha()
 
+
+def by_rapidocr(engine: Callable, direction: Callable, image: Image.Image) -> list[Word]:
+    """Each word as sure as its line: the number that comes with a word is that of some letter of the line. The engine
+    reads a line that runs upwards from its other end, and its words' boxes are then those of the mirrored line; the
+    second one, which tells only whether a line is upside down, is asked again."""
     large, factor = enlarged(image)
-    found = engine(np.asarray(large)[..., ::-1], return_word_box=True)
+    pixels = np.asarray(large)[..., ::-1]
+    found = engine(pixels, return_word_box=True)
+    if found.txts is None:
+        return []
     words = []
-    for line in found.word_results or ():
-        for text, sure, corners in line:
-            xs, ys = zip(*corners, strict=True)
-            box = (min(xs), min(ys), max(xs), max(ys))
-            words += [(Word(word, *(int(side) // factor for side in box)), 100 * sure) for word in text.split()[:1]]
+    for text, sure, around, line in zip(found.txts, found.scores, found.boxes, found.word_results, strict=True):
+        if [word for word, _, _ in line] != text.split():  # Chinese comes letter by letter: no words of a program
+            continue
+        left, top, right, bottom = bounds(around)
+        upwards = False
+        if len(line) > 1 and bottom - top >= 1.5 * (right - left):
+            ((label, how_sure),) = direction(np.rot90(pixels[max(0, top) : bottom, max(0, left) : right])).cls_res
+            upwards = label == "180" and how_sure > 0.9  # as the engine has it
+        for word, _, corners in line:
+            x0, y0, x1, y1 = bounds(corners)
+            box = (x0, top + bottom - y1, x1, top + bottom - y0) if upwards else (x0, y0, x1, y1)
+            words.append((Word(word, *(side // factor for side in box)), 100 * sure))
     return sure_ones(words)
+
+
+def bounds(corners) -> tuple[int, int, int, int]:
+    """(4, 2) -> left, top, right, bottom"""
+    xs, ys = zip(*corners, strict=True)
+    return int(min(xs)), int(min(ys)), int(max(xs)), int(max(ys))

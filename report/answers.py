@@ -16,10 +16,13 @@ from records import Record
 from report.effort import write_effort
 from report.page import data_uri, thumbnail, write_page
 from report.statistics import best_of_lines, comparisons, references_line, refinement_lines, shown_domains, summarize
+from report.words_read import watch
 
 
-def write_report(path, runs: dict[str, Iterable[Record]], curves: Sequence = (), title: str = "nanovinci") -> None:
-    """One self-contained offline page: summary, curves (PNG files), and every target with what each run made of it.
+def write_report(
+    path, runs: dict[str, Iterable[Record]], curves: Sequence = (), title: str = "nanovinci", note: str = ""
+) -> None:
+    """One self-contained offline page: summary, `note`, curves (PNG files), and what each run made of each target.
     Beside it, where there are several answers or rounds, NAME_effort.png and .svg: score against their number.
 
     Records are read once and one by one, so that `read_records` can feed thousands without holding their pictures."""
@@ -41,7 +44,7 @@ def write_report(path, runs: dict[str, Iterable[Record]], curves: Sequence = (),
     said = [line(name, slim[name]) for name in names for line in (references_line, judged_line)]
     effort = Path(path).with_name(Path(path).stem + "_effort")
     effort.parent.mkdir(parents=True, exist_ok=True)
-    lines = [line for line in said if line] + comparisons(slim)
+    lines = [line for line in [note, *said] if line] + comparisons(slim)
     summaries = {name: summarize(records) for name, records in slim.items()}
     index = {
         "runs": names,
@@ -113,5 +116,9 @@ class Page:
         path, name = self.run / "samples.html", self.run.resolve().name
         read = read_records(self.run / "samples")
         records = (replace(record, ssim=ssim(record.sample.image, record.rendering.image)) for record in read)
-        write_report(path, {"newest step": records}, title=f"{name}: samples")
+        try:
+            note = watch(self.run)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:  # the page is there without
+            note = f"Words: no answer was read off its picture ({error})."
+        write_report(path, {"newest step": records}, title=f"{name}: samples", note=note)
         print(f"wrote {path}")

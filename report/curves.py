@@ -36,6 +36,7 @@ PANELS = (  # title, pattern of the metrics drawn together; the first match coun
     ("Learning rate", r"(.*/)?(lr|learning_rate)"),
     ("Tokens per step", r"(trained_)?tokens"),
     ("Left out", r"too_long|dropped.*|bad_rows.*"),
+    ("Words by the program and as read", r"words_read/.*"),
     ("Judging, seconds per step", r"judge/.*"),
 )
 STACKED = ("Failures, share of answers", "Seconds per step")
@@ -65,6 +66,18 @@ def _read_metrics(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {key: tuple(np.array(points, dtype=np.float64).T) for key, points in series.items()}
 
 
+def _read_watch(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{metric: (steps, means over a step's answers)} of what report/words_read.py writes; {} where it wrote nothing."""
+    steps: dict[int, list[dict]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        if line.endswith("}"):  # not broken off
+            row = json.loads(line)
+            steps.setdefault(row["step"], []).append(row)
+    names = ("text", "read", "distance") if steps else ()
+    means = {name: [(step, np.mean([row[name] for row in steps[step]])) for step in sorted(steps)] for name in names}
+    return {f"words_read/{name}": tuple(np.array(points, dtype=np.float64).T) for name, points in means.items()}
+
+
 def _smooth(values: np.ndarray) -> np.ndarray:
     """Centred moving average over a tenth of the run; near the ends over what is there of it."""
     window = np.ones(2 * (len(values) // 20) + 1)
@@ -85,6 +98,7 @@ def plot_curves(metrics_path: str | Path, out_path: str | Path) -> None:
     """Draw every number of a metrics.jsonl against the step as a PNG, raw values pale, smoothed ones on top; and the
     same as SVG beside it."""
     series = _read_metrics(metrics_path)
+    series |= _read_watch(Path(metrics_path).with_name("words_read.jsonl")) if series else {}
     if not series:
         raise ValueError(f"{metrics_path} holds no numbers yet; plot it after the first training step.")
     panels = [(title, keys, _draw_lines) for title, keys in _panels(series)]
