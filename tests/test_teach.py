@@ -1,4 +1,4 @@
-"""The notebook for teaching runs, cell by cell, and its pictures are pictures."""
+"""What is there to teach with: the notebook runs, cell by cell, and TRL can use our reward."""
 
 import ast
 import contextlib
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 NOTEBOOK = Path(__file__).parent.parent / "teach" / "one_step.ipynb"
+COLOURS = ("red", "blue")
 
 
 def ran(source: str, names: dict):
@@ -44,3 +45,23 @@ def test_the_notebook_runs(monkeypatch):
     scores = names["scores"]
     assert scores[0].total > 0.999 and scores[-1].total < 0.2  # the target's own program, and what is no program
     assert names["advantages"].argmax() == 0 and "log-probability of a token" in said
+
+
+def test_trl_can_use_our_reward(monkeypatch):
+    """As TRL calls it: completions as texts or as messages, a column of the data set for each other argument."""
+    monkeypatch.syspath_prepend(str(NOTEBOOK.parent))
+    from trl_reward import PictureReward
+
+    red, blue = (
+        f'<svg viewBox="0 0 64 64"><rect x="8" y="8" width="40" height="30" fill="{c}"/></svg>' for c in COLOURS
+    )
+    reward = PictureReward(workers=1)
+    try:
+        target = reward.renderer.render(red, "svg").image
+        answers = [f"```svg\n{red}\n```", f"```svg\n{blue}\n```", "I cannot draw.", "```svg\n<svg\n```"]
+        columns = {"image": [target] * 4, "language": ["svg"] * 4, "prompts": ["Draw it as svg."] * 4}
+        values = reward(completions=answers, **columns)
+        assert values == reward([[{"role": "assistant", "content": text}] for text in answers], **columns)
+    finally:
+        reward.renderer.close()
+    assert values[0] > 0.999 and 0.1 < values[1] < 0.9 and values[2] == 0 and values[3] < 0.11
