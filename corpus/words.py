@@ -98,10 +98,8 @@ def reader(name: str) -> Callable[[Image.Image], list[Word]]:
         ) from None
     one_thread = {"EngineConfig.onnxruntime.intra_op_num_threads": 1}  # as pictures are read side by side
     options = versions | one_thread | {"Global.log_level": "error"}
-    engine, direction = (
-        RapidOCR(params=options),
-        RapidOCR(params=options | {"Global.use_det": False, "Global.use_rec": False}),
-    )
+    engine = RapidOCR(params=options)
+    direction = RapidOCR(params=options | {"Global.use_det": False, "Global.use_rec": False})
     return lambda image: by_rapidocr(engine, direction, image)
 
 

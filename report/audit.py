@@ -205,9 +205,9 @@ def text_hacks(right: Rendering, wrong: Rendering) -> dict[str, Rendering]:
 
 
 def below(image: Image.Image, word) -> str:
-    """The colour that a word stands on: the most frequent one in its box."""
-    part = image.crop((word.left, word.top, max(word.right, word.left + 1), max(word.bottom, word.top + 1)))
-    return "{:02x}{:02x}{:02x}".format(*max(part.convert("RGB").getcolors(part.width * part.height))[1])
+    """The colour that a word stands on."""
+    box = (word.left, word.top, max(word.right, word.left + 1), max(word.bottom, word.top + 1))
+    return "{:02x}{:02x}{:02x}".format(*background_of(image.crop(box).convert("RGB")))
 
 
 # ---- the audit -------------------------------------------------------------------------------------------------------

@@ -54,10 +54,8 @@ def distance(samples: Path, row: dict) -> dict | None:
     if not target.words:
         return None
     drawn = Image.open(samples / row["rendering"]["image"]).convert("RGB")
-    text, read = (
-        row["score"]["parts"]["text"],
-        agreement(target, said(by_tesseract(drawn, LONGEST), drawn), picture, True),
-    )
+    text = row["score"]["parts"]["text"]
+    read = agreement(target, said(by_tesseract(drawn, LONGEST), drawn), picture, True)
     numbers = {"text": text, "read": read, "distance": abs(text - read)}
     return {"target": row["sample"]["id"], "answer": row["index"]} | {k: round(v, 4) for k, v in numbers.items()}
 

@@ -21,11 +21,10 @@ class PictureReward:
 
     def __call__(self, completions, image, language, **columns) -> list[float]:
         texts = [one if isinstance(one, str) else one[-1]["content"] for one in completions]
-        samples = [
-            Sample("", tag, tag, picture.convert("RGB"), "") for picture, tag in zip(image, language, strict=True)
-        ]
-        codes = [extract_code(text, tag) for text, tag in zip(texts, language, strict=True)]
-        draw = lambda code, one: self.renderer.submit(code, one.language, one.image.size) if code else None  # noqa: E731
-        drawings = [draw(code, sample) for code, sample in zip(codes, samples, strict=True)]
+        samples, drawings = [], []
+        for text, picture, tag in zip(texts, image, language, strict=True):
+            samples.append(Sample("", tag, tag, picture.convert("RGB"), ""))
+            code = extract_code(text, tag)
+            drawings.append(self.renderer.submit(code, tag, picture.size) if code else None)
         renderings = [one.result() if one else Rendering(None, "no program", 0.0) for one in drawings]
         return [score.total for score in self.rewards.score(samples, texts, renderings)]
