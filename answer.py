@@ -32,8 +32,9 @@ from languages import LANGUAGES
 from metrics.scoring import Scorer
 from pictures import to_rgb
 from records import Record
-from render import Renderer
-from reward import Rewards, open_picture, write_comparison
+from render import Renderer, Rendering
+from reward import Rewards, open_picture
+from rewards import comparison
 
 NO_BAR = tqdm(disable=True)
 
@@ -189,7 +190,7 @@ class Config:
         if best.rendering.image is None:
             raise ValueError(f"What the model wrote draws nothing ({best.detail}); it is in {program}")
         compared = program.with_suffix(".png")
-        write_comparison(compared, sample.image, best.rendering.image, best.score)
+        comparison.write(compared, Rendering(sample.image, None, 0.0), best.rendering, best.score)
         score = best.score
         print(f"visual  {score.visual:.4f}\ncoarse  {score.coarse:.4f}\nfine    {score.fine_mean():.4f}")
         print(f"total   {score.total:.4f}\nwrote {program} and {compared}")

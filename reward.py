@@ -57,7 +57,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from data import Sample
@@ -445,27 +445,6 @@ def pictured(path: Path, canvas: tuple[int, int] | None = None) -> tuple[Renderi
     return rendering, code, language
 
 
-def write_comparison(path: Path, target: Image.Image, rendering: Image.Image, score: Score) -> None:
-    """Target | rendering | the tiles by their scores, from red (0) to green (1), paler where a tile counts less."""
-    cols, rows = score.grid
-    fine, weights = (np.reshape(values, (rows, cols)) for values in (score.fine, score.weights))
-    colours = np.stack([2 - 2 * fine, 2 * fine, 0 * fine], axis=-1).clip(0, 1)  # yellow half-way
-    opacity = 0.5 * np.minimum(1, weights * cols * rows) ** 0.5
-    tint, mask = (
-        Image.fromarray(np.uint8(255 * part)).resize(target.size, Image.Resampling.NEAREST)
-        for part in (colours, opacity)
-    )
-    tiles = Image.composite(tint, to_rgb(target).convert("L").convert("RGB"), mask)
-    panels = [ImageOps.contain(to_rgb(image), (400, 400)) for image in (target, rendering, tiles)]
-    page = Image.new("RGB", (1240, 40 + max(panel.height for panel in panels)), "white")
-    for k, panel in enumerate(panels):
-        page.paste(panel, (10 + 410 * k, 30))
-    parts = f"coarse {score.coarse:.3f}, fine {score.fine_mean():.3f}, shape {score.shape:.3f}"
-    said = f"visual {score.visual:.3f} ({parts}):  target | rendering | {cols} x {rows} tiles, red 0, green 1"
-    ImageDraw.Draw(page).text((10, 10), said, "black")
-    page.save(path)
-
-
 @dataclass
 class Config:
     """Score an attempt against its target picture."""
@@ -494,8 +473,7 @@ def main() -> None:
         sample = Sample(config.target.stem, language, language, target.image, "", drawing=Future())
         sample.drawing.set_result(target)
         (score,) = rewards.score([sample], [fenced(code, language) if language else ""], [attempt])
-        pictures = importlib.import_module("rewards.text").marked(target, attempt)
-        write_comparison(config.out, *pictures, score)
+        importlib.import_module("rewards.comparison").write(config.out, target, attempt, score)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"reward.py: {error}")
     cols, rows = score.grid

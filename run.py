@@ -24,7 +24,7 @@ from processes import rank_and_size
 
 Rule = tuple[Sequence[str], Callable, str]  # names of settings, what their values may be, and that in words
 COMMON_RULES: list[Rule] = [
-    (("steps", "row_tokens", "save_every"), lambda x: x >= 1, "has to be at least 1"),
+    (("steps", "row_tokens", "save_every", "eval_every", "eval_tokens"), lambda x: x >= 1, "has to be at least 1"),
     (("warmup", "keep"), lambda x: x >= 0, "must not be negative"),
     (("weight_decay",), lambda x: 0 <= x < math.inf, "has to be 0 or more"),
     (("seed",), lambda x: 0 <= x < 2**63, "has to lie between 0 and 2^63"),
@@ -166,9 +166,8 @@ def replace_file(path: Path, text: str) -> None:
 
 
 class Run:
-    """runs/NAME: config.json, metrics.jsonl (one JSON object per step), checkpoints/, and the pages curves.png and
-    samples.html, which other processes draw.
-    Of several processes the first one writes."""
+    """runs/NAME: config.json, metrics.jsonl (a JSON object per step, and per evaluation), checkpoints/, and the pages
+    curves.png and samples.html, which other processes draw. Of several processes the first one writes."""
 
     def __init__(self, config):
         self.config, self.folder, self.log_to, self.writer = config, Path(config.out), config.log_to, None

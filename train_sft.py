@@ -8,9 +8,8 @@
 A step takes `batch_size` pairs, packs them into rows of about `row_tokens` tokens (no padding), and minimises the mean
 negative log-likelihood of the answer tokens, counted exactly over the whole batch: how a batch is cut into rows does
 not change the gradient. A share of the pairs is turned into refinement tasks: the prompt then shows a flawed program
-(the right one with a seeded mutation) and the answer is the right one.
-
-Batches, mutations and the learning rate are pure functions of the step, so a resumed run takes the very same steps.
+(the right one with a seeded mutation) and the answer is the right one. Batches, mutations and the learning rate are
+pure functions of the step, so a resumed run takes the very same steps.
 
 Departures from the paper: its SFT ran in ms-swift with unpublished settings; its refinement pairs were written by a
 model, ours come from mutations (or from the data set where it has them).
@@ -37,7 +36,7 @@ from model import Policy
 from packing import Prompt, pack
 from processes import all_gather, init_distributed, rank_and_size
 from run import Rule, Run, parse_config, run_script
-from training import Training, autocast, learning_rate, load_trainer, optimizer_step, progress_bar, split_rows
+from training import Training, autocast, held_out, learning_rate, load_trainer, optimizer_step, progress_bar, split_rows
 
 
 @dataclass
@@ -138,6 +137,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     run.start_at(start := state["step"])
     bar = progress_bar("SFT", start, config.steps)
     tally = Tally.of(config, samples, "--max-tokens", state)
+    evaluate = held_out(config, run)
+    evaluate(policy, start)
     with ThreadPoolExecutor(1) as ahead:  # the next batch is encoded while this one trains
         upcoming = ahead.submit(encode_batch, policy, samples, config, start)
         for step in bar:
@@ -154,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 times = {"time/wait": waited, "time/step": seconds, "tokens_per_second": tokens / seconds}
                 run.log(metrics | {"too_long": tally.too_long} | tally.metrics() | times)
                 bar.set_postfix(loss=f"{loss:.3f}", tok_s=f"{tokens / seconds:.0f}", too_long=tally.too_long)
+            evaluate(policy, step + 1)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 save_checkpoint(run.folder, step + 1, policy, optimizers, tally.state(), config.keep)
                 run.draw("curves", ended=step + 1 == config.steps)

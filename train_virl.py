@@ -57,7 +57,7 @@ from reward import DEFAULTS, Rewards, flat
 from rollout import Completion, generate, half_the_threads
 from run import Rule, Run, parse_config, run_script
 from step import rollout_metrics, status_line, timer, training_metrics, write_samples
-from training import Training, autocast, load_trainer, optimizer_step, progress_bar, split_rows
+from training import Training, autocast, held_out, load_trainer, optimizer_step, progress_bar, split_rows
 
 
 @dataclass
@@ -78,6 +78,8 @@ class Config(Training):
     """Sampling temperature; the loss uses the same one."""
     slots: int = 256
     """Samples that decode together."""
+    refine: float = 0.0
+    """Share of the pictures that are shown with an answer of the policy's own, to be corrected."""
     lr: float = 1e-6
     """Learning rate, constant after the warm-up."""
     warmup: int = 0
@@ -146,7 +148,7 @@ class Config(Training):
         (("kl",), lambda x: 0 <= x < math.inf, "has to be 0 or more"),
         (("render_timeout",), lambda x: 0 < x < math.inf, "has to be above 0"),
         (("temperature",), lambda x: 0 < x < math.inf, "has to be above 0: greedy answers to a picture are all alike"),
-        (("alignment_weight", "clip_low"), lambda x: 0 <= x <= 1, "has to lie between 0 and 1"),
+        (("alignment_weight", "clip_low", "refine"), lambda x: 0 <= x <= 1, "has to lie between 0 and 1"),
         (("dual_clip",), lambda x: x == 0 or x > 1, "has to be above 1, or 0 for no bound"),
         (("importance_cap",), lambda x: x == 0 or x >= 1, "has to be at least 1, or 0 for no correction"),
         (("render_python",), shutil.which, "is no program that runs"),
@@ -303,6 +305,21 @@ def encode_prompts(policy: Policy, samples: Samples, indices: list[int], config:
     return short, len(prompts) - len(short), bad
 
 
+def own_drafts(policy: Policy, batch: dict[int, tuple[Sample, Prompt]], config: Config, step: int) -> dict:
+    """The batch, a share of its pictures as refinement tasks: each shows an answer that the policy gives now, and G
+    corrections of it are sampled. What the draft was worth is the same in all of a group: an advantage is by what a
+    correction gains. A picture whose draft has no code, or is too long to be shown, stays as it was."""
+    chosen = [n for n in batch if np.random.default_rng((config.seed, step, n)).random() < config.refine]
+    options = (config.max_new_tokens, config.temperature, -1 - config.seed - step, config.slots)  # noise of its own
+    tasks = {}
+    for completion in generate(policy, [batch[place][1] for place in chosen], 1, *options, chosen):
+        sample, _ = batch[completion.number]
+        if code := extract_code(completion.text, sample.language):
+            task = data.as_refinement(sample, code, np.random.default_rng((config.seed, step, completion.number)))
+            tasks[completion.number] = task, policy.encode(task)
+    return batch | {place: task for place, task in tasks.items() if len(task[1].ids) <= config.max_prompt_tokens}
+
+
 def rollout(
     policy: Policy, batch: dict[int, tuple[Sample, Prompt]], renderer, config: Config, step: int, rewards=None
 ) -> list[Group]:
@@ -310,6 +327,7 @@ def rollout(
     are sent to the renderer, and their drawings told to the rewards, while others are still being sampled."""
     groups, answers = [], defaultdict(dict)
     with autocast(policy.device.type):
+        batch = own_drafts(policy, batch, config, step)
         prompts = [prompt for _, prompt in batch.values()]
         options = (config.max_new_tokens, config.temperature, config.seed + step, config.slots)
         for completion in generate(policy, prompts, config.group, *options, list(batch)):
@@ -472,6 +490,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         run.start_at(start := state["step"])
         tally = Tally.of(config, samples, "--max-prompt-tokens", state)
         bar = progress_bar("ViRL", start, config.steps)
+        evaluate = held_out(config, run, sampler, renderer)
+        evaluate(policy, start)
         for step in bar:
             began, times, groups = time.perf_counter(), {}, []
             # 1. N pictures; G programs each, rendered as they come
@@ -507,6 +527,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 metrics["dropped_prompts"] = len(indices) - sum(all_gather(len(groups)))
                 run.log(metrics | tally.metrics() | {"tokens_per_second": metrics["tokens"] / seconds})
                 bar.set_postfix_str(status_line(metrics))
+            evaluate(policy, step + 1)
             ended = step + 1 == config.steps
             if ended or (step + 1) % config.save_every == 0:
                 save_checkpoint(run.folder, step + 1, policy, optimizers, tally.state(), config.keep)

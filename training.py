@@ -1,5 +1,6 @@
 """What both stages share: the policy and its optimizers, an optimizer's step, the rows of a batch."""
 
+import importlib
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -48,6 +49,12 @@ class Training:
     """cpu or cuda."""
     seed: int = 0
     """Seed of the order, the sampling, the refinement tasks and everything else."""
+    eval_data: str = ""
+    """Held-out targets, as `data`: answered greedily while training; the best model is kept (answers/held_out.py)."""
+    eval_every: int = 100
+    """Steps between these evaluations; there is one before the first step and one at the end."""
+    eval_tokens: int = 1024
+    """Longest answer to a held-out target."""
     resume: bool = False
     """Go on from the newest checkpoint in `out`, with the configuration saved there and the other flags over it."""
     keep: int = 5
@@ -59,10 +66,6 @@ class Training:
     def conflicts(self) -> list[str]:
         """What is wrong with settings that each could work."""
         return []
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# the policy and its optimizers
 
 
 def learning_rate(step: int, config) -> float:
@@ -168,8 +171,11 @@ def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple
     return [(row, float(rank_and_size()[1])) for row in rows] + [(rows[-1], 0.0)] * (count - len(rows))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# progress
+def held_out(config, run, sampler: Policy | None = None, renderer=None) -> Callable[[Policy, int], None]:
+    """What is called with the policy after so many steps: the evaluation of answers/held_out.py, or nothing."""
+    if not config.eval_data:
+        return lambda policy, step: None
+    return importlib.import_module("answers.held_out").HeldOut(config, run, sampler, renderer)
 
 
 def progress_bar(name: str, start: int, steps: int) -> tqdm:

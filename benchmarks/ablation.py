@@ -4,9 +4,9 @@
     python benchmarks/ablation.py benchmarks/plans/text_reward.toml --dry        # what it would run
 
 A plan (TOML) has `made`: commands that are run once, one after the other; `cells`: a training each, for every seed;
-`evaluated`: the ways in which each is evaluated; `compared`: pairs of cells. In a command {name} is the path of what
-`name` made, {name:newest} the newest checkpoint there, {seed} the seed. What is done is not done again; a training
-that was broken off goes on. Before a cell starts it says how many minutes the same command took before.
+`evaluated`: the ways in which each is evaluated; `compared`: pairs of cells, `ways`: pairs of ways. In a command
+{name} is the path of what `name` made, {name:newest} the newest checkpoint there, {seed} the seed. What is done is not
+done again; a training that was broken off goes on. Before a cell starts it says how many minutes it took before.
 
 The results have every cell's means per seed with 95 % bootstrap intervals over targets, and for each pair the mean
 difference over targets and seeds with an interval that draws both anew: seeds, and targets (the same for all seeds).
@@ -138,6 +138,10 @@ def figures(plan: dict, runner: Runner, seeds: list[int]) -> dict:
         for way in plan["evaluated"]:
             row = {metric: rounded(paired(values[a, way, metric], values[b, way, metric])) for metric in metrics}
             result["differences"].setdefault(f"{a} - {b}", {})[way] = row
+    for a, b in plan.get("ways", ()):
+        for name in cells:
+            row = {metric: rounded(paired(values[name, a, metric], values[name, b, metric])) for metric in metrics}
+            result["differences"].setdefault(f"{a} - {b}", {})[name] = row
     result["seconds"] = {name: row["seconds"] for name, row in runner.done.items()}
     return result
 
@@ -146,7 +150,7 @@ def show(result: dict) -> None:
     for pair, ways in result["differences"].items():
         for way, row in ways.items():
             for metric, (mean, low, high) in row.items():
-                print(f"{pair:40} {way:8} {metric:12} {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
+                print(f"{pair:40} {way:16} {metric:12} {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
 
 
 def main(config: Config) -> None:

@@ -26,7 +26,7 @@ import training
 from checkpoint import load_trainer_state, save_checkpoint
 from model import Policy
 from packing import pack
-from rollout import half_the_threads
+from rollout import Completion, half_the_threads
 from train_virl import group_advantages, kl_penalty, policy_loss
 
 ROOT = Path(__file__).parent.parent
@@ -577,3 +577,32 @@ def test_refinement_tasks_are_mixed_in(samples):
     drafts = [task for task in tasks if task.draft]
     assert 15 < len(drafts) < 45
     assert all(task.draft in task.prompt and task.draft != task.code for task in drafts)
+
+
+def test_virl_corrects_drafts_of_the_policys_own(qwen3_folder, samples, monkeypatch):
+    """A share of the pictures, always the same ones of a step, however they are spread over processes."""
+    policy, config = Policy.load(qwen3_folder), train_virl.Config(refine=0.5, max_prompt_tokens=400)
+    batch = {n: (sample, policy.encode(sample)) for n, sample in enumerate(samples * 20)}
+    says = lambda n: "no code" if n % 5 == 0 else f"```svg\n<svg id='{n}'>{'-' * (n % 7 == 0) * 999}</svg>\n```"  # noqa: E731
+
+    def generate(policy, prompts, G, max_new_tokens, temperature, seed, slots, numbers):
+        assert G == 1 and seed < 0, "noise that no answer of a group has"
+        for n in numbers:
+            yield Completion("", 0, np.zeros(1, np.int32), np.zeros(1, np.float32), says(n), "eos", n)
+
+    monkeypatch.setattr(train_virl, "generate", generate)
+    corrected = train_virl.own_drafts(policy, batch, config, step=3)
+    assert list(corrected) == list(batch)
+    changed = {n for n, (sample, _) in corrected.items() if sample.draft is not None}
+    assert 10 < len(changed) < 35 and not any(n % 5 == 0 or n % 7 == 0 for n in changed), "no code, or too long"
+    for n in changed:
+        sample, prompt = corrected[n]
+        assert sample.draft == f"<svg id='{n}'></svg>" and sample.draft in sample.prompt
+        assert prompt.ids.tolist() == policy.encode(sample).ids.tolist() and sample.image is batch[n][0].image
+    assert all(corrected[n] is batch[n] for n in set(batch) - changed)
+    halves = [
+        train_virl.own_drafts(policy, {n: batch[n] for n in part}, config, step=3)
+        for part in (range(30), range(30, 60))
+    ]
+    assert {n for half in halves for n, (sample, _) in half.items() if sample.draft is not None} == changed
+    assert train_virl.own_drafts(policy, batch, train_virl.Config(), step=3) == batch
