@@ -148,7 +148,8 @@ def has_ink(pixels: np.ndarray, box: tuple[int, int, int, int], colour: str) -> 
     contrast = int(apart.max())
     if contrast < READABLE:
         return False
-    return LEAST_INK <= np.count_nonzero(apart <= min(96, 0.6 * contrast)) / apart.size <= MOST_INK
+    # not a number of shades: small letters are thin, and none of their pixels may have their whole colour
+    return LEAST_INK <= np.count_nonzero(apart <= 0.6 * contrast) / apart.size <= MOST_INK
 
 
 def normal(word: str) -> str:

@@ -114,6 +114,20 @@ def test_words_of_tex_are_the_same_in_every_size(renderer, size):
     assert sorted(words) == sorted(plain.split())
 
 
+SMALL = r"""\documentclass[tikz,border=2pt]{standalone}
+\begin{document}\begin{tikzpicture}[scale=%s, every node/.style={transform shape}]
+\draw[->] (0,0) -- (8,0); \node at (1,1) {$\sin x$}; \node at (3,1) {$-0.5$}; \node at (5,1) {$y$};
+\node at (6,2) {curve}; \node at (2,2.4) {$\frac{3}{2}$};
+\end{tikzpicture}\end{document}"""
+
+
+@pytest.mark.parametrize("scale", [0.4, 0.5, 0.55, 1])
+def test_thin_letters_are_seen_in_every_size(renderer, scale):
+    """None of their pixels has the whole of their colour."""
+    drawn = renderer.render(SMALL % scale, "latex")
+    assert said(drawn.words, drawn.image).words == ["sin", "x", "-0.5", "y", "curve", "3", "2"], drawn.error
+
+
 def test_words_lie_where_they_are_drawn(renderer):
     """Each word alone on a page: its box holds all the ink."""
     programs = [
