@@ -42,7 +42,9 @@ from render import Rendering
 from reward import digest
 
 SMALLEST = 8  # px that a letter has to measure
-LEAST_INK, MOST_INK = 0.02, 0.6  # share of a word's box that has its colour
+LIKE_INK = 0.7  # of the contrast: how far from its colour a word's pixels may be
+LEAST_INK = 0.02  # share of a word's box that has such pixels
+MOST_INK = 0.5  # of its colour in the mean of the box; more is what the word stands on
 READABLE = 40  # of 255: how far a word's colour has to be from what it stands on
 NEAR, FAR, FAR_WORTH = 0.015, 0.25, 0.4  # of the diagonal; what a word is worth there
 NEIGHBOURS = 6
@@ -148,8 +150,9 @@ def has_ink(pixels: np.ndarray, box: tuple[int, int, int, int], colour: str) -> 
     contrast = int(apart.max())
     if contrast < READABLE:
         return False
-    # not a number of shades: small letters are thin, and none of their pixels may have their whole colour
-    return LEAST_INK <= np.count_nonzero(apart <= 0.6 * contrast) / apart.size <= MOST_INK
+    # a part of the contrast, since small letters are thin, and none of their pixels may have their whole colour
+    inked = np.count_nonzero(apart <= LIKE_INK * contrast) / apart.size
+    return inked >= LEAST_INK and apart.mean() >= (1 - MOST_INK) * contrast
 
 
 def normal(word: str) -> str:
