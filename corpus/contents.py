@@ -1,7 +1,7 @@
 """What the packages hold, as programs: icons and clip art, a gallery's charts, molecules, diagrams, web pages.
 
-What nobody would see in the picture is left out of a program: prose, an editor's notes, rules of a style sheet for other
-pages. What is no program for us is counted by its reason.
+What nobody would see in the picture is left out of a program: prose, an editor's notes, rules of a style sheet for
+other pages. What is no program for us is counted by its reason.
 """
 
 import ast

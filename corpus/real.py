@@ -59,9 +59,9 @@ class Real:
             raise ValueError("no package can be had; connect to a network, or see the problems above")
         for folder in ("test", "train", "short/test", "short/train"):
             self._build(out, folder)
-        card = card_of(out, found)
+        card = card_of(out, found, self.limit)
         replace_file(out / "card.md", card)
-        print(f"{card}\n{out / 'card.md'} says more of this")
+        print(f"{card}\nThis is in {out / 'card.md'}")
 
     def _collect(self, package: Package, out: Path) -> "Found":
         """Fetch the package, and write its programs as rows. One that cannot be had is named and left out."""
@@ -131,21 +131,21 @@ def parts_of(row: dict) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------ the card
 
 
-def card_of(out: Path, found: list[Found]) -> str:
+def card_of(out: Path, found: list[Found], limit: int | None) -> str:
     lines = ["# Card of a corpus of real programs", "", "Made by `python -m corpus real`.", ""]
-    return "\n".join(lines + _packages(found) + _built(out, found) + _short(out) + _designers(out)) + "\n"
+    return "\n".join(lines + _packages(found) + _built(out, found, limit) + _short(out) + _designers(out)) + "\n"
 
 
 def _packages(found: list[Found]) -> list[str]:
     lines = ["## Fetched", "", "| package | licence | sha256 |", "|---|---|---|"]
     lines += [f"| {one.package} | {one.package.licence} | {one.sha256} |" for one in found if one.file]
-    lines += ["", *(f"- left out: {one.problem}" for one in found if one.problem)]
-    lines += ["", "Of these packages no programs for us:", ""]
+    lines += ["", *(f"- left out: {one.problem}\n" for one in found if one.problem)]
+    lines += ["Of these packages no programs for us:", ""]
     reasons = [f"- {n:,} x {one.package.name}: {why}" for one in found for why, n in one.left_out.most_common() if n]
     return [*lines, *reasons, ""]
 
 
-def _built(out: Path, found: list[Found]) -> list[str]:
+def _built(out: Path, found: list[Found], limit: int | None) -> list[str]:
     lines = [
         "## Built",
         "",
@@ -155,7 +155,7 @@ def _built(out: Path, found: list[Found]) -> list[str]:
     total = Counter()
     for one in found:
         for part in ("train", "test"):
-            rows = _rows(out, part, one.package)
+            rows = _rows(out, part, one.package)[:limit]
             if not rows:
                 continue
             stages = _rejects(out / part, {row["id"] for row in rows})
