@@ -6,7 +6,7 @@
 #   make lint     ruff                 make doctor   what works on this machine
 #   make test-oldest   engine and model under the oldest transformers supported
 #   make test-others   transformers 4.57 opens what is saved
-#   make real     a corpus of real programs out of npm, PyPI and Debian: runs/real/card.md; half an hour on 2 cores
+#   make real     a corpus of real programs out of npm, PyPI and Debian: runs/real/card.md
 #   make benchmark-tools   what benchmarks/render.py draws with to be compared: the released code's own renderers
 PYTHON3 ?= python3
 PY := .venv/bin/python

@@ -16,7 +16,7 @@ import data
 import synth
 from corpus import packages, real
 from corpus.checks import problems
-from corpus.contents import CONTENTS, drawing_alone, icons, used_rules, without_prose
+from corpus.contents import CONTENTS, drawing_alone, used_rules, without_prose
 from corpus.packages import Package, fetch, members, sha256_of
 
 MIT, NC = {"spdx": "MIT", "title": "MIT"}, {"spdx": "CC-BY-NC-4.0", "title": "CC BY-NC"}
@@ -185,4 +185,3 @@ def test_a_corpus_out_of_packages(tmp_path, monkeypatch, capsys):
 def test_pins_are_whole():
     assert {package.name for package in packages.PACKAGES} == set(CONTENTS) and set(real.HELD_OUT) <= set(CONTENTS)
     assert all(re.fullmatch("[0-9a-f]{64}", package.sha256) for package in packages.PACKAGES)
-    assert icons is CONTENTS["@iconify/json"]
