@@ -6,6 +6,7 @@
 #   make lint     ruff                 make doctor   what works on this machine
 #   make test-oldest   engine and model under the oldest transformers supported
 #   make test-others   transformers 4.57 opens what is saved
+#   make real     a corpus of real programs out of npm, PyPI and Debian: runs/real/card.md
 #   make benchmark-tools   what benchmarks/render.py draws with to be compared: the released code's own renderers
 PYTHON3 ?= python3
 PY := .venv/bin/python
@@ -31,7 +32,7 @@ NEW_TOKENS := 160
 GROUP := 16
 SYNTH := --domains svg chart --difficulty 0.15 --svg-side 64
 
-.PHONY: setup demo smoke quick test test-hostile test-oldest test-others benchmark-tools lint doctor clean
+.PHONY: setup demo real smoke quick test test-hostile test-oldest test-others benchmark-tools lint doctor clean
 setup: .venv/ready .venv/render/ready
 
 .venv/ready: requirements.txt
@@ -106,6 +107,11 @@ demo: setup
 	@$(PY) -m report before-after untrained=$(RUN)/eval/untrained-T1 SFT=$(RUN)/eval/SFT-T1 ViRL=$(RUN)/eval/ViRL-T1 \
 	    --chosen-by SFT --out $(RUN)/before_after.png
 	@echo "Open $(RUN)/report.html. To answer pictures of yours: $(PY) answer.py --serve --model $(RUN)/virl"
+
+# what a client cannot fetch is named and left out; apt-get needs its lists, which only root can fetch
+real: setup
+	@{ command -v apt-get && { [ "$$(id -u)" = 0 ] || [ -n "$(SUDO)" ]; } && $(SUDO) apt-get update -qq; } >/dev/null 2>&1; :
+	$(PY) -m corpus real --out runs/real
 
 smoke: setup
 	@$(MAKE) --no-print-directory demo RUN=runs/smoke TRAIN=64 POOL=16 TEST=8 SFT_STEPS=6 VIRL_STEPS=2 NEW_TOKENS=64 GROUP=4

@@ -4,6 +4,7 @@
     python -m corpus draw MANIFEST_FOLDER --out FOLDER        # pictures of programs, once: corpus/draw.py
     python -m corpus words PATH --ocr tesseract               # what pictures without programs say: corpus/words.py
     python -m corpus build PATH.. --out CORPUS                # filter, draw, draft, balance: corpus/build.py
+    python -m corpus real --out runs/real                     # a corpus out of packages: corpus/real.py
     python -m corpus choose FOLDER_OF_EVAL --out rl.parquet   # RL prompts by sampled reward: corpus/choose.py
 
 PATH is what data.load reads: data.py says which formats. `python -m corpus COMMAND --help` is a command's manual.
@@ -36,13 +37,19 @@ def inspect() -> type:
     return Inspect
 
 
+def real() -> type:
+    from corpus.real import Real
+
+    return Real
+
+
 def words() -> type:
     from corpus.words import Words
 
     return Words
 
 
-COMMANDS = {command.__name__: command for command in (inspect, draw, words, build, choose)}
+COMMANDS = {command.__name__: command for command in (inspect, draw, words, build, real, choose)}
 
 
 def main() -> None:

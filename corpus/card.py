@@ -32,18 +32,21 @@ def write_card(config, sources: list, chosen, chunks: list[Path]) -> None:
         "Made by `python -m corpus build`. The same sources and options give it again.",
         "",
     ]
-    lines += _sources(sources, chunks, reports) + _stages(rows, counts, rejects) + _contents(chosen)
+    lines += _sources(sources, chunks, reports, chosen) + _stages(rows, counts, rejects) + _contents(chosen)
     lines += _drafts(drafts, chosen, config) + _options(config)
     replace_file(Path(config.out) / "card.md", "\n".join(lines) + "\n")
 
 
-def _sources(sources: list, chunks: list[Path], reports: list[dict]) -> list[str]:
+def _sources(sources: list, chunks: list[Path], reports: list[dict], chosen) -> list[str]:
     read: Counter = Counter()
     for path, report in zip(chunks, reports, strict=True):
         read[int(path.name.split("-")[0])] += report["rows"]
     lines = ["## Sources", "", "| path | schema | rows |", "|---|---|---|"]
     lines += [f"| {source.path} | {source.schema} | {read[number]} |" for number, source in enumerate(sources)]
-    return [*lines, "", "Licences are those of the sources; this build knows nothing about them.", ""]
+    licenses = Counter(chosen.licenses[number] for number in chosen.direct if number in chosen.licenses)
+    told = "; ".join(f"{license}: {count}" for license, count in sorted(licenses.items()))
+    told = f"Rows say their licence and their source. Direct rows by licence: {told}." if told else ""
+    return [*lines, "", told or "Licences are those of the sources; this build knows nothing about them.", ""]
 
 
 def _stages(rows: int, counts: Counter, rejects: list[dict]) -> list[str]:

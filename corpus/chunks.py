@@ -19,11 +19,12 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
+import data
 from corpus.checks import normalise, problems
 from corpus.drafts import Draft
 from corpus.duplicates import fingerprint
 from corpus.options import Options
-from corpus.readers import ANSWERS, Row, Source
+from corpus.readers import ANSWERS, LICENSED, TOLD, Row, Source
 from data import Sample
 from pictures import is_blank
 from prompts import refine_prompt
@@ -35,7 +36,7 @@ SCHEMA = pyarrow.schema(
     [("id", TEXT), ("place", TEXT), ("domain", TEXT), ("language", TEXT), ("prompt", TEXT), ("code", TEXT)]
     + [("image", BYTES), ("key", BYTES), ("hash", pyarrow.uint64()), ("aspect", pyarrow.float32()), ("small", BYTES)]
     + [("came_with_draft", pyarrow.bool_()), ("draft", TEXT), ("draft_prompt", TEXT), ("draft_kinds", TEXT)]
-    + [("draft_key", BYTES), ("draft_image", BYTES)]
+    + [("draft_key", BYTES), ("draft_image", BYTES), ("license", TEXT), ("source", TEXT)]
 )
 MIN_SIDE, MAX_ASPECT = 16, 16.0  # px; longer side over shorter
 AHEAD = 6  # drawings a worker may be ahead of what is done with them: bounds the pictures in memory
@@ -120,7 +121,8 @@ class Chunks:
                     reject(row, stage, "has no code")
                     continue
                 sample = replace(sample, code=normalise(sample.code, sample.language))
-            yield replace(row, id=sample.id, raw={}), sample
+            told = {column: data._given(row.raw, column) for column in TOLD if source.schema == LICENSED}
+            yield replace(row, id=sample.id, raw=told), sample
 
     def _futures(self, programs: Iterable[tuple]) -> Iterator[tuple[object, Rendering]]:
         """(what, code, language, size of the picture that it is compared with) -> (what, rendering), in order, a few
@@ -163,7 +165,7 @@ class Chunks:
             entry = {"id": sample.id, "place": row.place, "domain": sample.domain, "language": sample.language}
             entry |= {"prompt": sample.prompt, "code": sample.code, "image": image, "key": print.key}
             entry |= {"hash": print.hash, "aspect": print.aspect, "small": print.small}
-            entry |= {"came_with_draft": sample.draft is not None}
+            entry |= {"came_with_draft": sample.draft is not None} | row.raw
             yield row, replace(sample, image=None), entry
 
     def _given_drafts(self, drawn: list[tuple[Row, Sample, dict]], reject: Callable) -> None:

@@ -10,7 +10,7 @@ import tyro
 
 from corpus.drafts import BAND
 
-FORMAT = 1  # of the files in work/
+FORMAT = 2  # of the files in work/
 UNBOUND = ("out", "processes", "workers", "max_rejects", "keep_work")  # options that do not change what comes out
 
 

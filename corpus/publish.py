@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,19 +25,20 @@ from corpus.checks import pieces
 from corpus.drawn import check
 from corpus.duplicates import Fingerprint, Index, fingerprint
 from corpus.options import Options
-from corpus.readers import Source
+from corpus.readers import LICENSED, TOLD, Source
 from data import Sample, load
 from prompts import fenced
 from render import Renderer
 from synth import contact_sheet
 
 SMALL = ["id", "place", "domain", "language", "code", "key", "hash", "aspect", "small"]
-SMALL += ["came_with_draft", "draft_key", "draft_kinds"]
+SMALL += ["came_with_draft", "draft_key", "draft_kinds", "license"]
 LENGTHS = {"short": 300, "middle": 1200}  # words and signs, less than; the rest is long
 GROUP = 256  # rows of a row group
 TEXT, BYTES = pyarrow.string(), pyarrow.binary()
 SFT = pyarrow.schema([("user_content", TEXT), ("assistant_content", TEXT), ("image", BYTES)])
 SFT_TWO = SFT.append(pyarrow.field("draft_image", BYTES))
+FROM = [pyarrow.field("id", TEXT), pyarrow.field("license", TEXT), pyarrow.field("source", TEXT)]  # where rows say it
 PICTURE = pyarrow.struct([("bytes", BYTES), ("path", TEXT)])
 RL = pyarrow.schema([("problem", TEXT), ("answer", TEXT), ("images", pyarrow.list_(PICTURE))])
 
@@ -53,6 +55,7 @@ class Chosen:
     order: dict[int, int] = field(default_factory=dict)  # direct row -> seeded number, which decides what is chosen
     counts: Counter = field(default_factory=Counter)  # of every stage, for the card
     kinds: Counter = field(default_factory=Counter)  # (language, kind of flaw)
+    licenses: dict[int, str] = field(default_factory=dict)  # direct row -> its licence, of those that say it
 
 
 def publish(config: Options, sources: list[Source]) -> None:
@@ -61,10 +64,11 @@ def publish(config: Options, sources: list[Source]) -> None:
     chosen, left_out = _without_duplicates(config, chunks)
     _balance(config, chosen)
     write_rejects(out, left_out)
-    sft = SFT_TWO if config.draft_pictures else SFT
+    more = FROM if any(source.schema == LICENSED for source in sources) else []
+    sft, rl = (pyarrow.schema([*schema, *more]) for schema in (SFT_TWO if config.draft_pictures else SFT, RL))
     _write_shards(config, chosen, "sft/direct", chosen.direct, _direct_row, sft)
     _write_shards(config, chosen, "sft/refine", chosen.refine, _refine_row, sft)
-    _write_shards(config, chosen, "rl/rl", chosen.rl, _rl_row, RL)
+    _write_shards(config, chosen, "rl/rl", chosen.rl, _rl_row, rl)
     if chosen.direct:
         _contact_sheet(out, chosen)
     write_card(config, sources, chosen, chunks)
@@ -137,6 +141,8 @@ def _keep(config: Options, chosen: Chosen, number: int, entry: dict) -> None:
         name = f"{config.seed} {entry['id']} {number}".encode()
         chosen.order[number] = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest())
         chosen.direct.append(number)
+        if entry["license"]:
+            chosen.licenses[number] = sys.intern(entry["license"])
     if entry["draft_kinds"]:
         chosen.refine.append(number)
         for kind in entry["draft_kinds"].split():
@@ -202,21 +208,27 @@ def write_rejects(out: Path, left_out: Iterable[dict]) -> None:
     os.replace(partial, out / "rejects.jsonl")
 
 
+def _from(entry: dict) -> dict:
+    return {column: entry[column] for column in ("id", *TOLD)}
+
+
 def _direct_row(entry: dict) -> dict:
     user, answer = "<image>\n" + entry["prompt"], fenced(entry["code"], entry["language"])
-    return {"user_content": user, "assistant_content": answer, "image": entry["image"], "draft_image": None}
+    return {"user_content": user, "assistant_content": answer, "image": entry["image"], "draft_image": None} | _from(
+        entry
+    )
 
 
 def _refine_row(entry: dict) -> dict:
     pictures = "<image>\n" * (1 + (entry["draft_image"] is not None))
     answer = fenced(entry["code"], entry["language"])
     row = {"user_content": pictures + entry["draft_prompt"], "assistant_content": answer, "image": entry["image"]}
-    return row | {"draft_image": entry["draft_image"]}
+    return row | {"draft_image": entry["draft_image"]} | _from(entry)
 
 
 def _rl_row(entry: dict) -> dict:
     images = [{"bytes": entry["image"], "path": None}]
-    return {"problem": "<image>\n" + entry["prompt"], "answer": entry["code"], "images": images}
+    return {"problem": "<image>\n" + entry["prompt"], "answer": entry["code"], "images": images} | _from(entry)
 
 
 @lru_cache(maxsize=2)

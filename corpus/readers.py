@@ -1,6 +1,7 @@
 """Rows of any source, one after the other, from any place in it: for building a corpus, where nothing is read twice.
 
-A source is what data.load reads, a folder of eval.py (its answers become drafts), or rows of the sets that VinciCoder
+A source is what data.load reads, a folder of eval.py (its answers become drafts), programs with their licence and
+without pictures ({code, language, license} and optionally {id, domain, source}), or rows of the sets that VinciCoder
 collected, in their own columns: .json, .jsonl or .parquet files, or a hub name, read through `datasets`, streaming.
 Splits are those of data.load: train, or PATH:test.
 
@@ -19,10 +20,12 @@ from data import Sample
 from files import Lines, Parquet, open_rows
 from languages import LANGUAGES
 from pictures import read_picture
-from prompts import ALIASES, blocks, direct_prompt, domain_of, fenced, mentions, refine_prompt
+from prompts import ALIASES, blocks, direct_prompt, domain_of, fenced, language_named, mentions, refine_prompt
 from synth import in_one_turn
 
 ANSWERS = "answers of eval.py"
+LICENSED = "programs with their licence"
+TOLD = ("license", "source")  # what such a row says of where it is from
 
 
 def _direct(id: str, language: str, domain: str, code: str, image, folder: Path) -> Sample:
@@ -92,6 +95,18 @@ def _from_chat(row: dict, id: str, folder: Path) -> Sample:
     return data._sample(row, data._given(row, "id") or id, user, answer, image, strict=True)
 
 
+def _from_program(row: dict, id: str, folder: Path) -> Sample:
+    language, code = language_named(row["language"]), _text(row, "code")
+    return _direct(
+        data._given(row, "id") or id,
+        language,
+        data._given(row, "domain") or domain_of(language, code),
+        code,
+        None,
+        folder,
+    )
+
+
 def _from_record(row: dict, id: str, folder: Path) -> Sample:
     """An answer of eval.py, as the draft of a refinement task."""
     sample = Sample(**row["sample"])
@@ -112,10 +127,11 @@ SCHEMAS = data.FORMATS | {  # name -> (columns that tell it, row -> sample)
     "DaTikZ": ({"code", "image", "caption"}, _from_datikz),
     "Chart2Code or MCD": ({"conversations", "image"}, _from_chat),
     "CoSyn": ({"code", "image"}, _from_cosyn),
+    LICENSED: ({"code", "language", "license"}, _from_program),
 }
 
 
-OTHER_COLUMNS = {"hash", "uri"}  # that stand for an id
+OTHER_COLUMNS = {"hash", "uri", "source"}  # the first two stand for an id
 
 
 def schema_of(columns: set[str], path) -> tuple[str, Callable]:
