@@ -327,7 +327,7 @@ def rollout(
     are sent to the renderer, and their drawings told to the rewards, while others are still being sampled."""
     groups, answers = [], defaultdict(dict)
     with autocast(policy.device.type):
-        batch = own_drafts(policy, batch, config, step)
+        batch = own_drafts(policy, batch, config, step) if config.refine else batch
         prompts = [prompt for _, prompt in batch.values()]
         options = (config.max_new_tokens, config.temperature, config.seed + step, config.slots)
         for completion in generate(policy, prompts, config.group, *options, list(batch)):

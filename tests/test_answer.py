@@ -357,8 +357,8 @@ def opened(browser, server, **screen):  # noqa: F811
 
 
 def settled(tab) -> str:
-    """What the page says once all is done."""
-    wait_until(tab, "running === null")
+    """What the page says once all is done: a picture is read, too, before it is asked about."""
+    wait_until(tab, "running === null && document.getElementById('status').className !== 'busy'")
     return tab.text_content("#status")
 
 
