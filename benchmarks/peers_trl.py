@@ -45,9 +45,9 @@ from rollout import generate  # noqa: E402
 # the same model, data and settings
 
 
-def processor_of(folder: str):
+def processor_of(folder: str, **options):
     """AutoProcessor with the image processor that we use, so that both see the same pixels."""
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder, **options)
     processor.image_processor = hugging_face()[1].from_pretrained(folder)
     return processor
 
@@ -78,7 +78,8 @@ def grpo(model, samples, reward, out, prompts, group, new_tokens, batch, **more)
     settings |= dict(num_generations=group, max_completion_length=new_tokens, temperature=1.0, beta=0.0)
     settings |= dict(loss_type="dapo", epsilon=0.2, epsilon_high=0.3, delta=3.0, scale_rewards="group")
     args = GRPOConfig(**common(out) | settings | more)
-    return GRPOTrainer(model, reward, args, train_dataset=prompts_of(samples), processing_class=processor_of(model))
+    processor = processor_of(model, padding_side="left")  # as TRL's own; else pictures of short prompts are misplaced
+    return GRPOTrainer(model, reward, args, train_dataset=prompts_of(samples), processing_class=processor)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
