@@ -5,14 +5,16 @@
 
 Both train in processes of their own, in turns: ours, TRL's, ours .. A figure is the median over the steps of all
 rounds; the first step of each process, which compiles and warms up, is left out. Ours are the two scripts as they are,
-by their own metrics.jsonl; TRL's are in peers_trl.py, with `generate` in-process (vLLM needs a GPU) and
+by their own metrics.jsonl (peers_ours.py); TRL's are in peers_trl.py, with `generate` in-process (vLLM needs a GPU) and
 teach/trl_reward.py.
 
     generate   sampling; ours draws meanwhile             judge   what is waited for until all is drawn and scored
     update     forward, backward and the optimizer        rest    encoding pictures and prompts, logging
 
 Before that the same answers and pairs are given to the losses of both: how far are loss and gradient apart?
-Memory is the greatest resident set of the training process.
+Memory is the greatest resident set of the training process, CPU seconds are those of its threads; the renderer's
+workers are other processes. Beside other work `--threads 1` and the CPU seconds say most: threads that wait for one
+another at every operation then wait for others as well.
 """
 
 import json
@@ -41,8 +43,8 @@ VIRL = ("tiny", "--lr", "1e-4", "--warmup", "0", "--freeze", "nothing", "--promp
 
 @dataclass
 class Cell:
-    """What is compared: a stage, a model, pairs or a pool, the longest answer, and answers that TRL trains at a time
-    (the fastest of 8, 16, 32 and 64 here)."""
+    """What is compared: a stage, a model, pairs or a pool, the longest answer, and the answers that TRL trains at
+    a time."""
 
     stage: str
     model: str
@@ -70,17 +72,20 @@ class Config:
     """Turns of each side."""
     steps: int = 6
     """Steps of a turn; SFT takes twice as many. The first is left out."""
+    threads: int | None = None
+    """Threads of torch; as many as there are cores if not given."""
     work: Path = ROOT / "runs" / "peers"
     """Folder of the models and the data, which are made once, and of the runs."""
     out: Path = ROOT / "results" / "peers.json"
     """Where the figures go."""
 
 
-def python(*command, log: Path) -> float:
+def python(*command, log: Path, threads: int | None = None) -> float:
     """Run one of our scripts -> the MiB of memory that it had at most. Raises RuntimeError where it fails."""
     with log.open("w") as said:
         command = [sys.executable, *map(str, command)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT)
+        environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -126,9 +131,17 @@ def ours(cell: Cell, config: Config, turn: int) -> list[dict]:
     settings = {"sft": (*SFT, "--batch-size", cell.batch), "virl": (*VIRL, "--max-new-tokens", cell.new_tokens)}
     where = "--model", config.work / cell.model, "--data", config.work / f"{cell.data}.parquet", "--out", out
     more = "--steps", steps, "--save-every", steps, "--seed", turn
-    peak = python(f"train_{cell.stage}.py", *settings[cell.stage], *where, *more, log=config.work / "ours.log")
+    command = "benchmarks/peers_ours.py", f"train_{cell.stage}.py", *settings[cell.stage], *where, *more
+    peak = python(*command, log=config.work / "ours.log", threads=config.threads)
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    names = {"time/step": "step", "tokens": "tokens", "loss": "loss", "reward/mean": "reward", "length/cut": "cut"}
+    names = {
+        "time/step": "step",
+        "time/cpu": "cpu",
+        "tokens": "tokens",
+        "loss": "loss",
+        "reward/mean": "reward",
+        "length/cut": "cut",
+    }
     names |= {"time/rollout": "generate", "time/held_up": "judge", "time/update": "update"}
     return [{mine: row[name] for name, mine in names.items() if name in row} | {"peak_mib": peak} for row in metrics]
 
@@ -140,7 +153,8 @@ def trl(cell: Cell, config: Config, turn: int) -> list[dict]:
     where = "--model", config.work / cell.model, "--data", config.work / f"{cell.data}.parquet", "--out", out
     more = "--steps", steps, "--batch", cell.batch
     more += ("--seed", turn, "--new-tokens", cell.new_tokens) if cell.stage == "virl" else ()
-    peak = python("benchmarks/peers_trl.py", cell.stage, *where, *more, log=config.work / "trl.log")
+    command = "benchmarks/peers_trl.py", cell.stage, *where, *more
+    peak = python(*command, log=config.work / "trl.log", threads=config.threads)
     return [row | {"peak_mib": peak} for row in json.loads(out.read_text())]
 
 
@@ -167,7 +181,8 @@ def compare(config: Config, loads: list[float]) -> dict:
     result = {}
     for name in config.cells:
         sides = {side: summary(rows[name, side]) for side in ("ours", "trl")}
-        sides["times_faster"] = round(sides["trl"]["step"] / sides["ours"]["step"], 2)
+        for measure, name_of_ratio in (("step", "times_faster"), ("cpu", "times_less_cpu")):
+            sides[name_of_ratio] = round(sides["trl"][measure] / sides["ours"][measure], 2)
         tokens = [sides[side]["tokens_per_second"] for side in ("ours", "trl")]
         result[name] = sides | {"times_the_tokens": round(tokens[0] / tokens[1], 2)}
     return result
@@ -175,14 +190,15 @@ def compare(config: Config, loads: list[float]) -> dict:
 
 def table(cells: dict) -> str:
     """Markdown."""
-    lines = ["| | seconds a step | generate | judge | update | rest | tokens/s | MiB | times faster |"]
-    lines.append("|---|" + "---|" * 8)
+    lines = ["| | seconds a step | generate | judge | update | rest | CPU s | tokens/s | MiB | times faster, by CPU |"]
+    lines.append("|---|" + "---|" * 9)
     for name, row in cells.items():
         for side in ("ours", "trl"):
             of = row[side]
             phases = [f"{of[phase]:.2f}" if phase in of else "" for phase in PHASES]
-            last = f"{row['times_faster']}" if side == "ours" else ""
-            numbers = [f"{of['step']:.2f}", *phases, f"{of['tokens_per_second']:,}", f"{of['peak_mib']:,.0f}", last]
+            last = f"{row['times_faster']}, {row['times_less_cpu']}" if side == "ours" else ""
+            numbers = [f"{of['step']:.2f}", *phases, f"{of['cpu']:.2f}", f"{of['tokens_per_second']:,}"]
+            numbers += [f"{of['peak_mib']:,.0f}", last]
             lines.append(f"| {name}: {side} | " + " | ".join(numbers) + " |")
     return "\n".join(lines)
 
@@ -209,7 +225,8 @@ def main(config: Config) -> None:
     where = "--model", config.work / "short", *data, "--out", agreement
     python("benchmarks/peers_trl.py", "agree", *where, log=config.work / "agree.log")
     result = {"date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count(), "versions": versions()}
-    result |= {"rounds": config.rounds, "steps": config.steps, "agree": json.loads(agreement.read_text())}
+    result |= {"threads": config.threads or os.cpu_count(), "rounds": config.rounds, "steps": config.steps}
+    result |= {"agree": json.loads(agreement.read_text())}
     result["cells"] = compare(config, loads)
     result["load_before_turns"] = loads
     config.out.parent.mkdir(parents=True, exist_ok=True)

@@ -104,12 +104,12 @@ class Clock(TrainerCallback):
         setattr(trainer, method, with_a_clock)
 
     def on_train_begin(self, *_, **__):
-        self.start = time.perf_counter()
+        self.start, self.cpu = time.perf_counter(), time.process_time()
 
     def on_step_end(self, *_, **__):
-        now = time.perf_counter()
-        self.rows.append({"step": now - self.start, **self.parts})
-        self.start = now
+        now, cpu = time.perf_counter(), time.process_time()
+        self.rows.append({"step": now - self.start, "cpu": cpu - self.cpu, **self.parts})
+        self.start, self.cpu = now, cpu
         self.parts.clear()
 
 

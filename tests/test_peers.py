@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 import peers  # noqa: E402
 
-STEP = {"step": 2.0, "generate": 0.5, "judge": 0.25, "update": 1.0, "tokens": 100, "peak_mib": 800.0}
+STEP = {"step": 2.0, "generate": 0.5, "judge": 0.25, "update": 1.0, "cpu": 3.0, "tokens": 100, "peak_mib": 800.0}
 CIRCLE = '<svg viewBox="0 0 64 64"><circle cx="{}" cy="30" r="8" fill="red"/></svg>'
 needs_trl = pytest.mark.skipif(
     not (peers.PEERS / "trl").exists(), reason="TRL is not here: `make benchmark-peers` lays it aside"
@@ -30,13 +30,15 @@ def test_a_summary_has_medians_and_what_is_of_no_phase():
 
 
 def test_the_table_has_a_row_for_each_side():
-    sft = {name: STEP[name] for name in ("step", "tokens", "peak_mib")}
+    sft = {name: STEP[name] for name in ("step", "cpu", "tokens", "peak_mib")}
     cells = {
         name: {side: peers.summary([dict(row)]) for side in ("ours", "trl")} for name, row in (("a", STEP), ("b", sft))
     }
-    lines = peers.table({name: sides | {"times_faster": 1.5} for name, sides in cells.items()}).splitlines()
-    assert lines[2] == "| a: ours | 2.00 | 0.50 | 0.25 | 1.00 | 0.25 | 50 | 800 | 1.5 |"
-    assert lines[5] == "| b: trl | 2.00 |  |  |  |  | 50 | 800 |  |"
+    lines = peers.table(
+        {name: sides | {"times_faster": 1.5, "times_less_cpu": 1.2} for name, sides in cells.items()}
+    ).splitlines()
+    assert lines[2] == "| a: ours | 2.00 | 0.50 | 0.25 | 1.00 | 0.25 | 3.00 | 50 | 800 | 1.5, 1.2 |"
+    assert lines[5] == "| b: trl | 2.00 |  |  |  |  | 3.00 | 50 | 800 |  |"
     assert len({line.count("|") for line in lines}) == 1
 
 
@@ -103,4 +105,4 @@ def test_ours_is_read_from_the_metrics(qwen3_folder, tmp_path):
     sft = peers.ours(peers.Cell("sft", "short", "rows", batch=4), config, 0)
     assert len(sft) == 2 and set(peers.summary(sft)) >= {"step", "loss", "peak_mib", "tokens_per_second"}
     (virl,) = peers.ours(peers.Cell("virl", "short", "rows", 8), config, 0)
-    assert set(virl) >= {*peers.PHASES[:-1], "step", "reward", "cut"} and virl["peak_mib"] > 100
+    assert set(virl) >= {*peers.PHASES[:-1], "step", "cpu", "reward", "cut"} and virl["peak_mib"] > 100
