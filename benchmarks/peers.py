@@ -34,7 +34,7 @@ import tyro
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-peers"
-MODELS = {"short": 64 * 64, "long": 256 * 256}  # pixels of a picture: prompts of some 34 and 274 tokens
+MODELS = {"short": (64 * 64, 120), "long": (256 * 256, 60)}  # pixels: prompts of some 34 and 274 tokens; steps of SFT
 PHASES = ("generate", "judge", "update", "rest")
 SYNTH = ("--difficulty", "0.15", "--svg-side", "64")
 SFT = ("tiny", "--optimizer", "adamw", "--lr", "1e-4", "--warmup", "0", "--refine", "0")
@@ -114,13 +114,18 @@ def prepare(work: Path) -> None:
         if name.endswith("pool"):  # ViRL needs no programs, and TRL's reward gets none
             rows = pyarrow.parquet.read_table(path).drop_columns(["assistant_content"])
             pyarrow.parquet.write_table(rows.rename_columns({"user_content": "problem"}), path)
-    first = "--model", work / "untrained", "--data", work / "mixed-pairs.parquet", "--out", work / "sft"
-    python("train_sft.py", "tiny", *first, "--steps", 120, "--save-every", 120, log=work / "sft.log")
-    for name, pixels in MODELS.items():
-        shutil.copytree(work / "sft" / "checkpoints" / "step-000120", work / name)
-        settings = work / name / "preprocessor_config.json"
+    before = work / "untrained"
+    for name, (pixels, steps) in MODELS.items():  # the second goes on from the first
+        start = work / f"{name}-before"
+        shutil.copytree(before, start)
+        settings = start / "preprocessor_config.json"
         size = {"size": {"shortest_edge": pixels, "longest_edge": pixels}}
         settings.write_text(json.dumps(json.loads(settings.read_text()) | size))
+        where = "--model", start, "--data", work / "mixed-pairs.parquet", "--out", work / f"{name}-sft"
+        more = "--steps", steps, "--save-every", steps
+        python("train_sft.py", "tiny", *where, *more, log=work / f"{name}-sft.log")
+        before = work / name
+        shutil.copytree(work / f"{name}-sft" / "checkpoints" / f"step-{steps:06}", before)
     (work / "ready").touch()
 
 
