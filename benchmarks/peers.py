@@ -167,11 +167,10 @@ def summary(rows: Sequence[dict]) -> dict:
     """Medians over steps; what is of no named phase is the rest."""
     if "generate" in rows[0]:
         rows = [row | {"rest": row["step"] - sum(row[phase] for phase in PHASES[:-1])} for row in rows]
+    rows = [row | {"tokens_per_second": row["tokens"] / row["step"]} for row in rows]
     names = [name for name in rows[0] if all(name in row for row in rows)]
     result = {name: round(statistics.median(row[name] for row in rows), 4) for name in names}
-    result["tokens_per_second"] = round(sum(row["tokens"] for row in rows) / sum(row["step"] for row in rows))
-    result["seconds_between"] = [round(extreme(row["step"] for row in rows), 3) for extreme in (min, max)]
-    return result | {"steps": len(rows)}
+    return result | {"steps": len(rows), "step_seconds": [round(row["step"], 3) for row in rows]}
 
 
 def compare(config: Config, loads: list[float]) -> dict:
@@ -202,7 +201,7 @@ def table(cells: dict) -> str:
             of = row[side]
             phases = [f"{of[phase]:.2f}" if phase in of else "" for phase in PHASES]
             last = f"{row['times_faster']}, {row['times_less_cpu']}" if side == "ours" else ""
-            numbers = [f"{of['step']:.2f}", *phases, f"{of['cpu']:.2f}", f"{of['tokens_per_second']:,}"]
+            numbers = [f"{of['step']:.2f}", *phases, f"{of['cpu']:.2f}", f"{of['tokens_per_second']:,.0f}"]
             numbers += [f"{of['peak_mib']:,.0f}", last]
             lines.append(f"| {name}: {side} | " + " | ".join(numbers) + " |")
     return "\n".join(lines)
