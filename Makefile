@@ -8,6 +8,7 @@
 #   make test-others   transformers 4.57 opens what is saved
 #   make real     a corpus of real programs out of npm, PyPI and Debian: runs/real/card.md
 #   make benchmark-tools   what benchmarks/render.py draws with to be compared: the released code's own renderers
+#   make benchmark-peers   both stages beside TRL's trainers, a quarter of an hour
 PYTHON3 ?= python3
 PY := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null && echo "sudo -n"; })
@@ -32,7 +33,7 @@ NEW_TOKENS := 160
 GROUP := 16
 SYNTH := --domains svg chart --difficulty 0.15 --svg-side 64
 
-.PHONY: setup demo real smoke quick test test-hostile test-oldest test-others benchmark-tools lint doctor clean
+.PHONY: setup demo real smoke quick test test-hostile test-oldest test-others benchmark-tools benchmark-peers lint doctor clean
 setup: .venv/ready .venv/render/ready
 
 .venv/ready: requirements.txt
@@ -157,6 +158,15 @@ benchmark-tools: setup
 	@command -v pdftoppm >/dev/null || { $(SUDO) apt-get update -qq && $(INSTALL) poppler-utils >/dev/null; } \
 	    || { echo "pdftoppm is missing: install poppler-utils as root, then run this again."; exit 1; }
 
+# TRL laid aside, in front of what is in .venv: torch and transformers are the same ones
+TRL := 1.16.*
+.venv-peers/ready: .venv/ready
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --target .venv-peers "trl==$(TRL)" "accelerate==1.15.*" psutil
+	@touch $@
+
+benchmark-peers: setup .venv-peers/ready
+	$(PY) benchmarks/peers.py
+
 lint: setup
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check .
 
@@ -164,4 +174,4 @@ doctor: setup
 	@$(PY) render.py --doctor
 
 clean:
-	rm -rf runs .venv .venv-oldest .venv-others
+	rm -rf runs .venv .venv-oldest .venv-others .venv-peers

@@ -1,7 +1,8 @@
 """Our sandbox and reward for TRL: GRPOTrainer(MODEL, reward_funcs=PictureReward(), train_dataset=ROWS, ...).
 
 ROWS has the columns `prompt`, which names the language, `image`, the target's picture, and `language`: TRL hands the
-last two to the reward. Start it from the project's folder, or with that in PYTHONPATH.
+last two to the reward. Start it from the project's folder, or with that in PYTHONPATH. If you give the trainer a
+processor, it has to pad on the left: otherwise the pictures of shorter prompts are misplaced, and nothing says so.
 """
 
 import environment  # noqa: F401, isort: skip
