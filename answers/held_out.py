@@ -32,6 +32,7 @@ from checkpoint import latest_checkpoint
 from model import Policy
 from processes import all_gather, rank_and_size
 from prompts import extract_code
+from records import NO_CODE
 from render import Renderer, Rendering
 from reward import Rewards, Score
 from rollout import generate, half_the_threads
@@ -102,7 +103,7 @@ class HeldOut:
                 code = extract_code(one.text, sample.language)
                 drawing = renderer.submit(code, sample.language, sample.image.size) if code else None
                 answers.append((sample, one, drawing))
-            nothing = Rendering(None, "no code block in the answer", 0.0)
+            nothing = Rendering(None, NO_CODE, 0.0)
             renderings = [drawing.result() if drawing else nothing for _, _, drawing in answers]
         sampler.engine.release_memory()
         samples, texts = [sample for sample, _, _ in answers], [one.text for _, one, _ in answers]

@@ -134,14 +134,13 @@ def figures(plan: dict, runner: Runner, seeds: list[int]) -> dict:
         runs = runs[:1] if cells[name].get("once") else runs
         row = result["cells"].setdefault(name, {}).setdefault(way, {})
         row[metric] = {"per_seed": [rounded(bootstrap(list(run.values()))) for run in runs], "targets": len(runs[0])}
+    difference = lambda one, other: {  # noqa: E731
+        metric: rounded(paired(values[*one, metric], values[*other, metric])) for metric in metrics
+    }
     for a, b in plan["compared"]:
-        for way in plan["evaluated"]:
-            row = {metric: rounded(paired(values[a, way, metric], values[b, way, metric])) for metric in metrics}
-            result["differences"].setdefault(f"{a} - {b}", {})[way] = row
+        result["differences"][f"{a} - {b}"] = {way: difference((a, way), (b, way)) for way in plan["evaluated"]}
     for a, b in plan.get("ways", ()):
-        for name in cells:
-            row = {metric: rounded(paired(values[name, a, metric], values[name, b, metric])) for metric in metrics}
-            result["differences"].setdefault(f"{a} - {b}", {})[name] = row
+        result["differences"][f"{a} - {b}"] = {name: difference((name, a), (name, b)) for name in cells}
     result["seconds"] = {name: row["seconds"] for name, row in runner.done.items()}
     return result
 

@@ -202,7 +202,8 @@ def agree_virl(policy: Policy, model: str, samples: list, folder: str) -> dict:
     ids = inputs["prompt_ids"][::G], inputs["prompt_mask"][::G].bool()
     assert all(torch.equal(a[m], p.ids) for a, m, p in zip(*ids, prompts, strict=True)), "prompts differ"
     advantages = train_virl.group_advantages(rewards)
-    result = {"answers": N * G, "advantages_apart": float(f"{np.abs(advantages - trl_shape(inputs, N)).max():.1e}")}
+    apart = np.abs(advantages - inputs["advantages"].numpy().reshape(N, G)).max()
+    result = {"answers": N * G, "advantages_apart": float(f"{apart:.1e}")}
     inputs["advantages"] = torch.tensor(advantages.flatten(), dtype=torch.float32)
     for name, noise, minibatches in (("sampled just now", 0.0, 1), ("sampled by another", 0.3, 2)):
         config = train_virl.Config(group=G, max_new_tokens=new_tokens, minibatches=minibatches)
@@ -224,10 +225,6 @@ def agree_virl(policy: Policy, model: str, samples: list, folder: str) -> dict:
         result[name] = compared(sums["loss"], policy.hf, loss.item(), trainer.model)
         result[name]["clipped"] = round(sums["clipped"] / sums["trained_tokens"], 3)
     return result
-
-
-def trl_shape(inputs: dict, N: int) -> np.ndarray:
-    return inputs["advantages"].numpy().reshape(N, -1)
 
 
 def agree_sft(policy: Policy, model: str, samples: list, folder: str) -> dict:

@@ -208,27 +208,21 @@ def write_rejects(out: Path, left_out: Iterable[dict]) -> None:
     os.replace(partial, out / "rejects.jsonl")
 
 
-def _from(entry: dict) -> dict:
-    return {column: entry[column] for column in ("id", *TOLD)}
-
-
 def _direct_row(entry: dict) -> dict:
     user, answer = "<image>\n" + entry["prompt"], fenced(entry["code"], entry["language"])
-    return {"user_content": user, "assistant_content": answer, "image": entry["image"], "draft_image": None} | _from(
-        entry
-    )
+    return {"user_content": user, "assistant_content": answer, "image": entry["image"], "draft_image": None}
 
 
 def _refine_row(entry: dict) -> dict:
     pictures = "<image>\n" * (1 + (entry["draft_image"] is not None))
     answer = fenced(entry["code"], entry["language"])
     row = {"user_content": pictures + entry["draft_prompt"], "assistant_content": answer, "image": entry["image"]}
-    return row | {"draft_image": entry["draft_image"]} | _from(entry)
+    return row | {"draft_image": entry["draft_image"]}
 
 
 def _rl_row(entry: dict) -> dict:
     images = [{"bytes": entry["image"], "path": None}]
-    return {"problem": "<image>\n" + entry["prompt"], "answer": entry["code"], "images": images} | _from(entry)
+    return {"problem": "<image>\n" + entry["prompt"], "answer": entry["code"], "images": images}
 
 
 @lru_cache(maxsize=2)
@@ -255,7 +249,8 @@ def _write_shards(config: Options, chosen: Chosen, name: str, numbers: list[int]
         partial = path.with_name(f".{path.name}.partial")
         with pyarrow.parquet.ParquetWriter(partial, schema) as writer:
             for start in range(0, len(part), GROUP):
-                rows = [make(entry) for entry in _entries(chosen, part[start : start + GROUP])]
+                entries = _entries(chosen, part[start : start + GROUP])
+                rows = [make(entry) | {column: entry[column] for column in ("id", *TOLD)} for entry in entries]
                 writer.write_table(pyarrow.Table.from_pylist(rows, schema))
         os.replace(partial, path)
 

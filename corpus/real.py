@@ -146,32 +146,25 @@ def _packages(found: list[Found]) -> list[str]:
 
 
 def _built(out: Path, found: list[Found], limit: int | None) -> list[str]:
-    lines = [
-        "## Built",
-        "",
-        "| package | domain | part | programs | refused by a check | not drawn | duplicates | usable |",
-    ]
-    lines += ["|---" * 8 + "|"]
-    total = Counter()
+    header = "| package | domain | part | programs | refused by a check | not drawn | duplicates | usable |"
+    lines, total = ["## Built", "", header, "|---" * 8 + "|"], Counter()
+    sources = {part: _column(out / part, "source") for part in ("train", "test")}
     for one in found:
-        for part in ("train", "test"):
+        for part, built in sources.items():
             rows = _rows(out, part, one.package)[:limit]
             if not rows:
                 continue
             stages = _rejects(out / part, {row["id"] for row in rows})
-            usable = sum(source.startswith(f"{one.package}: ") for source in _column(out / part, "source"))
+            usable = sum(source.startswith(f"{one.package}: ") for source in built)
             said = (stages["read"] + stages["check"], stages["render"], stages["duplicate"] + stages["evaluation"])
             domain = rows[0]["domain"]
             total[domain, part] += usable
             counts = (len(rows), *said, usable)
             lines.append(f"| {one.package.name} | {domain} | {part} | {' | '.join(f'{n:,}' for n in counts)} |")
     domains = sorted({domain for domain, _ in total})
-    usable = (f"{domain}: {total[domain, 'train']:,} + {total[domain, 'test']:,}" for domain in domains)
-    lines += [
-        "",
-        f"Usable rows, train + test: {'; '.join(usable)}. The first of duplicates stays; of a row of train that is ",
-    ]
-    lines[-1] += "in test too, the one of test."
+    usable = "; ".join(f"{domain}: {total[domain, 'train']:,} + {total[domain, 'test']:,}" for domain in domains)
+    stays = "The first of duplicates stays; of a row of train that is in test too, the one of test."
+    lines += ["", f"Usable rows, train + test: {usable}. {stays}"]
     return [*lines, "", "Held out: " + "; ".join(_held_out()) + "; of scaffolds and pages every tenth.", ""]
 
 
