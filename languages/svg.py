@@ -143,7 +143,7 @@ class Scan:
     def start(self, name: str, attributes: dict[str, str]) -> None:
         space, _, name = name.rpartition(" ")
         if not self.open:
-            self.root(name, attributes)
+            self.root(space, name, attributes)
         elif space not in (SVG, ""):  # an editor's own, which no renderer looks at
             name = f"{space} {name}"
         self.open.append(name)
@@ -221,9 +221,11 @@ class Scan:
             self.text.append(text)
             self.needs_browser |= "\n" in text.strip()
 
-    def root(self, name: str, attributes: dict[str, str]) -> None:
+    def root(self, space: str, name: str, attributes: dict[str, str]) -> None:
         if name != "svg":
             raise ProgramError(f"svg: the document is a <{name[:40]}>, not an <svg>")
+        if space != SVG:  # no renderer draws it, and a browser makes no element of it that could be asked
+            raise ProgramError(f'svg: its namespace is "{space[:80]}", not "{SVG}"')
         self.root_at = self.parser.CurrentByteIndex
         style = dict(part.partition(":")[::2] for part in attributes.get("style", "").lower().split(";"))
         style = {name.strip(): value.strip() for name, value in style.items()}

@@ -213,6 +213,10 @@ WRONG = {
     "unknown prefix": ('<svg viewBox="0 0 9 9"><use xlink:href="#a"/></svg>', "unbound prefix"),
     "no area": (OPEN + 'viewBox="0 0 0 0"><rect width="9" height="9"/></svg>', "no area"),
     "no width": (OPEN + 'width="0" height="9"><rect width="9" height="9"/></svg>', "is 0"),
+    "namespace": ('<svg xmlns="http://www.w3.org/200/svg" viewBox="0 0 9 9"><rect/></svg>', "its namespace"),
+    "namespace, for the browser": ('<svg xmlns="http://www.w3.org/200/svg" viewBox="0 0 http"/>', "its namespace"),
+    "no namespace": ('<svg xmlns="" viewBox="0 0 9 9"><rect/></svg>', "its namespace"),
+    "prefix of another": ('<s:svg xmlns:s="urn:s" viewBox="0 0 9 9"><s:rect/></s:svg>', "its namespace"),
     "no svg": ("<p>hello</p>", "no <svg>"),
     "words": ("I cannot draw this.", "no <svg>"),
 }
