@@ -21,7 +21,7 @@ def test_the_peak_of_training_is_the_tables(qwen3_folder, samples, monkeypatch, 
     policy.hf = type(policy.hf)(config).train()
     policy.hf.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW(policy.parameters())
-    group = (policy.encode(samples[0]), [np.arange(20, 148)] * 8)
+    group = (policy.encode(samples[0]), [np.arange(i, i + 128) for i in range(20, 28)])
     row = packing.pack([group] * 3)
     monkeypatch.setattr(memory, "P", len(group[0].ids))
     monkeypatch.setattr(memory, "R", 128)
