@@ -1,6 +1,6 @@
-"""Rewards that the ablation sets beside the whole one: --reward benchmarks/parts.py:coarse=0.9 alignment=0.1
+"""Rewards that the ablation sets beside the whole one: --reward benchmarks/parts.py:thumbnail=0.9 alignment=0.1
 
-coarse and fine are `visual` with all of its weight on the thumbnail, or on the tiles; likeness is SSIM, which the field
+thumbnail and tiles are `visual` with all of its weight on the one (coarse) or the others (fine); likeness is SSIM, which the field
 takes where it has no encoder.
 """
 
@@ -18,11 +18,11 @@ def visual(coarse_weight: float) -> Visual:
     return Visual(coarse_weight=coarse_weight)
 
 
-def coarse(samples: Sequence[Sample], texts: Sequence[str], renderings: Sequence[Rendering]) -> list[float]:
+def thumbnail(samples: Sequence[Sample], texts: Sequence[str], renderings: Sequence[Rendering]) -> list[float]:
     return [likeness.visual for likeness in visual(1.0).compare([sample.image for sample in samples], renderings)]
 
 
-def fine(samples: Sequence[Sample], texts: Sequence[str], renderings: Sequence[Rendering]) -> list[float]:
+def tiles(samples: Sequence[Sample], texts: Sequence[str], renderings: Sequence[Rendering]) -> list[float]:
     return [likeness.visual for likeness in visual(0.0).compare([sample.image for sample in samples], renderings)]
 
 
