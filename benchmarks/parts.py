@@ -1,7 +1,7 @@
 """Rewards that the ablation sets beside the whole one: --reward benchmarks/parts.py:thumbnail=0.9 alignment=0.1
 
-thumbnail and tiles are `visual` with all of its weight on the one (coarse) or the others (fine); likeness is SSIM, which the field
-takes where it has no encoder.
+thumbnail and tiles are `visual` with all of its weight on the one (coarse) or on the others (fine); likeness is SSIM,
+which the field takes where it has no encoder.
 """
 
 from collections.abc import Sequence
