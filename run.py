@@ -83,7 +83,7 @@ def _resumed(presets: dict, argv: Sequence[str] | None, config, newest: Path | N
     changed = [name for name in before if bare(before[name]) != bare(wanted[name])]
     for name in FIXED if newest else ():
         if name in changed:
-            raise ValueError(f"--{name} {wanted[name]} cannot change this run ({before[name]}): {FIXED[name]}.")
+            raise ValueError(f"{flag(name)} {wanted[name]} cannot change this run ({before[name]}): {FIXED[name]}.")
     if newest and now.steps < step_of(newest):
         raise ValueError(f"--steps {now.steps}: {newest} has taken {step_of(newest)} already; give more.")
     if changed:

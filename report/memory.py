@@ -24,6 +24,7 @@ P, R, G = 2048, 1024, 8
 PREFILL, CHUNK, SLOTS = 16384, 1024, 256  # tokens of a prefill, of the log-probs computed together; samples together
 USABLE, POOL = 0.95, 0.8  # of a card: what one process gets; of what is free: what the page pool takes
 GB, CARDS = 1e9, (24, 48, 80, 141)
+COUNTED: dict[tuple, "WeightCount"] = {}
 
 _TEXT = ["hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"]
 _TEXT += ["intermediate_size", "vocab_size"]
@@ -91,7 +92,14 @@ class WeightCount:
 
 
 def count_weights(config, rank: int | None = None, targets: tuple[str, ...] = ()) -> WeightCount:
-    """From the real classes, on the meta device."""
+    """From the real classes, on the meta device, once for each shape."""
+    shape = config.to_json_string(use_diff=False), rank, targets
+    if shape not in COUNTED:
+        COUNTED[shape] = _counted(config, rank, targets)
+    return COUNTED[shape]
+
+
+def _counted(config, rank: int | None, targets: tuple[str, ...]) -> WeightCount:
     with torch.device("meta"):
         hf = AutoModelForImageTextToText.from_config(config)
     hf.tie_weights()
@@ -248,7 +256,11 @@ def say_whether_it_fits(settings) -> None:
     needs += f", {rollout / GB:.1f} GB and keys and values in a rollout" if plan.samples else ""
     if fits(config, plan, usable):
         samples = room(config, plan, usable) if plan.samples else plan.slots
-        waits = f", with {samples} samples at a time, not --slots {plan.slots}" if samples < plan.slots else ""
+        waits = (
+            f", with {samples} of the longest answers at a time, not --slots {plan.slots}"
+            if samples < plan.slots
+            else ""
+        )
         print_once(f"{needs}, of {usable / GB:.1f} GB {where}: it fits{waits}.")
         return
     flags = remedy(config, plan, usable, may_be_lora=not settings.resume)

@@ -35,7 +35,8 @@ def settings(base, **changed) -> train_virl.Config:
 
 
 def adapted(base, **changed) -> LoraPolicy:
-    """A policy whose adapter adds something that can be seen: PEFT's own begins with 0."""
+    """A policy whose adapter, always the same one, adds something that can be seen: PEFT's own begins with 0."""
+    torch.manual_seed(1)
     policy = LoraPolicy.of(base, settings(base, **changed))
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -86,7 +87,8 @@ def test_sampled_logps_equal_the_trainers_as_the_adapter_learns(tiny_folder, tar
         drawn.append(sampler)
     assert len(drawn[0]) != len(drawn[1]) or np.abs(drawn[0] - drawn[1]).max() > 1e-3
     buffer = policy.engine.weights.buffer.untyped_storage().data_ptr()
-    shared = [p.untyped_storage().data_ptr() == buffer for p in policy.hf.model.language_model.parameters()]
+    text = policy.hf.model.language_model.named_parameters()
+    shared = [p.untyped_storage().data_ptr() == buffer for name, p in text if "_norm." not in name]
     bases = sum(".language_model." in name for name, p in policy.named_parameters() if "base_layer.weight" in name)
     assert shared.count(False) == 3 * bases, "a base and its adapter"
 
@@ -261,8 +263,8 @@ def test_two_processes_take_the_steps_of_one(qwen3_folder, corpus, tmp_path):  #
             succeed(stage, *inputs, *own, "--out", tmp_path / f"{number}-{processes}", processes=processes)
         one, two = (tmp_path / f"{number}-{processes}" for processes in (1, 2))
         for a, b in zip(metrics(one), metrics(two), strict=True):
-            names = ("loss", "grad_norm", "tokens", "kl", "mismatch", "held_out/visual")
-            assert [a.get(name) for name in names] == pytest.approx([b.get(name) for name in names], rel=1e-3, abs=1e-5)
+            names = [name for name in ("loss", "grad_norm", "tokens", "kl", "mismatch", "held_out/visual") if name in a]
+            assert names and [a[n] for n in names] == pytest.approx([b[n] for n in names], rel=1e-3, abs=1e-5)
         folders = [out / "checkpoints/step-000002/adapter_model.safetensors" for out in (one, two)]
         ours, theirs = map(load_file, folders)
         assert ours.keys() == theirs.keys() and not all(torch.equal(ours[name], theirs[name] * 0) for name in ours)

@@ -163,17 +163,29 @@ def test_the_preset_for_small_cards_fits_them(stage):
 
 
 @pytest.mark.parametrize(
-    ("GB", "said"),
+    ("preset", "GB", "said"),
     [
-        (40.0, r"of 40\.0 GB here: it fits\.$"),
-        (10.5, r"of 10\.5 GB here: it fits, with 1\d samples at a time, not --slots 64\.$"),
-        (10.0, r"it will hardly fit; with --row-tokens 4096 .*it would\.$"),
-        (3.0, r"it will hardly fit; it needs more GPUs \(torchrun\), larger ones or a smaller model\.$"),
+        ("gpu24", 40, r"of 40\.0 GB here: it fits\.$"),
+        ("gpu24", 12, r"of 12\.0 GB here: it fits, with \d+ of the longest answers at a time, not --slots 64\.$"),
+        ("gpu24", 10, r"hardly fit; with --row-tokens 1024 --max-prompt-tokens 512 --max-new-tokens 512 it would\.$"),
+        ("gpu24", 3, r"hardly fit; it needs more GPUs \(torchrun\), larger ones or a smaller model\.$"),
+        ("gpu1", 80, r"of 80\.0 GB here: it fits"),
+        ("gpu1", 24, r"hardly fit; with --lora 32 it would\.$"),
     ],
 )
-def test_a_run_says_whether_it_fits_and_what_to_change(GB, said, capsys, monkeypatch):
+def test_a_run_says_whether_it_fits_and_what_to_change(preset, GB, said, capsys, monkeypatch):
     monkeypatch.setattr(memory, "memory_of", lambda device: (GB * 1e9, "here"))
-    settings = dataclasses.replace(train_virl.PRESETS["gpu24"][1], model="Qwen3-VL-2B")
+    settings = dataclasses.replace(train_virl.PRESETS[preset][1], model="Qwen3-VL-2B")
     memory.say_whether_it_fits(settings)
     printed = capsys.readouterr().out.strip()
     assert printed.startswith("Memory: ") and "\n" not in printed and re.search(said, printed), printed
+
+
+def test_a_tiny_run_says_so_first(qwen3_folder, capsys):
+    """On a CPU, of what is available; of what cannot be read nothing, for loading it says why."""
+    memory.say_whether_it_fits(train_sft.Config(model=str(qwen3_folder)))
+    assert re.match(
+        r"Memory: \d\.\d GB at the peak of training, of \d+\.\d GB available here: it", capsys.readouterr().out
+    )
+    memory.say_whether_it_fits(train_sft.Config(model="no/such"))
+    assert not capsys.readouterr().out
