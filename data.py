@@ -14,7 +14,6 @@ when they are asked for, so a set of millions needs little memory.
 """
 
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -56,8 +55,7 @@ def answer_text(sample: Sample) -> str:
 
 def as_refinement(sample: Sample, draft: str, rng: np.random.Generator | None = None) -> Sample:
     """The same target, now to be reached by correcting `draft`."""
-    prompt = refine_prompt(sample.language, draft, rng)
-    return replace(sample, id=f"{sample.id}+refine", prompt=prompt, draft=draft)
+    return replace(sample, id=f"{sample.id}+refine", prompt=refine_prompt(sample.language, draft, rng), draft=draft)
 
 
 # -------------------------------------------------------------------------------------------------------- reading rows
@@ -289,8 +287,3 @@ def needs_drawing(samples: Samples) -> bool:
             if not row.get("image") and not row.get("problem"):
                 return True
     return False
-
-
-if __name__ == "__main__":
-    print(f"data.py has no commands: python -m corpus {' '.join(sys.argv[1:])}", file=sys.stderr)
-    sys.exit(2)

@@ -164,7 +164,7 @@ class Policy(nn.Module):
         return self.tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def forward(self, row: PackedRow, temperature: float = 1.0) -> torch.Tensor:
-        """Log-probs (sum of R,) float32 of row.targets, at the sampling temperature."""
+        """Log-probs (sum of R,) float32 of the responses' tokens, at the sampling temperature."""
         hidden = self.hf.model(
             input_ids=row.ids[None],
             position_ids=row.positions[:, None],
@@ -173,7 +173,9 @@ class Policy(nn.Module):
             use_cache=False,
             spans=row.spans,
         ).last_hidden_state[0]
-        return token_logprobs(hidden.index_select(0, row.source), self.hf.lm_head.weight, row.targets, temperature)
+        hidden = hidden.index_select(0, row.source)
+        logps = token_logprobs(hidden, self.hf.lm_head.weight, row.targets, temperature)
+        return logps.index_select(0, row.responses)
 
     def shard(self, offload: bool = False) -> "Policy":
         """Spread weights, gradients and what optimizers keep over the processes of a machine; every machine holds all
@@ -266,8 +268,7 @@ def _eos_ids(hf, tokenizer) -> list[int]:
     return list(dict.fromkeys(ids))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# log-probabilities
+# --------------------------------------------------------------------------------------------------- log-probabilities
 
 
 class _TokenLogprobs(torch.autograd.Function):

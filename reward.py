@@ -111,8 +111,7 @@ class Score(Likeness):
     parts: dict[str, float | None] = field(default_factory=dict)  # the rewards that were chosen, by their names
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# How much two pictures look alike
+# ------------------------------------------------------------------------------------ How much two pictures look alike
 
 
 def shape_factor(target: tuple[int, int], rendering: tuple[int, int]) -> float:
@@ -316,8 +315,7 @@ def visual_of(mode: str, *options, **more) -> Visual:
     return importlib.import_module("rewards.vincicoder").Released(*options, **more)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The rewards that were chosen
+# ---------------------------------------------------------------------------------------- The rewards that were chosen
 
 
 def flat(rewards: np.ndarray) -> np.ndarray:
@@ -418,8 +416,7 @@ class Rewards:
         return scores
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The command line
+# ---------------------------------------------------------------------------------------------------- The command line
 
 
 def open_picture(path: Path) -> Image.Image:

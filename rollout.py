@@ -81,8 +81,7 @@ def sample_seed(seed: int, number: int) -> int:
     return (seed * 1_000_003 + number + 2**31) % 2**32 - 2**31
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# the model
+# ----------------------------------------------------------------------------------------------------------- the model
 
 
 class FlatWeights:
@@ -251,7 +250,7 @@ class Engine:
         All of it is one packed row (packing.pack). Returns the logits after each prompt (n, V).
         """
         device = self.policy.device
-        row = pack([(group.prompt, [r.ids[: r.length - 1] for r in requests]) for group, requests in jobs])
+        row = pack([(group.prompt, [r.ids[: r.length - 1] for r in requests]) for group, requests in jobs], share=False)
         slot_mapping, ends, at = [], [], 0
         for group, requests in jobs:
             segments = [(group.block_table, len(group.prompt.ids))] + [(r.block_table, r.length - 1) for r in requests]
@@ -372,8 +371,7 @@ def bucket(n: int, most: int) -> int:
     return min(most, power * 3 // 4 if power >= 4 and n <= power * 3 // 4 else power)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# memory
+# -------------------------------------------------------------------------------------------------------------- memory
 
 
 class PagePool:
@@ -478,8 +476,7 @@ class Slots:
         return self.arranged[1]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# who decodes when
+# ---------------------------------------------------------------------------------------------------- who decodes when
 
 
 @dataclass(eq=False)

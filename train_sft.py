@@ -95,18 +95,14 @@ def task(sample: Sample, rng: np.random.Generator, refine: float) -> Sample:
     return sample
 
 
-Pair = tuple[Prompt, list]  # a prompt, [the token ids of its answer]
-
-
-def encode_batch(policy: Policy, samples: Samples, config: Config, step: int) -> tuple[list[Pair], int, list]:
-    """(the pairs of a step for this process, how many others were too long, what is wrong with which row): a pure
-    function of the step."""
+def encode_batch(policy: Policy, samples: Samples, config: Config, step: int) -> tuple:
+    """(the step's pairs of a prompt and [its answer's token ids] of this process, how many others were too long, what
+    is wrong with which row): a pure function of the step."""
     indices = loading.batch_indices(samples, config.batch_size, config.seed, step)
-    rngs = np.random.default_rng((config.seed, step)).spawn(len(indices))
     number, processes = rank_and_size()
-    rngs = rngs[number::processes]
+    rngs = np.random.default_rng((config.seed, step)).spawn(len(indices))[number::processes]
 
-    def encode(place: int, sample: Sample) -> Pair:
+    def encode(place: int, sample: Sample) -> tuple[Prompt, list]:
         sample = task(sample, rngs[place], config.refine)
         return policy.encode(sample), [policy.response_ids(data.answer_text(sample), sample.id)]
 

@@ -21,7 +21,8 @@ Departures from the paper's release (arXiv 2511.00391, EasyR1):
     log-probs serve. Their distance to the trainer's is logged at every step ("mismatch").
  2. Groups whose G rewards are equal have no advantage; they are counted, and without --kl not trained on.
  3. The reward defaults to mode "calibrated": a blank page looks like nothing. Words count. (`vincicoder` is theirs.)
- 4. The prompt and its picture are computed once per group, in the rollout and in training.
+ 4. The prompt and its picture are computed once per group, in the rollout and in training; so is, in training, what
+    answers of a group begin with in common.
 """
 
 import environment  # noqa: F401
@@ -198,8 +199,7 @@ PRESETS = {
 # fmt: on
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# the algorithm
+# ------------------------------------------------------------------------------------------------------- the algorithm
 
 
 def group_advantages(rewards: np.ndarray, normalize_std: bool = True, by_rank: bool = False) -> np.ndarray:
@@ -430,8 +430,7 @@ def waves(groups: list[Group], config: Config, step: int) -> list[list[list[Grou
     return [cut(minibatch, min(WAVES, fewest // minibatches)) for minibatch in cut(groups, minibatches)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# the policies beside the one that is trained: the sampler of several processes, the reference
+# ------------------------ the policies beside the one that is trained: the sampler of several processes, the reference
 
 
 @torch.no_grad()

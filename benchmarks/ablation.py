@@ -4,9 +4,10 @@
     python benchmarks/ablation.py benchmarks/plans/text_reward.toml --dry        # what it would run
 
 A plan (TOML) has `made`: commands that are run once, one after the other; `cells`: a training each, for every seed;
-`evaluated`: the ways in which each is evaluated; `compared`: pairs of cells, `ways`: pairs of ways. In a command
-{name} is the path of what `name` made, {name:newest} the newest checkpoint there, {seed} the seed. What is done is not
-done again; a training that was broken off goes on. Before a cell starts it says how many minutes it took before.
+`evaluated`: the ways in which each is evaluated; `compared`: pairs of cells, `ways`: pairs of ways; `domains`: those
+that have figures of their own. In a command {name} is the path of what `name` made, {name:newest} the newest checkpoint
+there, {seed} the seed, or a text of that name in `common`. What is done is not done again; a training that was broken
+off goes on. Before a cell starts it says how many minutes it took before.
 
 The results have every cell's means per seed with 95 % bootstrap intervals over targets, and for each pair the mean
 difference over targets and seeds with an interval that draws both anew: seeds, and targets (the same for all seeds).
@@ -52,8 +53,8 @@ class Config:
 class Runner:
     """Runs a plan's commands, each once: OUT/done.json keeps which, and how many seconds they took."""
 
-    def __init__(self, out: Path, dry: bool):
-        self.out, self.dry, self.file = out, dry, out / "done.json"
+    def __init__(self, out: Path, dry: bool, common: dict[str, str]):
+        self.out, self.dry, self.common, self.file = out, dry, common, out / "done.json"
         out.mkdir(parents=True, exist_ok=True)
         self.done = json.loads(self.file.read_text()) if self.file.exists() else {}
 
@@ -63,6 +64,8 @@ class Runner:
             path = values.get(name, self.out / name)
             return shlex.quote(str((latest_checkpoint(path) or path) if newest else path))
 
+        for name, text in self.common.items():
+            command = command.replace(f"{{{name}}}", text)
         return re.sub(r"\{([\w.-]+)(:newest)?\}", value, command)
 
     def run(self, name: str, command: str, like: str) -> None:
@@ -120,14 +123,16 @@ def paired(a: list[dict], b: list[dict], resamples: int = 4000) -> tuple[float, 
 
 
 def figures(plan: dict, runner: Runner, seeds: list[int]) -> dict:
-    metrics, cells = plan["metrics"], {cell["name"]: cell for cell in plan["cells"]}
-    values = {}  # (cell, way, metric) -> {target: value} of each seed
+    cells, values = {cell["name"]: cell for cell in plan["cells"]}, {}  # (cell, way, metric) -> {target: value} by seed
+    kinds = [(metric, domain) for domain in (None, *plan.get("domains", ())) for metric in plan["metrics"]]
+    metrics = [f"{metric}/{domain}" if domain else metric for metric, domain in kinds]
     for way in plan["evaluated"]:
         for name, cell in cells.items():
             folders = [runner.out / "eval" / f"{folder_of(cell, seed)}-{way}" for seed in seeds]
             runs = [list(read_records(folder)) for folder in folders]
-            for metric in metrics:
-                values[name, way, metric] = [per_target(run, metric) for run in runs]
+            for label, (metric, domain) in zip(metrics, kinds, strict=True):
+                of_domain = [[r for r in run if domain in (None, r.sample.domain)] for run in runs]
+                values[name, way, label] = [per_target(records, metric) for records in of_domain]
     rounded = lambda numbers: [round(number, 4) for number in numbers]  # noqa: E731
     result = {"about": plan["about"], "seeds": seeds, "cells": {}, "differences": {}}
     for (name, way, metric), runs in values.items():
@@ -154,7 +159,7 @@ def show(result: dict) -> None:
 
 def main(config: Config) -> None:
     plan, name = tomllib.loads(config.plan.read_text()), config.plan.stem
-    runner = Runner(config.out or Path("runs") / name, config.dry)
+    runner = Runner(config.out or Path("runs") / name, config.dry, plan.get("common", {}))
     seeds = list(config.seeds or plan["seeds"])
     everything(plan, runner, seeds)
     if not config.dry:

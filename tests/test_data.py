@@ -554,12 +554,6 @@ def test_inspect_ends_with_one_line(tmp_path):
     assert done.stderr.startswith("corpus inspect: gone does not exist") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("old", "new"), [("data.py build x --out y", "python -m corpus build x --out y")])
-def test_old_commands_name_the_new_ones(old, new, script):
-    status, said = script(*old.split())
-    assert status == 2 and said.strip().endswith(new) and said.count("\n") == 1
-
-
 def test_a_room_names_its_commands(script):
     status, said = script("corpus/__main__.py", "inspekt")
     assert status == 2 and said.startswith(

@@ -50,23 +50,31 @@ def test_merged_parts_are_attention_over_all_keys():
 
 @pytest.mark.quick
 def test_packed_attention_gradcheck():
-    """Two sequences, of which one is a shared prompt with two responses: the gradient of all keys is exact."""
+    """The gradient of all keys is exact, of those too that several sequences go on from."""
     torch.manual_seed(0)
-    spans = Spans([(0, 4, 0, 0), (4, 7, 0, 4), (7, 9, 0, 4), (9, 12, 9, 9)])
     q, k, v = (torch.randn(12, heads, 4, dtype=torch.float64, requires_grad=True) for heads in (2, 1, 1))
-    assert gradcheck(lambda *qkv: packing.packed_attention(*qkv, spans, 0.5), (q, k, v))
+    assert gradcheck(lambda *qkv: packing.packed_attention(*qkv, ROWS[2], 0.5), (q, k, v))
 
 
-@pytest.mark.parametrize(
-    "rows", [[(0, 4, 0, 0), (4, 7, 0, 4), (7, 9, 0, 4), (9, 12, 9, 9)], [(0, 5, 0, 0), (5, 12, 5, 5)]]
-)
-def test_what_flash_attention_is_told_means_the_same(rows):
+ROWS = [
+    Spans(torch.tensor([5] * 5 + [12] * 7), [0, 5]),  # each for itself
+    Spans(torch.tensor([9] * 4 + [7] * 3 + [9] * 2 + [12] * 3), [0, 7, 9]),  # a prompt's two responses, and one alone
+    Spans(torch.tensor([12] * 5 + [7] * 2 + [12, 9] + [12] * 3), [0, 7, 9]),  # of which two, and two, begin alike
+]
+
+
+@pytest.mark.parametrize("tile", [1, 5, 256])
+@pytest.mark.parametrize("rows", ROWS)
+def test_what_flash_attention_is_told_means_the_same(rows, tile, monkeypatch):
     """It needs a GPU; here its rule, the last query sees all keys, is followed sequence by sequence."""
     torch.manual_seed(0)
-    spans, (q, k, v) = Spans(rows), (torch.randn(12, heads, 4, dtype=torch.float64) for heads in (2, 1, 1))
-    query_ends, key_ends, most_queries, most_keys, keys = spans.flash
+    monkeypatch.setattr(packing, "TILE", tile)
+    spans, (q, k, v) = (
+        Spans(rows.until, rows.starts),
+        (torch.randn(12, heads, 4, dtype=torch.float64) for heads in (2, 1, 1)),
+    )
+    query_ends, key_ends, keys, most_queries, most_keys = spans.flash
     assert (most_queries, most_keys) == (query_ends.diff().max(), key_ends.diff().max())
-    keys = torch.arange(12) if keys is None else keys
     parts = []
     for (a, b), (c, d) in zip(query_ends.unfold(0, 2, 1).tolist(), key_ends.unfold(0, 2, 1).tolist(), strict=True):
         seen = torch.ones(b - a, d - c, dtype=torch.bool).tril(d - c - (b - a))

@@ -17,7 +17,11 @@ import model
 import packing
 import rollout
 
-RESPONSES = [[[10, 20, 30, 40], [50], [11, 12, 13]], [[7, 8, 9, 10, 11]], [[90, 91], [92, 93, 94]]]
+RESPONSES = [  # some begin alike, one is there twice, one is what another begins with
+    [[10, 20, 30, 40], [50], [10, 20, 13], [10, 20, 30], [10, 20, 13]],
+    [[7, 8, 9, 10, 11]],
+    [[90, 91], [92, 93, 94]],
+]
 
 
 def hugging_face(policy, folder):
@@ -83,8 +87,11 @@ def test_packed_logps_and_gradients_equal_one_forward_per_response(policy, sampl
 def test_pack_knows_which_response_a_token_belongs_to(policy, samples):
     row = packing.pack(list(zip([policy.encode(sample) for sample in samples], RESPONSES, strict=True)))
     flat = [response for responses in RESPONSES for response in responses]
-    assert row.targets.tolist() == [token for response in flat for token in response]
+    assert row.targets[row.responses].tolist() == [token for response in flat for token in response]
     assert row.owner.tolist() == [number for number, response in enumerate(flat) for _ in response]
+    assert len(row.targets) == len([10, 20, 13, 30, 40, 50]) + 5 + 5  # what they begin with alike is there once
+    whole = packing.pack([(policy.encode(samples[0]), RESPONSES[0])], share=False)
+    assert whole.targets.tolist() == sum(RESPONSES[0], [])
 
 
 def test_token_logprobs_gradients_and_chunks():
