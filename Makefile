@@ -128,6 +128,8 @@ quick: setup
 test: setup
 	@$(PY) -c "import triton" 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check triton 2>/dev/null \
 	    || echo "Triton could not be fetched: the test of its kernels (in its interpreter, no GPU) will be skipped."
+	@$(PY) -c "import peft" 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check peft 2>/dev/null \
+	    || echo "PEFT could not be fetched: the tests of LoRA will be skipped."
 	@if $(PY) -c "import xdist" 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check pytest-xdist 2>/dev/null; \
 	    then several="-n $(TESTERS) --dist worksteal"; \
 	    else echo "pytest-xdist could not be fetched: the tests run one by one."; fi; \

@@ -5,16 +5,13 @@ Anything else in there (step-best, step-000600-good) is the user's, and is left 
 """
 
 import errno
-import json
 import os
-import shlex
 import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
-import releases
 from model import Policy
 from processes import rank_and_size
 
@@ -84,39 +81,6 @@ def checkpoints(run: Path) -> list[Path]:
 def latest_checkpoint(run: Path) -> Path | None:
     """The newest checkpoint of a run, or None."""
     return (checkpoints(run) or [None])[-1]
-
-
-def checkpoint_to_resume(run: Path) -> Path | None:
-    """The newest checkpoint of a run, or None. Where it is damaged an OSError says which older one serves and how to
-    take it: steps are not lost without a word."""
-    damaged, sound = [], None
-    for checkpoint in reversed(checkpoints(run)):
-        if (what := damage(checkpoint)) is None:
-            sound = checkpoint
-            break
-        damaged.append((checkpoint, what))
-    if not damaged:
-        return sound
-    remedy = "No older one is whole: start again with another --out."
-    if sound:
-        moves = (shlex.join(["mv", str(path), str(path.with_name(f"damaged-{path.name}"))]) for path, _ in damaged)
-        remedy = f"{sound.name} is whole; to go on from there, --resume after: {' && '.join(moves)}"
-    raise OSError(f"{damaged[0][0]} is damaged ({damaged[0][1]}). {remedy}")
-
-
-def damage(checkpoint: Path) -> str | None:
-    """The file that keeps a checkpoint from being loaded, and why, as far as headers and lengths tell; None if none."""
-    try:
-        for file in sorted({checkpoint / "config.json", *checkpoint.glob("*.json")}):
-            json.loads(file.read_text(encoding="utf-8"))
-        for file in releases.weight_files(checkpoint):
-            safe_open(file, "pt")
-        file = checkpoint / "trainer.pt"
-        torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # json, safetensors, torch and its pickle have one each for a file that is cut off
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return f"{file.name}: {why.splitlines()[0].split('. ')[0]}"
-    return None
 
 
 def load_trainer_state(checkpoint: Path, policy: Policy, optimizers: list) -> dict:

@@ -8,6 +8,7 @@ Axes: T tokens of a packed row, P prompt tokens, R response tokens, V vocabulary
 
 import environment  # noqa: F401
 
+import importlib
 import logging
 import os
 import sys
@@ -72,11 +73,14 @@ class Policy(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path, device="cpu", dtype=torch.float32) -> "Policy":
-        """Open a Hugging Face folder or hub name (which downloads it). Raises FileNotFoundError or ValueError, in one
-        sentence, for what cannot be read, or cannot be trained as it is meant."""
+        """Open a Hugging Face folder or hub name (which downloads it), or a LoRA adapter's, added to its base. Raises
+        FileNotFoundError or ValueError, in one sentence, for what cannot be read, or cannot be trained as it is meant.
+        """
         check_device(device)
         transformers, Qwen2VLImageProcessorPil = hugging_face()
         folder = releases.find_folder(path)
+        if releases.is_adapter(folder):
+            return importlib.import_module("lora").merged(folder, device, dtype)
         files, read = releases.read_files(folder), releases.readable
         config = releases.read_config(folder, files)
         what, its_files = f"The tokenizer in {folder}", " and ".join(releases.TOKENIZER)
@@ -286,7 +290,8 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx, grad):
         hidden, weight, targets, totals = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=grad.dtype)  # bf16 sums over chunks would bias training
+        # bf16 sums over chunks would bias training; a frozen head has none
+        grad_weight = torch.zeros_like(weight, dtype=grad.dtype) if ctx.needs_input_grad[1] else None
         for start in range(0, len(hidden), ctx.chunk):
             part = slice(start, start + ctx.chunk)
             logits = _wide(hidden[part] @ weight.T).div_(ctx.temperature)
@@ -296,11 +301,13 @@ class _TokenLogprobs(torch.autograd.Function):
             grad_logits *= grad[part, None] / ctx.temperature
             narrow = grad_logits.to(weight.dtype)
             grad_hidden[part] = narrow @ weight
+            if grad_weight is None:
+                continue
             if weight.is_cuda and weight.dtype == torch.bfloat16:  # bf16 factors, products summed and kept in fp32
                 grad_weight += torch.mm(narrow.T, hidden[part], out_dtype=torch.float32)
             else:
                 grad_weight += grad_logits.T @ _wide(hidden[part])
-        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None
 
 
 def _wide(x: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ FILES += ("processor_config.json", "tokenizer.json", "tokenizer_config.json", "v
 FILES += ("added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
 INDEX = "model.safetensors.index.json"
 WEIGHTS = ("*.safetensors", INDEX)
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")  # PEFT's settings and weights
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -51,7 +52,7 @@ def find_folder(path: str | Path) -> Path:
         remedy = f"Make a tiny model with `python tiny.py {path}`, or give a hub name"
         raise FileNotFoundError(f"{path}: no such folder. {remedy}.")
     try:
-        return Path(snapshot_download(path, allow_patterns=[*FILES, *WEIGHTS]))
+        return Path(snapshot_download(path, allow_patterns=[*FILES, *WEIGHTS, *ADAPTER]))
     except Exception as error:  # offline, an unknown name, a licence not accepted: each has an error of its own
         what = f"{path} is no folder here, and the Hugging Face hub did not give it ({first_line(error)})"
         raise FileNotFoundError(f"{what}. Offline, download it elsewhere and give its folder.") from error
@@ -77,9 +78,8 @@ def read_config(folder: Path, files: dict[str, bytes]):
     said = json.loads(files.get("config.json", b"{}"))
     family = said.get("model_type")
     if family is None:
-        adapter = (folder / "adapter_config.json").exists()
-        remedy = "merge its adapter into the model first" if adapter else "of a run, give checkpoints/step-N"
-        raise ValueError(f"{folder} is no model's folder, it has no config.json with a model_type; {remedy}.")
+        what = f"{folder} is no model's folder, it has no config.json with a model_type"
+        raise ValueError(f"{what}; of a run, give checkpoints/step-N.")
     if family not in FAMILIES:
         raise ValueError(f"{folder} is a {family} model; nanovinci trains {' and '.join(FAMILIES)}.")
     if quantized := said.get("quantization_config") or said.get("compression_config"):
@@ -117,6 +117,11 @@ def unread_options(config) -> list[str]:
     if rope.get("mrope_interleaved", interleaved) != interleaved:
         unread.append(f"mrope_interleaved {not interleaved}")
     return unread
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether it holds a LoRA adapter, whose base lies elsewhere, and no model."""
+    return (folder / ADAPTER[0]).is_file() and not any((folder / name).exists() for name in ("config.json", INDEX))
 
 
 def weight_files(folder: Path) -> list[Path]:

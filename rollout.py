@@ -88,7 +88,8 @@ class FlatWeights:
     """The text model's weights in one flat buffer, some of them fused: q, k, v are one matrix, gate and up another.
 
     A parameter that is whole and has the buffer's number format becomes a view of the buffer, so that an optimizer's
-    step is a step of the sampler. Others (fp32 masters on a GPU) are copied by `refill`, before each rollout.
+    step is a step of the sampler. Others (fp32 masters on a GPU) are copied by `refill`, before each rollout; to the
+    base matrices of LoRA it adds the adapter's products.
     """
 
     def __init__(self, policy, dtype: torch.dtype):
@@ -97,6 +98,7 @@ class FlatWeights:
         sizes = [-(-sum(p.numel() for p in parameters) // 64) * 64 for _, _, parameters in fused]  # aligned
         self.buffer = torch.empty(sum(sizes), dtype=dtype, device=policy.device)
         self.sources: list[tuple[torch.Tensor, torch.Tensor]] = []  # part of the buffer, what belongs there
+        self.products = getattr(policy, "products", {})  # of LoRA: matrix -> what gives the adapter's product
         for (holder, name, parameters), room in zip(fused, self.buffer.split(sizes), strict=True):
             rows = [len(p) for p in parameters]
             weight = room[: sum(p.numel() for p in parameters)].view(sum(rows), *parameters[0].shape[1:])
@@ -105,7 +107,8 @@ class FlatWeights:
         self.lm_head = getattr(self, "lm_head", self.embed)
         self.refill()
         for view, parameter in self.sources:
-            if isinstance(parameter, torch.nn.Parameter) and parameter.dtype == dtype:
+            shared = isinstance(parameter, torch.nn.Parameter) and parameter not in self.products
+            if shared and parameter.dtype == dtype:
                 parameter.data = view
 
     def _fused(self, policy) -> list[tuple[object, str, list[torch.Tensor]]]:
@@ -137,7 +140,8 @@ class FlatWeights:
     def refill(self) -> None:
         for view, parameter in self.sources:
             if parameter.data_ptr() != view.data_ptr():
-                view.copy_(parameter)
+                product = self.products.get(parameter)
+                view.copy_(parameter + product() if product else parameter)
 
 
 class Engine:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import json
 import math
@@ -17,7 +18,7 @@ from typing import Literal, TextIO, get_args, get_origin
 
 import tyro
 
-from checkpoint import checkpoint_to_resume, latest_checkpoint, step_of
+from checkpoint import latest_checkpoint, step_of
 from processes import rank_and_size
 
 # ------------------------------------------------------------------------------------------------------ what it is told
@@ -25,6 +26,7 @@ from processes import rank_and_size
 Rule = tuple[Sequence[str], Callable, str]  # names of settings, what their values may be, and that in words
 COMMON_RULES: list[Rule] = [
     (("steps", "row_tokens", "save_every", "eval_every", "eval_tokens"), lambda x: x >= 1, "has to be at least 1"),
+    (("lora", "lora_alpha"), lambda x: x >= 1, "has to be at least 1"),
     (("warmup", "keep"), lambda x: x >= 0, "must not be negative"),
     (("weight_decay",), lambda x: 0 <= x < math.inf, "has to be 0 or more"),
     (("seed",), lambda x: 0 <= x < 2**63, "has to lie between 0 and 2^63"),
@@ -38,7 +40,7 @@ FIXED = {  # what a checkpoint decides
     "model": "the weights are in the run's checkpoints. If the folder was moved, say so in config.json",
     "optimizer": "the checkpoint holds the state of the other one",
     "freeze": "the checkpoint holds the optimizer's state of other weights",
-}
+} | dict.fromkeys(("lora", "lora_alpha", "lora_targets"), "the checkpoint holds what was trained")
 STAGES = {"batch_size": "train_sft.py", "prompts": "train_virl.py"}  # a setting that only this script has
 
 
@@ -51,7 +53,8 @@ def parse_config(presets: dict, argv: Sequence[str] | None = None):
     the script where all steps are done.
     """
     config = tyro.extras.overridable_config_cli(presets, args=argv)
-    newest = (checkpoint_to_resume if config.resume else latest_checkpoint)(Path(config.out))
+    find = importlib.import_module("damage").checkpoint_to_resume if config.resume else latest_checkpoint
+    newest = find(Path(config.out))
     if config.resume:
         config = _resumed(presets, argv, config, newest)
     elif newest:
@@ -80,7 +83,7 @@ def _resumed(presets: dict, argv: Sequence[str] | None, config, newest: Path | N
     changed = [name for name in before if bare(before[name]) != bare(wanted[name])]
     for name in FIXED if newest else ():
         if name in changed:
-            raise ValueError(f"--{name} {wanted[name]} cannot change this run ({before[name]}): {FIXED[name]}.")
+            raise ValueError(f"{flag(name)} {wanted[name]} cannot change this run ({before[name]}): {FIXED[name]}.")
     if newest and now.steps < step_of(newest):
         raise ValueError(f"--steps {now.steps}: {newest} has taken {step_of(newest)} already; give more.")
     if changed:
@@ -170,7 +173,7 @@ class Run:
     curves.png and samples.html, which other processes draw. Of several processes the first one writes."""
 
     def __init__(self, config):
-        self.config, self.folder, self.log_to, self.writer = config, Path(config.out), config.log_to, None
+        self.config, self.folder, self.tracker = config, Path(config.out), None
         self.metrics_path, self.writes = self.folder / "metrics.jsonl", rank_and_size()[0] == 0
         self.drawing: list[subprocess.Popen] = []
         self.drawn = time.monotonic()  # when pages were last asked for
@@ -180,17 +183,8 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(f"--out {self.folder} cannot be a folder ({error.strerror}); give another.") from error
-        if config.log_to == "tensorboard":
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(self.folder)
-        elif config.log_to == "wandb":
-            import wandb
-
-            try:
-                self.writer = wandb.init(project="nanovinci", name=self.folder.name, config=dataclasses.asdict(config))
-            except wandb.Error as error:  # no key, no connection
-                raise ValueError(f"--log-to wandb does not start: {error}") from error
+        if config.log_to != "files":
+            self.tracker = getattr(importlib.import_module("report.trackers"), config.log_to)(config, self.folder)
 
     def start_at(self, step: int) -> None:
         """Write config.json, now that everything is loaded that it names, and forget metrics of steps that are about to
@@ -211,11 +205,8 @@ class Run:
         metrics = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in metrics.items()}
         with self.metrics_path.open("a") as file:
             file.write(json.dumps(metrics) + "\n")
-        if self.log_to == "tensorboard":
-            for key, value in metrics.items():
-                self.writer.add_scalar(key, value, metrics["step"])
-        elif self.log_to == "wandb":
-            self.writer.log(metrics, step=metrics["step"])
+        if self.tracker:
+            self.tracker(metrics)
 
     def draw(self, *pages: str, ended: bool = False) -> None:
         """Have the run's pages drawn from what lies in its folder, each by a process of its own (`python -m report PAGE

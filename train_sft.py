@@ -69,6 +69,10 @@ class Config(Training):
 
 PRESETS = {
     "tiny": ("A 2.6 M model on a laptop CPU.", Config(optimizer="muon", lr=3e-3, batch_size=24, row_tokens=4096)),
+    "gpu24": (
+        "LoRA of a 2B or 4B model on one GPU of 24 GB.",
+        Config(device="cuda", lora=32, lr=2e-4, row_tokens=8192, max_tokens=8192, gradient_checkpointing=True),
+    ),
     "gpu1": (
         "A 2B model on one 80 GB GPU.",
         Config(device="cuda", batch_size=64, row_tokens=16384, gradient_checkpointing=True),

@@ -58,7 +58,7 @@ from reward import DEFAULTS, Rewards, flat
 from rollout import Completion, generate, half_the_threads
 from run import Rule, Run, parse_config, run_script
 from step import rollout_metrics, status_line, timer, training_metrics, write_samples
-from training import Training, autocast, held_out, load_trainer, optimizer_step, progress_bar, split_rows
+from training import Training, autocast, held_out, load_policy, load_trainer, optimizer_step, progress_bar, split_rows
 
 
 @dataclass
@@ -104,7 +104,8 @@ class Config(Training):
     skip_cut: bool = False
     """Learn nothing from answers that were cut off at max_new_tokens (DAPO's filter)."""
     kl: float = 0.0
-    """Weight of the KL to the starting model; above 0 keeps a copy of it, in host memory while it is not needed."""
+    """Weight of the KL to the starting model; above 0 keeps a copy of it, in host memory while it is not needed. With
+    --lora that is the base, and no copy."""
     normalize_std: bool = True
     """Divide advantages by their group's standard deviation (GRPO); off is Dr.GRPO."""
     by_rank: bool = False
@@ -180,6 +181,11 @@ PRESETS = {
         "A 2.6 M model on a laptop CPU, 64 px pictures.",
         Config(steps=40, prompts=32, group=16, slots=64, max_new_tokens=160, lr=1e-4, warmup=5, freeze="vision",
                row_tokens=8192, svg_side=64, save_every=10),
+    ),
+    "gpu24": (
+        "LoRA of a 2B or 4B model on one GPU of 24 GB.",
+        Config(device="cuda", lora=32, lr=2e-5, prompts=32, slots=64, max_new_tokens=2048, max_prompt_tokens=2048,
+               row_tokens=8192, gradient_checkpointing=True),
     ),
     "gpu1": (
         "A 2B model on one 80 GB GPU.",
@@ -444,7 +450,7 @@ def copy_weights(sampler: Policy, sharded: Policy) -> None:
 def on_the_device(policy: Policy | None, device):
     """A policy that waits in host memory (`shard` with offload), on the device for as long as it takes. What is sharded
     over several processes comes and goes by itself."""
-    alone = policy is not None and rank_and_size()[1] == 1
+    alone = isinstance(policy, Policy) and rank_and_size()[1] == 1
     if alone:
         policy.to(device)
     yield
@@ -472,9 +478,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     inference_dtype = torch.bfloat16 if config.device.startswith("cuda") else torch.float32  # of what is not trained
     sampler = policy  # several processes train shards of the weights; sampling wants all of them, in bf16 on GPUs
     if rank_and_size()[1] > 1:
-        sampler = Policy.load(checkpoint or config.model, config.device, inference_dtype)
-    reference = None
-    if config.kl > 0:
+        sampler = load_policy(checkpoint or config.model, config, inference_dtype)
+    reference = policy.without_adapter if config.lora and config.kl > 0 else None
+    if config.kl > 0 and not config.lora:
         reference = Policy.load(config.model, config.device, inference_dtype).shard(offload=True)
         reference.requires_grad_(False)
     rewards = rewards_of(config)

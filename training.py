@@ -40,6 +40,13 @@ class Training:
     """Compute each layer twice instead of keeping its activations."""
     freeze: Literal["nothing", "vision"] = "nothing"
     """vision: leave the vision tower as it is."""
+    lora: int | None = None
+    """Rank of an adapter that is trained instead of the weights, which stay as they are, in bf16 on a GPU (lora.py)."""
+    lora_alpha: int | None = None
+    """What the adapter adds is scaled by alpha / rank; by default twice the rank."""
+    lora_targets: tuple[str, ...] = ()
+    """Matrices that it adds to, by their names in a layer, `visual.NAME` in the vision tower; all of the language model
+    by default."""
     save_dtype: Literal["release", "bfloat16", "float32"] = "release"
     """Number format of saved weights; release: that of `model`. Training and `resume` keep fp32 either way."""
     log_to: Literal["files", "tensorboard", "wandb"] = "files"
@@ -81,7 +88,8 @@ def make_optimizers(policy: Policy, config) -> list[torch.optim.Optimizer]:
     Muon (Jordan et al. 2024, torch's own, scaled to the size of AdamW's updates as in arXiv 2502.16982) makes rare
     directions of a gradient as large as frequent ones: from scratch it learns colours where AdamW does not (LOG.md).
     """
-    policy.hf.model.visual.requires_grad_(config.freeze != "vision")
+    if config.freeze == "vision":
+        policy.hf.model.visual.requires_grad_(False)
     trained = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
     is_matrix = lambda name, p: p.ndim == 2 and "embed" not in name and "lm_head" not in name  # noqa: E731
     matrices = [p for name, p in trained if config.optimizer == "muon" and is_matrix(name, p)]
@@ -97,9 +105,17 @@ def make_optimizers(policy: Policy, config) -> list[torch.optim.Optimizer]:
     return optimizers
 
 
+def load_policy(path: str | Path, config, dtype=torch.float32) -> Policy:
+    """The policy at `path`, its weights in `dtype`; with --lora a frozen base and an adapter, as lora.py has them."""
+    if config.lora:
+        return importlib.import_module("lora").LoraPolicy.of(path, config)
+    return Policy.load(path, config.device, dtype)
+
+
 def load_trainer(checkpoint: Path | None, config) -> tuple[Policy, list[torch.optim.Optimizer], dict]:
     """The policy, sharded over all processes, its optimizers, and the state saved with them: at least the "step"."""
-    policy = Policy.load(checkpoint or config.model, config.device)
+    importlib.import_module("report.memory").say_whether_it_fits(config)
+    policy = load_policy(checkpoint or config.model, config)
     if config.save_dtype != "release":
         policy.save_dtype = getattr(torch, config.save_dtype)
     if config.gradient_checkpointing:

@@ -37,7 +37,7 @@ from render import Renderer, Rendering
 from reward import Rewards, Score
 from rollout import generate, half_the_threads
 from train_virl import copy_weights
-from training import autocast
+from training import autocast, load_policy
 
 
 class HeldOut:
@@ -118,7 +118,7 @@ class HeldOut:
         sampler = self.sampler
         if sampler is None:  # SFT has none; the memory is free again after the evaluation
             dtype = torch.bfloat16 if policy.device.type == "cuda" else torch.float32
-            sampler = Policy.load(latest_checkpoint(self.run.folder) or self.config.model, policy.device, dtype)
+            sampler = load_policy(latest_checkpoint(self.run.folder) or self.config.model, self.config, dtype)
         copy_weights(sampler, policy)
         return sampler
 

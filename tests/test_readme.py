@@ -10,7 +10,15 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 TEXTS = "\n".join(PAGES.values())
-MADE_BY_RUNS = {"card.md", "contact_sheet.png", "config.json", "curves.png", "samples.html", "report.html"}
+MADE_BY_RUNS = {
+    "card.md",
+    "contact_sheet.png",
+    "config.json",
+    "curves.png",
+    "samples.html",
+    "report.html",
+    "adapter_config.json",
+}
 
 
 def test_the_readme_is_read_in_one_sitting():

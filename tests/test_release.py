@@ -499,7 +499,7 @@ BROKEN = {
         "config.json cannot be read",
     ),
     "a run": (of_a_run, "of a run, give checkpoints/step-N"),
-    "an adapter": (lambda f: (remove("config.json")(f), write("adapter_config.json", "{}")(f)), "merge its adapter"),
+    "an adapter": (lambda f: (remove("config.json")(f), write("adapter_config.json", "{}")(f)), "names no base"),
     "awq": (rewrite("config.json", lambda c: c | {"quantization_config": {"quant_method": "awq"}}), "quantized .awq."),
     "gptq": (
         rewrite("config.json", lambda c: c | {"quantization_config": {"quant_method": "gptq"}}),

@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from test_train import metrics
 
 import checkpoint
+import damage
 import run
 import train_sft
 import train_virl
@@ -335,7 +336,7 @@ def test_a_checkpoint_moved_to_another_disk_is_left_alone(qwen3_folder, tmp_path
     first = checkpoint.save_checkpoint(tmp_path, 1, policy, [], {}, keep=1)
     moved = shutil.move(first, tmp_path / "elsewhere")
     first.symlink_to(moved, target_is_directory=True)
-    assert checkpoint.checkpoint_to_resume(tmp_path) == first
+    assert damage.checkpoint_to_resume(tmp_path) == first
     checkpoint.save_checkpoint(tmp_path, 2, policy, [], {}, keep=1)
     assert first.is_symlink() and (first / "trainer.pt").exists()
 
@@ -353,18 +354,18 @@ def empty(path: Path) -> None:
 def test_a_damaged_checkpoint_says_which_older_one_serves(file, harm, qwen3_folder, tmp_path):
     policy, tmp_path = train_sft.Policy.load(qwen3_folder), tmp_path / "a run"
     first, second, third = (checkpoint.save_checkpoint(tmp_path, step, policy, [], {}) for step in (1, 2, 3))
-    assert checkpoint.checkpoint_to_resume(tmp_path) == third and checkpoint.damage(third) is None
+    assert damage.checkpoint_to_resume(tmp_path) == third and damage.damage(third) is None
     for path in (third, second):
         harm(path / file)
     with pytest.raises(OSError, match=f"step-000003 is damaged .*{file}.*step-000001 is whole") as raised:
-        checkpoint.checkpoint_to_resume(tmp_path)
+        damage.checkpoint_to_resume(tmp_path)
     assert "\n" not in str(raised.value)
     command = str(raised.value).split("to go on from there, --resume after: ")[1]
     subprocess.run(command, shell=True, check=True)
-    assert checkpoint.checkpoint_to_resume(tmp_path) == first and len(list(first.parent.iterdir())) == 3
+    assert damage.checkpoint_to_resume(tmp_path) == first and len(list(first.parent.iterdir())) == 3
     harm(first / file)
     with pytest.raises(OSError, match="No older one is whole: start again"):
-        checkpoint.checkpoint_to_resume(tmp_path)
+        damage.checkpoint_to_resume(tmp_path)
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -383,10 +384,10 @@ def test_a_shard_that_is_missing_is_damage(qwen3_folder, tmp_path):
     folder = checkpoint.save_checkpoint(tmp_path, 1, policy, [], {})
     policy.hf.save_pretrained(folder, max_shard_size="2MB")
     (folder / "model.safetensors").unlink(missing_ok=True)
-    assert checkpoint.damage(folder) is None
+    assert damage.damage(folder) is None
     shard = sorted(folder.glob("model-*.safetensors"))[1]
     shard.unlink()
-    assert checkpoint.damage(folder).startswith(shard.name)
+    assert damage.damage(folder).startswith(shard.name)
 
 
 NOT_WRITTEN = [  # what a save raises, and whether disk space would help
