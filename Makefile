@@ -82,7 +82,7 @@ tools:
 	    || echo "Qwen's vocabulary could not be fetched with npm: tests with release-like folders will be skipped."
 
 demo: setup
-	@rm -rf $(RUN)
+	@rm -rf $(RUN) && mkdir -p $(RUN) && touch $(RUN)/started
 	@echo "== 1. a tiny Qwen3-VL with random weights, and picture-code pairs to learn from"
 	$(PY) tiny.py $(RUN)/model
 	$(PY) synth.py --out $(RUN)/train.parquet --count $(TRAIN) --seed 1 $(SYNTH)
@@ -107,6 +107,7 @@ demo: setup
 	@cp $(RUN)/virl/curves.png $(RUN)/virl/metrics.jsonl $(RUN)/
 	@$(PY) -m report before-after untrained=$(RUN)/eval/untrained-T1 SFT=$(RUN)/eval/SFT-T1 ViRL=$(RUN)/eval/ViRL-T1 \
 	    --chosen-by SFT --out $(RUN)/before_after.png
+	@echo "$$(( ($$(date +%s) - $$(stat -c %Y $(RUN)/started)) / 60 )) minutes to ViRL's scores above."
 	@echo "Open $(RUN)/report.html. To answer pictures of yours: $(PY) answer.py --serve --model $(RUN)/virl"
 
 # what a client cannot fetch is named and left out; apt-get needs its lists, which only root can fetch
