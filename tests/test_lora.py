@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import damage
 import train_sft
 import train_virl
 import training
+from answers.held_out import HeldOut
 from checkpoint import save_checkpoint
 from lora import LoraPolicy, pattern
 from model import Policy
@@ -236,9 +238,16 @@ def test_virl_goes_on_with_sfts_adapter_or_trains_all_weights(qwen3_folder, corp
     apart = {name: (x - load_file(sft / weights.name)[name]).abs().max() for name, x in load_file(weights).items()}
     assert 0 < max(apart.values()) < 1e-2, "which is where ViRL began"
     assert (tmp_path / "whole/checkpoints/step-000001/model.safetensors").exists()
-    again = ["tiny", "--out", tmp_path / "adapter", "--resume", "--steps", 2]
-    succeed(VIRL, *again)
-    assert len(metrics(tmp_path / "adapter")) == 2
+
+
+def test_the_best_adapter_is_kept(qwen3_folder, tmp_path):
+    keeper, policy = HeldOut.__new__(HeldOut), adapted(qwen3_folder)
+    keeper.best, keeper.run = tmp_path / "checkpoints/best", SimpleNamespace(writes=True)
+    assert keeper.keep(policy, step=3, visual=0.5)
+    kept = load_file(keeper.best / "adapter_model.safetensors")
+    named = {name.replace(".default", ""): weight for name, weight in policy.whole_weights().items()}
+    assert named and all(torch.equal(kept[f"base_model.model.{name}"], weight) for name, weight in named.items())
+    assert json.loads((keeper.best / "held_out.json").read_text()) == {"step": 3, "visual": 0.5}
 
 
 def test_two_processes_take_the_steps_of_one(qwen3_folder, corpus, tmp_path):  # noqa: F811
@@ -262,7 +271,6 @@ def test_two_processes_take_the_steps_of_one(qwen3_folder, corpus, tmp_path):  #
         assert ours.keys() == theirs.keys() and not all(torch.equal(ours[name], theirs[name] * 0) for name in ours)
         for name, weight in ours.items():
             assert (weight - theirs[name]).abs().max() < 2e-3, name
-    assert (tmp_path / "0-2/checkpoints/best/adapter_model.safetensors").exists()
     succeed(VIRL, "tiny", "--out", tmp_path / "1-2", "--resume", "--steps", 3, processes=2)
     assert [row["step"] for row in metrics(tmp_path / "1-2")] == [0, 1, 2]
 
