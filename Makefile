@@ -5,6 +5,7 @@
 #   make test-hostile   every hostile program        make smoke    the demo's path in a few steps
 #   make lint     ruff                 make doctor   what works on this machine
 #   make test-oldest   engine and model under the oldest transformers supported
+#   make test-lora     whole runs with LoRA: of two processes, from SFT to ViRL
 #   make test-others   transformers 4.57 opens what is saved
 #   make real     a corpus of real programs out of npm, PyPI and Debian: runs/real/card.md
 #   make benchmark-tools   what benchmarks/render.py draws with to be compared: the released code's own renderers
@@ -33,7 +34,7 @@ NEW_TOKENS := 160
 GROUP := 16
 SYNTH := --domains svg chart --difficulty 0.15 --svg-side 64
 
-.PHONY: setup demo real smoke quick test test-hostile test-oldest test-others benchmark-tools benchmark-peers lint doctor clean
+.PHONY: setup demo real smoke quick test test-hostile test-lora test-oldest test-others benchmark-tools benchmark-peers lint doctor clean
 setup: .venv/ready .venv/render/ready
 
 .venv/ready: requirements.txt
@@ -139,7 +140,11 @@ test: setup
 # a quarter of an hour; .ci/run has it, as nobody should change the sandbox or a language without
 test-hostile: setup
 	@several=$$($(PY) -c "import xdist" 2>/dev/null && echo "-n $(TESTERS) --dist worksteal"); \
-	NANOVINCI_HOSTILE=all OMP_NUM_THREADS=1 $(PY) -m pytest -q $$several tests/test_hostile.py
+	NANOVINCI_HOSTILE=all OMP_NUM_THREADS=1 $(PY) -m pytest -q $$several tests/test_hostile.py -k programs
+
+test-lora: setup
+	@$(PY) -c "import peft" 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check peft
+	NANOVINCI_LORA=all OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/test_lora.py
 
 # the engine and the model under the oldest transformers that is supported, in an environment of its own
 OLDEST := 5.17.0

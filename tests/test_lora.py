@@ -4,6 +4,7 @@ the products, runs resume bit for bit, two processes take the steps of one; what
 import errno
 import importlib.util
 import json
+import os
 import re
 import shutil
 from types import SimpleNamespace
@@ -212,7 +213,13 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+# whole runs beside those of test_train.py, some minutes: `make test-lora`
+whole_runs = pytest.mark.skipif(
+    os.environ.get("NANOVINCI_LORA") != "all", reason="whole runs with LoRA: make test-lora"
+)
+
+
+@pytest.mark.parametrize("stage", [pytest.param("train_sft.py", marks=whole_runs), VIRL])
 def test_a_run_killed_and_resumed_equals_an_unbroken_one_bit_for_bit(stage, qwen3_folder, corpus, tmp_path):  # noqa: F811
     arguments = ["tiny", "--model", qwen3_folder, "--data", corpus, *LORA, *STAGES[stage]]
     out = assert_resumed_is_unbroken(stage, arguments, 2, 4, tmp_path)
@@ -224,6 +231,7 @@ def test_a_run_killed_and_resumed_equals_an_unbroken_one_bit_for_bit(stage, qwen
     assert all(weight.dtype == torch.float32 for weight in load_file(newest / "adapter_model.safetensors").values())
 
 
+@whole_runs
 def test_virl_goes_on_with_sfts_adapter_or_trains_all_weights(qwen3_folder, corpus, tmp_path):  # noqa: F811
     inputs = ["tiny", "--data", corpus, "--steps", 1]
     succeed("train_sft.py", *inputs, "--model", qwen3_folder, "--lora", 4, "--batch-size", 3, "--out", tmp_path / "sft")
@@ -250,6 +258,7 @@ def test_the_best_adapter_is_kept(qwen3_folder, tmp_path):
     assert json.loads((keeper.best / "held_out.json").read_text()) == {"step": 3, "visual": 0.5}
 
 
+@whole_runs
 def test_two_processes_take_the_steps_of_one(qwen3_folder, corpus, tmp_path):  # noqa: F811
     """Sharded base and adapter, both stages, with a KL and held-out targets, and they resume."""
     shutil.copy(corpus, tmp_path / "held.parquet")
