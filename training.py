@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -93,7 +94,8 @@ def make_optimizers(policy: Policy, config) -> list[torch.optim.Optimizer]:
     trained = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
     is_matrix = lambda name, p: p.ndim == 2 and "embed" not in name and "lm_head" not in name  # noqa: E731
     matrices = [p for name, p in trained if config.optimizer == "muon" and is_matrix(name, p)]
-    rest = [p for _, p in trained if all(p is not matrix for matrix in matrices)]
+    chosen = {id(p) for p in matrices}
+    rest = [p for _, p in trained if id(p) not in chosen]
     groups = [
         {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
@@ -165,8 +167,8 @@ def filled(items: Sequence, size: Callable, capacity: int) -> list[list]:
 
 
 def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple[list[tuple[Prompt, list]], float]]:
-    """Cut a batch of (prompt, responses) into rows of at most `row_tokens` tokens, similar lengths side by side.
-    A group longer than a row is cut between its responses, with its prompt in each part.
+    """Cut a batch of (prompt, responses) into rows of at most `row_tokens` tokens, similar lengths side by side, the
+    rows as equal as can be. A group longer than a row is cut between its responses, with its prompt in each part.
 
     Each row comes with the factor of its loss. Sharded processes run forward and backward passes together, so all have
     equally many, and average their gradients, which are meant to be summed: the factor is their number, and 0 for the
@@ -177,8 +179,11 @@ def split_rows(groups: list[tuple[Prompt, list]], row_tokens: int) -> list[tuple
     for prompt, responses in groups:
         parts += [(prompt, part) for part in filled(responses, len, row_tokens - len(prompt.ids))]
     parts.sort(key=tokens)
-    rows = filled(parts, tokens, row_tokens)
-    count = max(all_gather(len(rows)))
+    count = max(all_gather(len(filled(parts, tokens, row_tokens))))
+    fits = lambda capacity: len(filled(parts, tokens, capacity)) <= count  # noqa: E731
+    # the smallest capacity that fills no more rows makes them as equal as can be: `fits` is False below it and
+    # True from it on, so bisection finds it
+    rows = filled(parts, tokens, bisect_left(range(row_tokens), True, key=fits))
     return [(row, float(rank_and_size()[1])) for row in rows] + [(rows[-1], 0.0)] * (count - len(rows))
 
 

@@ -18,12 +18,17 @@ def visual(coarse_weight: float) -> Visual:
     return Visual(coarse_weight=coarse_weight)
 
 
+def weighed(coarse_weight: float, samples: Sequence[Sample], renderings: Sequence[Rendering]) -> list[float]:
+    targets = [sample.image for sample in samples]
+    return [likeness.visual for likeness in visual(coarse_weight).compare(targets, renderings)]
+
+
 def thumbnail(samples: Sequence[Sample], texts: Sequence[str], renderings: Sequence[Rendering]) -> list[float]:
-    return [likeness.visual for likeness in visual(1.0).compare([sample.image for sample in samples], renderings)]
+    return weighed(1.0, samples, renderings)
 
 
 def tiles(samples: Sequence[Sample], texts: Sequence[str], renderings: Sequence[Rendering]) -> list[float]:
-    return [likeness.visual for likeness in visual(0.0).compare([sample.image for sample in samples], renderings)]
+    return weighed(0.0, samples, renderings)
 
 
 def likeness(samples: Sequence[Sample], texts: Sequence[str], renderings: Sequence[Rendering]) -> list[float]:
